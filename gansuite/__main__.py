@@ -1,0 +1,6 @@
+"""``python -m gansuite``."""
+
+from gansuite.cli import main
+
+if __name__ == "__main__":
+    main()

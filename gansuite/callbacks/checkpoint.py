@@ -1,0 +1,84 @@
+"""Checkpoints: tensors and plain containers only, replaced atomically, resumed from exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning import LightningModule, Trainer
+
+from gansuite.callbacks.session import RunCallback, Session
+from gansuite.runs import read_checkpoint, write_checkpoint
+
+
+class Checkpoint(RunCallback):
+    """Writes ``last.ckpt`` every ``every_kimg`` and at the end, also of an interrupted run.
+
+    Lightning's own checkpoints count optimiser steps and know nothing of image pools, counters or
+    the line files; this one holds all that a run depends on.
+    """
+
+    def act(self, trainer: Trainer) -> None:
+        self.save(trainer, self.session.run.last)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._once(trainer)  # also when stopped early: that is what is resumed
+
+    def save(self, trainer: Trainer, path: Path) -> None:
+        """Write the state of the run to ``path`` (all ranks take part, rank 0 writes)."""
+        session = self.session
+        session.method.assert_finite()
+        memory = _gather(session.method.training_state()["memory"], session.method.world)
+        if not session.main:
+            return
+        state = session.method.training_state()
+        state.pop("memory")
+        write_checkpoint(
+            path,
+            {
+                "experiment": session.experiment.plain(),
+                "data": session.data.spec.to_dict(),
+                "method": state,
+                "memory": memory,
+                "precision": trainer.precision_plugin.state_dict(),
+                "clock": {"train": session.clock.now(), "evaluation": session.clock.evaluation},
+                "lengths": session.run.lengths(),
+                "notes": session.notes,
+            },
+        )
+
+
+def _gather(value: Any, world: int) -> list[Any]:
+    if world == 1:
+        return [value]
+    found: list[Any] = [None] * world
+    torch.distributed.all_gather_object(found, value)
+    return found
+
+
+class Resume(RunCallback):
+    """Puts the state of ``last.ckpt`` back before the first batch."""
+
+    def __init__(self, session: Session, path: Path) -> None:
+        super().__init__(session)
+        self.path = path
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        content = read_checkpoint(self.path)
+        session = self.session
+        # a run resumed on more processes than before starts the new ones with rank 0's memory
+        memory = content["memory"]
+        rank = session.method.rank
+        state = {**content["method"], "memory": memory[rank if rank < len(memory) else 0]}
+        session.method.load_training_state(state)
+        trainer.precision_plugin.load_state_dict(content["precision"])
+        session.clock.train = content["clock"]["train"]
+        session.clock.evaluation = content["clock"]["evaluation"]
+        session.notes.update(cast(dict[str, Any], content["notes"]))
+        session.data.start_batch = session.method.batches
+        if session.main:
+            session.run.rewind(content["lengths"])
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Nothing to do."""

@@ -1,0 +1,68 @@
+"""What a training step costs, counted while the first batches train."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from gansuite.callbacks.session import RunCallback, Session
+
+
+class _Counter(TorchDispatchMode):
+    """Adds up FLOPs (2 per multiply-add) of convolutions and matrix products.
+
+    Not `FlopCounterMode`, which raises under the ``autograd.grad`` of a gradient penalty.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None:
+            self.total += count(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+class CountFlops(RunCallback):
+    """FLOPs per real picture, forward and backward, all players, over one cycle of the method's
+    turns and lazy terms; into ``notes["flops_per_image"]``."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self._counter: _Counter | None = None
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        method = self.session.method
+        if method.batches < method.cycle:
+            self._counter = self._counter or _Counter()
+            self._counter.__enter__()
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        method = self.session.method
+        if self._counter is None or method.batches > method.cycle:
+            return
+        self._counter.__exit__(None, None, None)
+        if method.batches == method.cycle:
+            images = self.session.data.images_per_batch * method.cycle / method.world
+            self.session.notes["flops_per_image"] = round(self._counter.total / images)
+            self._counter = None
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Nothing to do."""

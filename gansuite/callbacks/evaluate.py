@@ -1,0 +1,196 @@
+"""Scores a run under its protocol: at the start (references), at every interval, at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from torch import Tensor
+
+from gansuite.callbacks.checkpoint import Checkpoint
+from gansuite.callbacks.record import Recorder
+from gansuite.callbacks.samples import to_model
+from gansuite.callbacks.session import RunCallback, Session
+from gansuite.errors import UserError, nearest
+from gansuite.evaluation.comparison import Comparison, to_uint8
+from gansuite.evaluation.features import build_extractor, check_inception
+from gansuite.evaluation.protocol import HIGHER_IS_BETTER, Protocol
+from gansuite.evaluation.score import Statistics, reference_rows, score
+from gansuite.rng import torch_generator
+
+Make = Callable[[int, Tensor], Tensor]
+
+
+class Comparisons:
+    """Makes the comparisons of a method on the test pictures of its data.
+
+    Under several processes batch j is made by rank j mod world and all are gathered, so the
+    pictures are those of a single process.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        e = session.experiment.evaluate
+        self.limit, self.batch = e.pictures, e.batch
+
+    def _each(self, pictures: Tensor, make: Make) -> Tensor:
+        """``make(j, batch_j)`` -> float in [-1, 1] over all batches, as uint8, on every rank."""
+        method = self.session.method
+        mine: dict[int, Tensor] = {}
+        for j, part in enumerate(pictures.split(self.batch)):
+            if j % method.world == method.rank:
+                mine[j] = to_uint8(make(j, part).float().cpu())
+        if method.world > 1:
+            parts: list[Any] = [None] * method.world
+            torch.distributed.all_gather_object(parts, mine)
+            for other in parts:
+                mine |= other
+        return torch.cat([mine[j] for j in sorted(mine)])
+
+    def _translate(self, pictures: Tensor, to: str) -> Tensor:
+        method = self.session.method
+        return self._each(
+            pictures, lambda j, part: method.translate(to_model(part, method.device), to)
+        )
+
+    def generated(self) -> list[Comparison]:
+        """``gen``: as many samples as there are test pictures."""
+        session, method = self.session, self.session.method
+        real = session.data.pictures("test", None, self.limit)
+
+        def make(j: int, part: Tensor) -> Tensor:
+            return method.sample(len(part), torch_generator(0, "evaluate", j))
+
+        return [Comparison("gen", real=real, fake=self._each(real, make))]
+
+    def translated(self) -> list[Comparison]:
+        """``a2b`` and ``b2a`` for two domains."""
+        data = self.session.data
+        a, b = self.session.method.spec.domains
+        found = []
+        for name, source, target in (("a2b", a, b), ("b2a", b, a)):
+            inputs = data.pictures("test", source, self.limit)
+            real = data.pictures("test", target, self.limit)
+            fake = self._translate(inputs, target)
+            found.append(
+                Comparison(
+                    name,
+                    real=real,
+                    fake=fake,
+                    source=inputs,
+                    truth=data.truth(source, target, self.limit),
+                    mask=data.masks(source, self.limit),
+                    rec=self._translate(fake, source),
+                    idt=self._translate(real, target),
+                )
+            )
+        return found
+
+    def __call__(self) -> list[Comparison]:
+        return self.generated() if self.session.method.task == "generate" else self.translated()
+
+    def other_real(self, name: str, count: int) -> Tensor:
+        """``count`` training pictures of the domain that comparison ``name`` aims at."""
+        domains = self.session.method.spec.domains
+        domain = {"a2b": domains[-1], "b2a": domains[0]}.get(name)
+        return self.session.data.pictures("train", domain, count)
+
+
+class Evaluate(RunCallback):
+    """Scores the method, keeps final and best apart and writes ``best.ckpt``.
+
+    ``notes`` receives ``protocol``, ``references``, ``final`` and ``best``. For a generator,
+    *do nothing* is the network as initialised.
+    """
+
+    def __init__(self, session: Session, recorder: Recorder, checkpoint: Checkpoint) -> None:
+        super().__init__(session, session.experiment.evaluate.every_kimg)
+        self.recorder, self.checkpoint = recorder, checkpoint
+        self.compare = Comparisons(session)
+        e = session.experiment.evaluate
+        if e.inception:
+            check_inception(Path(e.inception))
+        self._real: dict[str, Statistics] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        e, spec = self.session.experiment.evaluate, self.session.data.spec
+        self.extractor = build_extractor(
+            device=trainer.strategy.root_device,
+            inception=Path(e.inception) if e.inception else None,
+        )
+        self.protocol = Protocol.of(
+            self.extractor,
+            size=spec.size,
+            channels=spec.channels,
+            samples=e.pictures,
+            weights=e.weights,
+        )
+        if e.best_by not in self.protocol.metrics:
+            raise UserError(
+                f"'evaluate.best_by' is '{e.best_by}', which this protocol does not measure"
+                f"{nearest(e.best_by, self.protocol.metrics)}."
+            )
+        self.session.notes["protocol"] = {"id": self.protocol.id, **self.protocol.to_dict()}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if "references" in self.session.notes:
+            return
+        session = self.session
+        with session.clock.evaluating(), session.method.evaluating("raw"):
+            found = self.compare()
+            rows: dict[str, dict[str, Any]] = {"do_nothing": {}, "real_vs_real": {}}
+            if session.main:
+                for c in found:
+                    other = self.compare.other_real(c.name, len(c.fake))
+                    real = self._statistics(c)
+                    pair = reference_rows(
+                        c, self.protocol, self.extractor, other=other, real=real
+                    )
+                    pair.setdefault("do_nothing", self._score(c))
+                    for row, scores in pair.items():
+                        rows[row][c.name] = scores
+            session.notes["references"] = rows
+            session.notes["final"] = {}
+            session.notes["best"] = {}
+
+    def _statistics(self, c: Comparison) -> Statistics:
+        if c.name not in self._real:
+            self._real[c.name] = Statistics(c.real, self.protocol, self.extractor)
+        return self._real[c.name]
+
+    def _score(self, c: Comparison) -> dict[str, float]:
+        return score(c, self.protocol, self.extractor, real=self._statistics(c))
+
+    def act(self, trainer: Trainer) -> None:
+        session, e = self.session, self.session.experiment.evaluate
+        session.method.assert_finite()
+        with session.clock.evaluating():
+            with session.method.evaluating(e.weights):
+                found = self.compare()
+            scores = {c.name: self._score(c) for c in found} if session.main else {}
+            improved = self._keep(scores)
+        if session.main:
+            flat = {f"{n}/{m}": v for n, s in scores.items() for m, v in s.items()}
+            self.recorder.write("eval", flat)
+        if trainer.strategy.broadcast(improved, src=0):
+            self.checkpoint.save(trainer, session.run.best)
+
+    def _keep(self, scores: dict[str, dict[str, float]]) -> bool:
+        """Note the scores as final, and as best if their mean ``best_by`` is the lowest so far."""
+        session = self.session
+        session.notes["final"] = scores
+        by, best = session.experiment.evaluate.best_by, session.notes["best"]
+        sign = -1.0 if HIGHER_IS_BETTER[by] else 1.0
+
+        def mean(rows: dict[str, Any]) -> float:
+            values = [sign * row[by] for row in rows.values() if by in row]
+            return sum(values) / len(values) if values else float("inf")
+
+        if best and mean(scores) >= mean(best):
+            return False
+        at = session.method.images_seen
+        session.notes["best"] = {n: {**s, "images_seen": at} for n, s in scores.items()}
+        return True

@@ -1,0 +1,74 @@
+"""The end of a run: ``results.json``."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from lightning import LightningModule, Trainer
+
+from gansuite.callbacks.record import Recorder, peak_memory_mb
+from gansuite.callbacks.session import RunCallback, Session
+from gansuite.errors import UserError
+from gansuite.evaluation.verdict import verdict
+from gansuite.runs import read_lines, write_json
+
+
+class Finish(RunCallback):
+    """Writes ``results.json`` at the end of the budget."""
+
+    def __init__(self, session: Session, recorder: Recorder) -> None:
+        super().__init__(session)
+        self.recorder = recorder
+
+    def act(self, trainer: Trainer) -> None:
+        session = self.session
+        unmet = session.method.unmet_weights()
+        if unmet:
+            raise UserError(
+                f"'method.weights.{unmet[0]}' met no term of {session.method.title} in this run; "
+                f"set it to 0."
+            )
+        if session.main:
+            write_json(session.run.results, self.results())
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_end(trainer, pl_module)
+        if self.session.main:
+            done = not self.session.stopped
+            self.recorder.finish(self.results() if done else None)
+
+    def results(self) -> dict[str, Any]:
+        """The content of ``results.json``."""
+        session, notes = self.session, self.session.notes
+        e, method = session.experiment, session.method
+        spent, scored = session.clock.now(), session.clock.evaluation
+        speeds = [
+            r["images_per_second"]
+            for r in read_lines(session.run.timing)
+            if r["kind"] == "train" and "images_per_second" in r
+        ]
+        return {
+            "experiment": e.name,
+            "method": e.method["name"],
+            "seed": e.seed,
+            "data": {"name": method.spec.name, "digest": method.spec.digest},
+            "protocol": notes["protocol"],
+            "budget": e.budget.model_dump(),
+            "images_seen": method.images_seen,
+            "batches": method.batches,
+            "updates": dict(method.taken),
+            "final": notes["final"],
+            "best": notes["best"],
+            "references": notes["references"],
+            "cost": {
+                "seconds": round(spent, 2),
+                "eval_seconds": round(scored, 2),
+                "evaluation_share": round(scored / max(spent + scored, 1e-9), 4),
+                "images_per_second": round(statistics.median(speeds), 3) if speeds else None,
+                "peak_memory_mb": round(peak_memory_mb(method.device), 1),
+                "parameters": method.parameter_counts(),
+                "flops_per_image": notes.get("flops_per_image"),
+            },
+            "verdict": verdict(notes["final"], notes["best"], notes["references"]),
+        }

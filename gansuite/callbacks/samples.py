@@ -1,0 +1,81 @@
+"""The picture of the run: one labelled grid per event, same inputs and noise every time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from lightning import LightningModule, Trainer
+from torch import Tensor
+
+from gansuite.callbacks.record import Recorder
+from gansuite.callbacks.session import RunCallback, Session
+from gansuite.evaluation.comparison import to_uint8
+from gansuite.imaging import grid, save_picture
+from gansuite.rng import torch_generator
+
+Rows = list[tuple[str, Tensor]]
+
+
+def to_model(pictures: Tensor, device: torch.device) -> Tensor:
+    """uint8 -> float [-1, 1] on ``device``."""
+    return pictures.to(device).float().div_(127.5).sub_(1.0)
+
+
+def sample_rows(session: Session, count: int) -> Rows:
+    """The rows of the grid: samples, or for each direction source, translation, truth, cycle."""
+    method, data = session.method, session.data
+    if method.task == "generate":
+        generator = torch_generator(session.experiment.seed, "grid")
+        made = to_uint8(method.sample(count * 4, generator).cpu())
+        return [("made", made[i * count : (i + 1) * count]) for i in range(4)]
+    rows: Rows = []
+    domains = method.spec.domains
+    for i, source in enumerate(domains):
+        real = data.pictures("test", source, count)
+        rows.append((source, real))
+        x = to_model(real, method.device)
+        for target in domains:
+            if target == source:
+                continue
+            fake = method.translate(x, target)
+            rows.append((f"to {target}", to_uint8(fake.cpu())))
+            truth = data.truth(source, target, count)
+            if truth is not None and len(domains) == 2:
+                rows.append((f"true {target}", truth))
+            if len(domains) == 2:
+                rows.append((f"and back to {source}", to_uint8(method.translate(fake, source).cpu())))
+        if len(domains) > 2 and i == 1:
+            break
+    return rows
+
+
+class Samples(RunCallback):
+    """``samples/<images_seen>.jpg`` at the start, at every evaluation and at the end."""
+
+    def __init__(self, session: Session, recorder: Recorder) -> None:
+        super().__init__(session, session.experiment.evaluate.every_kimg)
+        self.recorder = recorder
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.session.method.batches == 0:
+            self._once(trainer)
+
+    def act(self, trainer: Trainer) -> None:
+        if not self.session.main:
+            return
+        session = self.session
+        with session.clock.evaluating():
+            path = session.run.path / "samples" / f"{session.method.images_seen:09d}.jpg"
+            self._draw(path)
+            self.recorder.picture(path)
+
+    def _draw(self, path: Path) -> None:
+        e = self.session.experiment.evaluate
+        with self.session.method.evaluating(e.weights):
+            save_picture(grid(sample_rows(self.session, e.samples), columns_max=e.samples), path)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_end(trainer, pl_module)
+        if self.session.main and not self.session.stopped:
+            self._draw(self.session.run.path / "samples" / "final.jpg")

@@ -1,0 +1,155 @@
+"""The commands. No logic of their own: each calls one function and prints what it returns."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gansuite import __version__
+from gansuite.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: exits with 0, with 2 after bad input, with 75 when stopped and resumable."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    try:
+        code = args.call(args)
+    except UserError as error:
+        print(f"gansuite: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("gansuite: interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code or 0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gansuite", description="GAN families compared on equal terms."
+    )
+    parser.add_argument("--version", action="version", version=f"gansuite {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(name: str, call: Any, help: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help)
+        sub.set_defaults(call=call)
+        return sub
+
+    def experiment(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("name", metavar="NAME", help="an experiment, or a path to a .yaml file")
+        sub.add_argument("overrides", nargs="*", metavar="key=value", help="such as budget.kimg=1")
+
+    experiment(add("exp", _exp, "train an experiment, or resume it where it stopped"))
+    experiment(add("config", _config, "print exactly what an experiment would run"))
+    experiment(add("check-data", _check_data, "say what data an experiment expects and finds"))
+    add("list", _list, "list methods, data sets and experiments")
+
+    sub = add("translate", _translate, "translate pictures with a trained model")
+    sub.add_argument("checkpoint", metavar="CKPT", help="a .ckpt file or a run folder")
+    sub.add_argument("input", metavar="IN", help="a picture, a folder, or a pattern in quotes")
+    sub.add_argument("output", metavar="OUT", help="a folder (or a file, for one picture)")
+    sub.add_argument("--to", help="the domain to translate to")
+    sub.add_argument("--weights", default="auto", choices=["auto", "ema", "raw"])
+
+    sub = add("sample", _sample, "make pictures with a trained model")
+    sub.add_argument("checkpoint", metavar="CKPT", help="a .ckpt file or a run folder")
+    sub.add_argument("output", metavar="OUT", help="a folder")
+    sub.add_argument("-n", type=int, default=64, help="how many (64)")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--weights", default="auto", choices=["auto", "ema", "raw"])
+
+    sub = add("report", _report, "write the report page of a run again")
+    sub.add_argument("run", metavar="RUN", help="a run folder such as runs/cyclegan_coats/seed0")
+
+    sub = add("fetch-metrics", _fetch_metrics, "download the Inception weights for FID, KID and IS")
+    sub.add_argument("folder", metavar="FOLDER", nargs="?", default="weights")
+    return parser
+
+
+def _exp(args: argparse.Namespace) -> int:
+    from gansuite import engine
+    from gansuite.compare.report import summary_table, write_report
+    from gansuite.runs import read_json
+
+    experiment = engine.load_experiment(args.name, args.overrides)
+    run = experiment.run_dir
+    if engine.is_done(experiment):
+        print(f"{run} is done; its report is {run / 'report.html'}.")
+        return 0
+    session = engine.train(experiment)
+    if not session.main:
+        return 0
+    page = write_report(run)
+    if session.stopped:
+        print(f"Stopped by {session.stopped}; the same command resumes it. Report: {page}")
+        return 75
+    print()
+    print(summary_table(read_json(session.run.results)))
+    print(f"\nPicture: {run / 'samples' / 'final.jpg'}\nReport:  {page}")
+    return 0
+
+
+def _config(args: argparse.Namespace) -> None:
+    from gansuite import engine
+
+    print(engine.load_experiment(args.name, args.overrides).yaml(), end="")
+
+
+def _check_data(args: argparse.Namespace) -> int:
+    from gansuite import engine
+    from gansuite.data.check import check_data
+
+    source = engine.build_source_of(engine.load_experiment(args.name, args.overrides))
+    report = check_data(source)
+    print(report)
+    return 0 if report.ok else 2
+
+
+def _list(args: argparse.Namespace) -> None:
+    from gansuite import engine
+
+    for title, rows in engine.inventory().items():
+        print(f"{title}:")
+        width = max(len(name) for name, _ in rows) if rows else 0
+        for name, text in rows:
+            print(f"  {name:<{width}}  {text}")
+        print()
+
+
+def _translate(args: argparse.Namespace) -> None:
+    from gansuite import engine
+    from gansuite.tools.translate import translate
+
+    method = engine.load_method(args.checkpoint, args.weights)
+    written = translate(method, args.input, Path(args.output), to=args.to, note=print)
+    print(f"{len(written)} picture(s) written to {args.output}")
+
+
+def _sample(args: argparse.Namespace) -> None:
+    from gansuite import engine
+    from gansuite.tools.sample import sample
+
+    method = engine.load_method(args.checkpoint, args.weights)
+    written = sample(method, args.n, Path(args.output), seed=args.seed)
+    print(f"{len(written)} picture(s) written to {args.output}")
+
+
+def _report(args: argparse.Namespace) -> None:
+    from gansuite.compare.report import write_report
+
+    print(write_report(Path(args.run)))
+
+
+def _fetch_metrics(args: argparse.Namespace) -> None:
+    from gansuite.evaluation.features import fetch_metrics
+
+    for path in fetch_metrics(Path(args.folder)):
+        print(f"{path}\nUse it with evaluate.inception={path}")

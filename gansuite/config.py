@@ -1,0 +1,365 @@
+"""Experiment files: YAML -> one typed, frozen, strict `Experiment`.
+
+Order of precedence, lowest first: defaults of the schema, the ``extends`` chain, the file, the
+``key=value`` overrides. Only then are ``${interpolations}`` resolved, so an override reaches every
+value that refers to it; then the result is validated and frozen. No torch here: the schemas of the
+``method:`` and ``data:`` sections are the ``__init__`` signatures of the classes that
+`Schemas` hands over.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from gansuite.errors import UserError, nearest
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys and wrong types are errors, values cannot be changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Optim(Section):
+    """One player's optimiser. ``clip`` is the largest L2 norm of that player's gradient."""
+
+    kind: Literal["adam", "rmsprop", "sgd"] = "adam"
+    lr: float = Field(2e-4, ge=0)
+    betas: list[float] = Field([0.5, 0.999], min_length=2, max_length=2)
+    alpha: float = 0.99
+    momentum: float = 0.0
+    eps: float = Field(1e-8, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float | None = Field(None, gt=0)
+
+
+class Budget(Section):
+    """How long a run is: exactly one of ``kimg`` (thousands of real pictures drawn, all domains
+    together) and ``seconds`` (training time, evaluation excluded).
+
+    The learning rate is constant until ``decay_from`` (a share of the budget, 1 = never) and then
+    falls linearly to 0; with ``decay_steps=n`` it falls in the n stairs per budget of the official
+    CycleGAN code (its "epochs") instead of continuously.
+    """
+
+    kimg: float | None = Field(None, gt=0)
+    seconds: float | None = Field(None, gt=0)
+    decay_from: float = Field(1.0, ge=0, le=1)
+    decay_steps: int | None = Field(None, gt=0)
+
+
+class Ema(Section):
+    """Average of the generator's weights; off without a half-life. ``rampup`` caps the half-life
+    at that share of the pictures seen so far (StyleGAN2: 0.05)."""
+
+    half_life_kimg: float | None = Field(None, gt=0)
+    rampup: float | None = Field(0.05, gt=0)
+
+
+class Evaluate(Section):
+    """When and on what a run is scored. ``pictures``: test pictures per domain; ``samples``:
+    columns of the sample grid; ``best_by``: the metric that picks `best.ckpt`; ``inception``: the
+    file of the Inception weights, for FID, KID and IS as well."""
+
+    every_kimg: float | None = Field(None, gt=0)
+    pictures: int = Field(256, ge=2)
+    samples: int = Field(8, ge=1, le=32)
+    weights: Literal["auto", "raw", "ema"] = "auto"
+    best_by: str = "fd_random"
+    batch: int = Field(32, ge=1)
+    inception: str = ""
+
+
+class Log(Section):
+    """What is recorded on the way. ``wandb: auto`` goes online when a key is configured and stays
+    offline otherwise; it never asks."""
+
+    every_kimg: float = Field(1.0, gt=0)
+    checkpoint_every_kimg: float | None = Field(None, gt=0)
+    wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
+    project: str = "gansuite"
+    group: str | None = None
+    tags: list[str] = []
+    tensorboard: bool = False
+
+
+class Trainer(Section):
+    """Where and how a run computes. ``data.batch`` is global: each of devices x num_nodes
+    processes takes ``accumulate`` chunks of batch / (devices x num_nodes x accumulate)."""
+
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
+    devices: int | Literal["auto"] = "auto"
+    num_nodes: int = Field(1, ge=1)
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    accumulate: int = Field(1, ge=1)
+    deterministic: bool = False
+    sync_batchnorm: bool = False
+    channels_last: bool = False
+
+
+class DataOptions(Section):
+    """The keys that every ``data:`` section shares; the others belong to its source."""
+
+    size: int = Field(64, ge=8)
+    load_size: int | None = None
+    batch: int = Field(1, ge=1)
+    flip: bool = True
+    channels: Literal[1, 3] | None = None
+    workers: int = Field(0, ge=0)
+
+
+class Experiment(Section):
+    """What runs. ``method`` and ``data`` are validated plain dicts (their classes know them)."""
+
+    name: str
+    seed: int = Field(0, ge=0)
+    out: str = "runs"
+    method: dict[str, Any]
+    data: dict[str, Any]
+    optim: dict[str, Optim] = {}
+    budget: Budget = Budget()
+    ema: Ema = Ema()
+    evaluate: Evaluate = Evaluate()
+    log: Log = Log()
+    trainer: Trainer = Trainer()
+
+    def plain(self) -> dict[str, Any]:
+        """Dicts, lists and scalars only, in a fixed order: what is saved and compared."""
+        return self.model_dump(mode="python")
+
+    def yaml(self) -> str:
+        return yaml.safe_dump(self.plain(), sort_keys=False, allow_unicode=True)
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.out) / self.name / f"seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Schemas:
+    """Where the dynamic sections come from: names, and the class behind a name."""
+
+    methods: Sequence[str]
+    method: Callable[[str], type]
+    sources: Sequence[str]
+    source: Callable[[str], type]
+
+
+def experiment_folder() -> Path:
+    """``experiments/`` of the working directory, else the one beside the package."""
+    here = Path("experiments")
+    return here if here.is_dir() else Path(__file__).resolve().parents[1] / "experiments"
+
+
+def experiment_files() -> dict[str, Path]:
+    """Every experiment by name; files in folders whose name begins with ``_`` are only bases."""
+    return {p.stem: p for p in sorted(experiment_folder().glob("*.yaml"))}
+
+
+def find_experiment(name: str) -> Path:
+    """The file of experiment ``name`` (a name, or a path that ends in .yaml)."""
+    if name.endswith((".yaml", ".yml")):
+        if not Path(name).is_file():
+            raise UserError(f"There is no experiment file {name}.")
+        return Path(name)
+    known = experiment_files()
+    if name not in known:
+        raise UserError(
+            f"There is no experiment '{name}' in {experiment_folder()}{nearest(name, known)} "
+            f"('gansuite list' shows all)."
+        )
+    return known[name]
+
+
+def _read(path: Path, seen: tuple[Path, ...] = ()) -> DictConfig:
+    """One YAML file with everything it extends, nearest last."""
+    path = path.resolve()
+    if path in seen:
+        raise UserError(f"{path.name} extends itself: {' -> '.join(p.name for p in seen)}.")
+    try:
+        loaded = OmegaConf.load(path)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path} is not valid YAML{where}: {getattr(error, 'problem', error)}.")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(loaded, DictConfig):
+        raise UserError(f"{path} must be a mapping of keys to values.")
+    bases = loaded.pop("extends", None) or []
+    merged = OmegaConf.create({})
+    for base in [bases] if isinstance(bases, str) else bases:
+        file = path.parent / f"{base}.yaml"
+        if not file.is_file():
+            raise UserError(f"{path.name} extends '{base}', but there is no file {file}.")
+        merged = typing.cast(DictConfig, OmegaConf.merge(merged, _read(file, (*seen, path))))
+    return typing.cast(DictConfig, OmegaConf.merge(merged, loaded))
+
+
+def _overrides(items: Sequence[str]) -> DictConfig:
+    for item in items:
+        key, equals, _ = item.partition("=")
+        if not equals or not key or key.startswith("-"):
+            raise UserError(f"'{item}' is not an override; write key=value, such as budget.kimg=10.")
+    try:
+        return OmegaConf.from_dotlist(list(items))
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
+        raise UserError(f"An override in {list(items)} cannot be read: {error}.") from error
+
+
+def signature_defaults(cls: type) -> dict[str, Any]:
+    """Keyword-only arguments of ``cls.__init__`` with their defaults, as plain containers."""
+    parameters = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
+    return {
+        p.name: _plain(p.default)
+        for p in parameters
+        if p.kind is p.KEYWORD_ONLY and p.default is not p.empty
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _signature_model(cls: type, base: type[Section], name: str) -> type[Section]:
+    """A strict model of ``cls.__init__``'s keyword-only arguments on top of ``base``'s fields."""
+    hints = typing.get_type_hints(cls.__init__)  # type: ignore[misc]
+    fields: dict[str, Any] = {}
+    for p in inspect.signature(cls.__init__).parameters.values():  # type: ignore[misc]
+        if p.kind is p.KEYWORD_ONLY:
+            default = ... if p.default is p.empty else _plain(p.default)
+            fields[p.name] = (hints.get(p.name, Any), default)
+    return create_model(name, __base__=base, name=(str, ...), **fields)
+
+
+def _explain(error: ValidationError, model: type[BaseModel], where: str, section: str) -> UserError:
+    """The first validation error as one sentence: file, key, what is wrong, the nearest match."""
+    first = error.errors()[0]
+    location = [str(part) for part in first["loc"] if not str(part).startswith("function-")]
+    fields: Any = model
+    for part in location[:-1]:
+        if typing.get_origin(fields) is dict:
+            fields = typing.get_args(fields)[1]
+        else:
+            inner = getattr(fields, "model_fields", {}).get(part)
+            fields = inner.annotation if inner is not None else None
+    known = list(fields.model_fields) if hasattr(fields, "model_fields") else []
+    path = [section, *location] if section else location
+    key = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        return UserError(
+            f"{where}: there is no key '{key}'{nearest(location[-1], known)} "
+            f"(known here: {', '.join(known)})."
+        )
+    if first["type"] == "missing":
+        return UserError(f"{where}: the key '{key}' is missing.")
+    message = first["msg"][0].lower() + first["msg"][1:]
+    # of a union, every member reports; the last part of the location is then a type name
+    if len(location) > 1 and location[-1] in {"int", "float", "str", "none", "bool"}:
+        key = ".".join(path[:-1])
+    return UserError(f"{where}: '{key}' is {first['input']!r}: {message}.")
+
+
+def _validate(model: type[Section], value: Any, where: str, section: str = "") -> Section:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise _explain(error, model, where, section) from None
+
+
+def _check_weights(cls: type, value: Mapping[str, Any], where: str) -> None:
+    known = signature_defaults(cls).get("weights")
+    for term in value.get("weights", {}):
+        if known is not None and term not in known:
+            raise UserError(
+                f"{where}: 'method.weights.{term}' is a weight for no term of "
+                f"{value['name']}{nearest(term, known)} (its terms: {', '.join(known)})."
+            )
+
+
+def load(name: str, overrides: Sequence[str], schemas: Schemas) -> Experiment:
+    """Read experiment ``name`` with ``key=value`` overrides.
+
+    Raises:
+        UserError: one sentence that names the file, the key and the nearest match.
+    """
+    path = find_experiment(name)
+    merged = OmegaConf.merge({"name": path.stem}, _read(path), _overrides(overrides))
+    return resolve(typing.cast(DictConfig, merged), str(path), schemas)
+
+
+def resolve(merged: DictConfig, where: str, schemas: Schemas) -> Experiment:
+    """Fill in defaults, resolve interpolations, validate and freeze a merged configuration."""
+    classes: dict[str, type] = {}
+    for section, names, get in (
+        ("method", schemas.methods, schemas.method),
+        ("data", schemas.sources, schemas.source),
+    ):
+        block = merged.get(section)
+        chosen = block.get("name") if isinstance(block, DictConfig) else None
+        if not isinstance(chosen, str):
+            raise UserError(f"{where}: '{section}.name' is missing (one of {', '.join(names)}).")
+        if chosen not in names:
+            raise UserError(
+                f"{where}: there is no {section} '{chosen}'{nearest(chosen, names)} "
+                f"(known: {', '.join(names)})."
+            )
+        classes[section] = get(chosen)
+    defaults = {
+        "method": signature_defaults(classes["method"]),
+        "data": {**DataOptions().model_dump(), **signature_defaults(classes["data"])},
+        **{k: m().model_dump() for k, m in _SECTIONS.items()},
+        "seed": 0,
+        "out": "runs",
+    }
+    try:
+        full = OmegaConf.merge(defaults, merged)
+        plain = typing.cast(dict[str, Any], OmegaConf.to_container(full, resolve=True))
+    except OmegaConfBaseException as error:
+        raise UserError(f"{where}: {str(error).splitlines()[0]}.") from error
+    for section, base in (("method", Section), ("data", DataOptions)):
+        model = _signature_model(classes[section], base, section)
+        plain[section] = _validate(model, plain[section], where, section).model_dump()
+    _check_weights(classes["method"], plain["method"], where)
+    experiment = typing.cast(Experiment, _validate(Experiment, plain, where))
+    if (experiment.budget.kimg is None) == (experiment.budget.seconds is None):
+        raise UserError(f"{where}: give exactly one of 'budget.kimg' and 'budget.seconds'.")
+    if any(os.sep in part or part in {"", ".", ".."} for part in [experiment.name]):
+        raise UserError(f"{where}: 'name' must be a plain folder name, not {experiment.name!r}.")
+    return experiment
+
+
+_SECTIONS: dict[str, type[Section]] = {
+    "budget": Budget,
+    "ema": Ema,
+    "evaluate": Evaluate,
+    "log": Log,
+    "trainer": Trainer,
+}
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """``key: old -> new`` for every value that differs between two plain configurations."""
+    lines: list[str] = []
+    for key in dict.fromkeys([*old, *new]):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            lines += difference(a, b, f"{prefix}{key}.")
+        elif a != b:
+            lines.append(f"{prefix}{key}: {a} -> {b}")
+    return lines

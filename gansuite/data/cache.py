@@ -1,0 +1,111 @@
+"""Files two processes may want at once: a lock, and the cache of decoded pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from gansuite.errors import UserError
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _hold(file: IO[bytes]) -> None:
+        msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+else:
+    import fcntl
+
+    def _hold(file: IO[bytes]) -> None:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold the lock file ``path``; waits for another holder, survives a killed one.
+
+    The operating system drops the lock with the process, and the file goes when it is released.
+    """
+    while True:
+        file = open(path, "wb")  # noqa: SIM115
+        _hold(file)
+        try:
+            # the former holder may have removed the file between our open and our lock
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                break
+        except FileNotFoundError:
+            pass
+        file.close()
+    try:
+        yield
+    finally:
+        if sys.platform == "win32":  # an open file cannot be removed there
+            file.close()
+        with contextlib.suppress(OSError):
+            path.unlink()
+        file.close()
+
+
+def cached_array(
+    folder: Path | None, name: str, shape: tuple[int, ...], fill: Callable[[np.ndarray], None]
+) -> np.ndarray:
+    """A uint8 array of ``shape`` that ``fill`` writes into, kept as ``folder/name.npy``.
+
+    Without a folder it lives in memory. With one it is filled once, whole or not at all (written
+    aside, then renamed), by one process while others wait, and is read through a memory map.
+    Raises :class:`UserError` when the folder cannot be written or the disk is full.
+    """
+    if folder is None:
+        array = np.empty(shape, np.uint8)
+        fill(array)
+        return array
+    path = folder / f"{name}.npy"
+    found = _open(path, shape)
+    if found is not None:
+        return found
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with lock(folder / f".{name}.lock"):
+            found = _open(path, shape)
+            if found is None:
+                _write(path, shape, fill)
+                found = np.load(path, mmap_mode="r")
+    except OSError as error:
+        raise UserError(
+            f"the picture cache '{folder}' cannot be written ({error.strerror or error}); "
+            f"it needs {int(np.prod(shape)) / 1e6:.0f} MB, choose another folder with data.cache"
+        ) from error
+    return found
+
+
+def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    try:
+        array = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return None
+    return array if array.shape == shape and array.dtype == np.uint8 else None
+
+
+def _write(path: Path, shape: tuple[int, ...], fill: Callable[[np.ndarray], None]) -> None:
+    handle, temporary = tempfile.mkstemp(prefix=".building-", suffix=".npy", dir=path.parent)
+    os.close(handle)
+    try:
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+        # blocks are allocated first: a full disk is an error here, a killed process (SIGBUS) later
+        with open(temporary, "r+b") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, os.path.getsize(temporary))
+        fill(array)
+        array.flush()
+        del array
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise

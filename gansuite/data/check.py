@@ -1,0 +1,155 @@
+"""The examination behind ``gansuite check-data``."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from gansuite.data.images import is_image, read_image
+from gansuite.data.registry import RegistrySet
+from gansuite.data.sources import FilePicture, Source
+from gansuite.errors import UserError
+
+_SHOWN = 10  # lines of a kind in the text
+
+
+@dataclass
+class Report:
+    """What :func:`check_data` found. ``problems`` keep the data from being used."""
+
+    name: str
+    where: str
+    expected: str
+    folders: list[tuple[str, int, int]] = field(default_factory=list)
+    """(folder relative to the root, pictures in it, other files in it)"""
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    published: dict[str, dict[str, int]] = field(default_factory=dict)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    """(width, height) -> files"""
+    modes: Counter[str] = field(default_factory=Counter)
+    """Pillow's mode (L, RGB, CMYK, I;16, ...) -> files"""
+    unreadable: list[str] = field(default_factory=list)
+    """One sentence for each."""
+    duplicates: list[list[str]] = field(default_factory=list)
+    """Files of equal content within one split."""
+    leaks: list[list[str]] = field(default_factory=list)
+    """Files of equal content in train and test."""
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether a method can be trained on it."""
+        return not self.problems and not self.unreadable
+
+    def render(self) -> str:
+        """The report as plain text."""
+        lines = [f"data: {self.name}" + (f" at {self.where}" if self.where else "")]
+        lines.append(f"expected: {self.expected}")
+        if self.where:
+            lines.append("found:" if self.folders else "found: nothing")
+        lines += _few(
+            [
+                f"  {folder}/  {pictures} pictures" + (f", {others} other files" if others else "")
+                for folder, pictures, others in self.folders
+            ],
+            40,
+        )
+        for split, by_domain in self.counts.items():
+            parts = []
+            for domain, count in by_domain.items():
+                want = self.published.get(split, {}).get(domain)
+                unlike = f" (published: {want})" if want not in (None, count) else ""
+                parts.append(f"{domain} {count}{unlike}")
+            lines.append(f"{split}: " + ", ".join(parts[:20]) + (", ..." if parts[20:] else ""))
+        if self.sizes:
+            common = [f"{w}x{h} ({n})" for (w, h), n in self.sizes.most_common(5)]
+            more = f" and {len(self.sizes) - 5} more" if len(self.sizes) > 5 else ""
+            lines.append("sizes: " + ", ".join(common) + more)
+            lines.append("modes: " + ", ".join(f"{m} ({n})" for m, n in self.modes.most_common()))
+        for title, groups in (
+            ("duplicates within a split", self.duplicates),
+            ("duplicates across train and test", self.leaks),
+        ):
+            if groups:
+                lines.append(f"{title}: {len(groups)}")
+                lines += _few(["  " + " = ".join(group) for group in groups], _SHOWN)
+        if self.unreadable:
+            lines.append(f"unreadable: {len(self.unreadable)}")
+            lines += _few(["  " + text for text in self.unreadable], _SHOWN)
+        lines += [f"note: {text}" for text in self.notes]
+        lines += [f"problem: {text}" for text in self.problems]
+        lines.append("ok" if self.ok else "NOT USABLE")
+        return "\n".join(lines)
+
+
+def _few(lines: list[str], limit: int) -> list[str]:
+    return lines[:limit] + ([f"  ... and {len(lines) - limit} more"] if lines[limit:] else [])
+
+
+def check_data(source: Source) -> Report:
+    """Examine every file of ``source``. Broken data is reported, not raised."""
+    report = Report(source.name, source.where, source.expected)
+    try:
+        source.prepare()
+        report.counts = source.counts()
+    except UserError as error:
+        report.problems.append(str(error))
+    report.notes = list(source.notes)
+    if isinstance(source, RegistrySet):
+        report.published = source.published.expected()
+        if report.counts and any(
+            report.published[split][domain] != n
+            for split, by_domain in report.counts.items()
+            for domain, n in by_domain.items()
+        ):
+            report.notes.append("the counts are not those of the published set")
+    if source.where and source.root.is_dir():
+        report.folders = _tree(source.root)
+    split_of: dict[Path, set[str]] = {}
+    for split, by_domain in source.pictures.items():
+        for pictures in by_domain.values():
+            for picture in pictures:
+                if isinstance(picture, FilePicture):
+                    split_of.setdefault(picture.path, set()).add(split)
+    if not split_of and source.where and source.root.is_dir() and report.problems:
+        # the layout is not understood; the pictures can be looked at all the same
+        split_of = {path: {"all"} for path in source.root.rglob("*") if is_image(path)}
+    _examine(split_of, source.root, report)
+    return report
+
+
+def _tree(root: Path) -> list[tuple[str, int, int]]:
+    found = []
+    for here, below, names in os.walk(root, followlinks=True):
+        below[:] = sorted(b for b in below if not b.startswith((".", "__")))
+        pictures = sum(is_image(Path(name)) for name in names)
+        if names or not below:
+            relative = Path(here).relative_to(root).as_posix()
+            found.append((relative, pictures, len(names) - pictures))
+    return found
+
+
+def _examine(split_of: dict[Path, set[str]], root: Path, report: Report) -> None:
+    same: dict[str, list[Path]] = {}
+    for path in split_of:
+        try:
+            read_image(path)
+            with Image.open(path) as image:
+                report.sizes[image.size] += 1
+                report.modes[image.mode] += 1
+        except UserError as error:
+            report.unreadable.append(str(error))
+            continue
+        same.setdefault(hashlib.sha256(path.read_bytes()).hexdigest(), []).append(path)
+    for paths in same.values():
+        if len(paths) > 1:
+            group = [path.relative_to(root).as_posix() for path in paths]
+            splits = [split_of[path] for path in paths]
+            across = len(set().union(*splits)) > 1
+            (report.leaks if across else report.duplicates).append(group)

@@ -1,0 +1,86 @@
+"""Reading and resizing pictures: any file Pillow knows becomes uint8 [H,W,C]."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from gansuite.errors import UserError
+
+# compared with the lower-cased suffix; the content decides how a file is decoded
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff",
+)  # fmt: skip
+RESIZE_POLICY = "bicubic-antialias"
+
+
+def is_image(path: Path) -> bool:
+    """Whether the name is that of a picture (any case; hidden files are not)."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
+    """The picture as uint8 [H,W,channels], channels 1 (luminance, ITU-R 601) or 3.
+
+    The EXIF rotation is applied, alpha is composited on white, 16-bit values are scaled to 8 bits
+    (divided by 257), palettes, CMYK and grey are converted. Of an animation, the first frame.
+    Raises :class:`UserError` naming the file when it is missing, empty, damaged or no picture.
+    """
+    path = Path(path)
+    try:
+        with Image.open(path) as image:
+            return _to_array(ImageOps.exif_transpose(image), channels)
+    except UnidentifiedImageError:
+        reason = "is empty (0 bytes)" if path.stat().st_size == 0 else "is not a picture"
+    except FileNotFoundError:
+        reason = "does not exist"
+    except (PermissionError, IsADirectoryError) as error:
+        reason = f"cannot be read ({error.strerror})"
+    except Image.DecompressionBombError as error:
+        reason = f"is too large ({error})"
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+        reason = f"is damaged or cut short ({error})"
+    raise UserError(f"picture '{path}' {reason}; replace or remove it")
+
+
+def _to_array(image: Image.Image, channels: int) -> np.ndarray:
+    if image.mode == "F":
+        raise ValueError("floating-point samples are not supported, save it with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("32-bit samples are not supported, save it with 8 or 16 bits")
+        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    if channels == 1:
+        # CMYK and the like have no direct way to grey
+        if image.mode not in ("L", "RGB"):
+            image = image.convert("RGB")
+        return np.array(image.convert("L"))[:, :, None]
+    return np.array(image.convert("RGB"))
+
+
+def to_channels(array: np.ndarray, channels: int) -> np.ndarray:
+    """uint8 [H,W] or [H,W,C] as [H,W,channels]: grey is replicated, colour becomes luminance."""
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim == 2:
+        return np.repeat(array[:, :, None], channels, axis=2)
+    return array if channels == 3 else np.array(Image.fromarray(array).convert("L"))[:, :, None]
+
+
+def resize_uint8(array: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+    """uint8 [H,W,C] resized to ``size`` (a side, or (height, width)); bicubic, antialiased."""
+    height, width = (size, size) if isinstance(size, int) else size
+    if array.shape[:2] == (height, width):
+        return array
+    image = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+    out = np.array(image.resize((width, height), Image.Resampling.BICUBIC))
+    return out[:, :, None] if out.ndim == 2 else out

@@ -1,0 +1,180 @@
+"""The data module: one source, one view, one order for every method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from gansuite.data.sources import Source
+from gansuite.data.spec import Batch, DataSpec, Needs
+from gansuite.data.views import Endless, Pictures, TrainBatches, TrainView
+from gansuite.errors import UserError, nearest
+
+
+class DataModule(LightningDataModule):
+    """Serves training batches and evaluation pictures of ``source`` in the view of ``needs``.
+
+    ``batch`` is global: all processes together. ``size``, ``load_size`` in pixels: a training
+    picture is resized to a square of ``load_size`` (default ``size``; the aspect is not kept),
+    cropped to ``size`` at random and mirrored with probability 1/2 if ``flip``; an evaluation
+    picture is resized to ``size``. ``channels`` 1 or 3 (default: what the source has): grey is
+    replicated, colour reduced to luminance. ``cache`` is the folder of the decoded pictures; None
+    keeps them in memory. Raises :class:`UserError` for data that is missing, broken or unfit.
+
+    The Trainer must be built with ``use_distributed_sampler=False``: slicing by rank is done here.
+    """
+
+    spec: DataSpec
+    images_per_batch: int
+    """Real pictures drawn per global batch, all domains together."""
+    start_batch: int
+    """The first batch that :meth:`train_dataloader` yields; set by the engine on resume."""
+
+    def __init__(
+        self,
+        source: Source,
+        needs: Needs,
+        *,
+        size: int,
+        batch: int,
+        seed: int,
+        load_size: int | None = None,
+        flip: bool = True,
+        channels: int | None = None,
+        workers: int = 0,
+        cache: Path | None = None,
+    ) -> None:
+        super().__init__()
+        for key, value, least in (("size", size, 1), ("batch", batch, 1), ("workers", workers, 0)):
+            if value < least:
+                raise UserError(f"data.{key} is {value}, it must be at least {least}")
+        if load_size is not None and load_size < size:
+            raise UserError(
+                f"data.load_size is {load_size}, it must be at least data.size ({size}), "
+                "to which the pictures are cropped"
+            )
+        if channels not in (None, 1, 3):
+            raise UserError(f"data.channels is {channels}, it must be 1 (grey) or 3 (colour)")
+        source.prepare()
+        self.source, self.needs = source, needs
+        self.size, self.load_size = size, load_size or size
+        self.batch, self.seed, self.flip, self.workers = batch, seed, flip, workers
+        self.cache = cache
+        self.channels = channels or source.channels
+        self.spec = source.spec(size, self.channels)
+        needs.check(self.spec, where=source.where)
+        domains = len(self.spec.domains) if needs.view in ("unpaired", "paired") else 1
+        self.images_per_batch = batch * domains
+        self.start_batch = 0
+        self._view: TrainView | None = None
+        self._arrays: dict[tuple[str, str, int], np.ndarray] = {}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read all training and test pictures, so that a damaged file is met before training."""
+        self._train_view()
+        for domain in self.spec.domains:
+            self._array("test", domain, self.size)
+
+    def _array(self, split: str, domain: str, size: int) -> np.ndarray:
+        key = (split, domain, size)
+        if key not in self._arrays:
+            self._arrays[key] = self.source.load(split, domain, size, self.channels, self.cache)
+        return self._arrays[key]
+
+    def _train_view(self) -> TrainView:
+        if self._view is None:
+            domains = self.spec.domains
+            vectors = None
+            if self.needs.view == "labelled":
+                vectors = np.concatenate([self.source.label_vectors("train", d) for d in domains])
+            self._view = TrainView(
+                self.needs.view,
+                [Pictures(self._array("train", domain, self.load_size)) for domain in domains],
+                vectors,
+                batch=self.batch,
+                size=self.size,
+                flip=self.flip,
+                seed=self.seed,
+            )
+        return self._view
+
+    def train_batch(self, index: int, rank: int = 0, world: int = 1) -> Batch:
+        """Batch ``index`` (0, 1, ...): a pure function of (seed, index).
+
+        With ``world`` processes, rank r gets the contiguous slice r of the same global batch.
+        Images uint8 [batch/world,C,size,size]. Raises :class:`UserError` when ``batch`` cannot be
+        divided by ``world``.
+        """
+        return self._train_view()(index, rank, world)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """An endless loader of this rank's batches from ``start_batch`` on."""
+        rank = self.trainer.global_rank if self.trainer else 0
+        world = self.trainer.world_size if self.trainer else 1
+        return DataLoader(
+            TrainBatches(self._train_view(), rank, world),
+            batch_size=None,
+            sampler=Endless(self.start_batch),
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def pictures(self, split: str, domain: str | None = None, limit: int | None = None) -> Tensor:
+        """uint8 [N,C,size,size] in file order: resized to ``size``, never cropped or augmented.
+
+        ``domain`` None pools all domains, each with an even share of ``limit``.
+        """
+        if domain is None:
+            shares = _shares(list(self.spec.counts[split].values()), limit)
+            parts = [
+                self.pictures(split, name, share)
+                for name, share in zip(self.spec.domains, shares, strict=True)
+            ]
+            return torch.cat(parts)
+        self._check_domain(domain)
+        return torch.from_numpy(np.array(self._array(split, domain, self.size)[:limit]))
+
+    def label_vectors(self, split: str, domain: str, limit: int | None = None) -> Tensor:
+        """float32 [N,K]: the labels of :meth:`pictures`, entries as in ``spec.labels``."""
+        self._check_domain(domain)
+        return torch.from_numpy(self.source.label_vectors(split, domain)[:limit].copy())
+
+    def masks(self, domain: str, limit: int | None = None) -> Tensor | None:
+        """bool [N,1,size,size] of the test pictures: where a translation should act, if known."""
+        self._check_domain(domain)
+        masks = self.source.masks(domain, self.size)
+        return None if masks is None else torch.from_numpy(masks[:limit].copy())
+
+    def truth(self, source: str, target: str, limit: int | None = None) -> Tensor | None:
+        """uint8: the true translation of ``pictures("test", source)`` into ``target``, if known."""
+        self._check_domain(source)
+        return self.pictures("test", target, limit) if self.source.aligned else None
+
+    def _check_domain(self, domain: str) -> None:
+        if domain not in self.spec.domains:
+            raise UserError(
+                f"data '{self.spec.name}' has no domain '{domain}'"
+                f"{nearest(domain, self.spec.domains)}; it has {', '.join(self.spec.domains)}"
+            )
+
+
+def _shares(counts: list[int], limit: int | None) -> list[int]:
+    """How many to take of each domain: as even as the counts allow, ``limit`` in all."""
+    if limit is None:
+        return counts
+    shares = [0] * len(counts)
+    left = min(limit, sum(counts))
+    while left:
+        open_ = [i for i, n in enumerate(counts) if shares[i] < n]
+        for i in open_[:left]:
+            step = max(1, min(counts[i] - shares[i], left // len(open_)))
+            step = min(step, left)
+            shares[i] += step
+            left -= step
+    return shares

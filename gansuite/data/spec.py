@@ -1,0 +1,123 @@
+"""What the rest of the project sees of a data set: its facts, a method's needs, a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from gansuite.errors import UserError
+
+View = Literal["single", "unpaired", "paired", "labelled"]
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """The facts of a data set as one run sees it; everything a method is built from.
+
+    ``counts`` maps split ("train", "test") to domain to number of pictures. ``labels`` names the
+    entries of the label vector: the domains for folders, attribute names for tables, () for none.
+    ``digest`` changes when the files (or the parameters of a drawn set) change.
+    """
+
+    name: str
+    size: int
+    channels: int
+    domains: tuple[str, ...]
+    counts: dict[str, dict[str, int]]
+    paired: bool
+    labels: tuple[str, ...]
+    digest: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain containers only, fit for a checkpoint that loads with ``weights_only=True``."""
+        return {
+            "name": self.name,
+            "size": self.size,
+            "channels": self.channels,
+            "domains": list(self.domains),
+            "counts": {split: dict(by_domain) for split, by_domain in self.counts.items()},
+            "paired": self.paired,
+            "labels": list(self.labels),
+            "digest": self.digest,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> DataSpec:
+        """The inverse of :meth:`to_dict`."""
+        return cls(
+            **{**data, "domains": tuple(data["domains"]), "labels": tuple(data["labels"])},
+        )
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method asks of the data; checked before anything is built.
+
+    ``domains`` is an exact number (None: any number from ``min_domains`` up). For the labelled
+    view of an attribute table, which has one domain and many labels, the labels are counted.
+    """
+
+    view: View
+    domains: int | None = None
+    min_domains: int = 1
+
+    def check(self, spec: DataSpec, who: str = "this method", where: str = "") -> None:
+        """Raise :class:`UserError` naming what ``spec`` lacks; ``who`` and ``where`` are named."""
+        found = spec.domains
+        if self.view == "labelled":
+            if not spec.labels:
+                raise UserError(
+                    f"{who} needs labels, data '{spec.name}'{_at(where)} has none; use a folder "
+                    "per domain or a table of attributes (data.name=folders or attributes)"
+                )
+            found = spec.labels
+        names = ", ".join(found)
+        least = self.domains or self.min_domains
+        if len(found) < least:
+            raise UserError(
+                f"{who} needs {least} domains, data '{spec.name}'{_at(where)} has {len(found)} "
+                f"({names}); add the pictures of the other domain or choose other data"
+            )
+        if self.domains is not None and len(found) > self.domains:
+            raise UserError(
+                f"{who} needs exactly {self.domains} domains, data '{spec.name}'{_at(where)} has "
+                f"{len(found)} ({names}); choose with data.domains=[{','.join(found[:least])}]"
+            )
+        if self.view == "paired" and not spec.paired:
+            raise UserError(
+                f"{who} needs pairs of pictures, data '{spec.name}'{_at(where)} is unpaired; "
+                "use data.name=paired"
+            )
+
+
+def _at(where: str) -> str:
+    return f" at {where}" if where else ""
+
+
+@dataclass
+class Batch:
+    """One batch of real pictures.
+
+    ``images``: uint8 [N,C,H,W], one tensor per domain for the unpaired and paired views, exactly
+    one for single and labelled. ``labels``: float32 [N,K] for the labelled view, else None.
+    """
+
+    images: tuple[Tensor, ...]
+    labels: Tensor | None = None
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """A copy on ``device``."""
+        return Batch(
+            tuple(x.to(device, non_blocking=non_blocking) for x in self.images),
+            None if self.labels is None else self.labels.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> Batch:
+        """A copy in page-locked memory; the data loader calls this."""
+        return Batch(
+            tuple(x.pin_memory() for x in self.images),
+            None if self.labels is None else self.labels.pin_memory(),
+        )

@@ -1,0 +1,169 @@
+"""Views: which pictures make batch number i. Pure functions of (seed, i), picklable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from gansuite.data.spec import Batch
+from gansuite.errors import UserError
+from gansuite.rng import numpy_generator
+
+_BLOCK = 1024  # draws per generator: one generator per picture would cost more than the picture
+
+
+class Pictures:
+    """uint8 [N,C,S,S] in memory or in a memory map, which is reopened (not copied) by pickle."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getstate__(self) -> dict[str, object]:
+        name = getattr(self.array, "filename", None)
+        return {"file": str(name)} if name is not None else {"array": np.asarray(self.array)}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        file = state.get("file")
+        array = state["array"] if file is None else np.load(str(file), mmap_mode="r")
+        assert isinstance(array, np.ndarray)
+        self.array = array
+
+
+class Stream:
+    """An endless shuffled, augmented stream over ``parts``, pooled into one list of pictures.
+
+    Position p = 0, 1, 2, ... is picture ``permutation(epoch)[p % n]`` with epoch = p // n, cropped
+    to ``size`` and mirrored by draws that depend on (seed, stream, p) alone.
+    """
+
+    def __init__(
+        self, parts: Sequence[Pictures], *, size: int, flip: bool, seed: int, stream: int
+    ) -> None:
+        self.parts = tuple(parts)
+        self.size, self.flip, self.seed, self.stream = size, flip, seed, stream
+        self.ends = np.cumsum([len(part) for part in parts])
+        self._orders: dict[int, np.ndarray] = {}
+        self._draws: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_orders": {}, "_draws": {}}
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The permutation of epoch ``epoch``."""
+        if epoch not in self._orders:
+            self._orders = {e: o for e, o in self._orders.items() if e == epoch - 1}
+            generator = numpy_generator(self.seed, "order", self.stream, epoch)
+            self._orders[epoch] = generator.permutation(len(self))
+        return self._orders[epoch]
+
+    def draws(self, position: int) -> np.ndarray:
+        """Three uniform numbers in [0,1) for one position: top, left, mirror."""
+        block, row = divmod(position, _BLOCK)
+        if block not in self._draws:
+            self._draws = {b: d for b, d in self._draws.items() if b == block - 1}
+            generator = numpy_generator(self.seed, "augment", self.stream, block)
+            self._draws[block] = generator.random((_BLOCK, 3))
+        return self._draws[block][row]
+
+    def picked(self, positions: range) -> list[int]:
+        """Indices into the pooled pictures."""
+        n = len(self)
+        return [int(self.order(p // n)[p % n]) for p in positions]
+
+    def gather(self, positions: range, parts: Sequence[Pictures] | None = None) -> Tensor:
+        """uint8 [len(positions),C,size,size]; ``parts`` stands in for the own pictures."""
+        parts = self.parts if parts is None else parts
+        size = self.size
+        out = np.empty((len(positions), parts[0].array.shape[1], size, size), np.uint8)
+        for row, (position, index) in enumerate(
+            zip(positions, self.picked(positions), strict=True)
+        ):
+            part = int(np.searchsorted(self.ends, index, side="right"))
+            picture = parts[part].array[index - (int(self.ends[part - 1]) if part else 0)]
+            top, left, mirror = self.draws(position)
+            slack = picture.shape[-1] - size + 1
+            y, x = int(top * slack), int(left * slack)
+            crop = picture[:, y : y + size, x : x + size]
+            out[row] = crop[:, :, ::-1] if self.flip and mirror < 0.5 else crop
+        return torch.from_numpy(out)
+
+
+class TrainView:
+    """Batch number i, of one of four kinds; see :class:`gansuite.data.spec.Needs`."""
+
+    def __init__(
+        self,
+        view: str,
+        domains: Sequence[Pictures],
+        vectors: np.ndarray | None,
+        *,
+        batch: int,
+        size: int,
+        flip: bool,
+        seed: int,
+    ) -> None:
+        """``vectors``: float32 [N,K] over the pooled domains, for the labelled view."""
+        self.view, self.batch, self.vectors = view, batch, vectors
+        self.domains = tuple(domains)
+        if view == "unpaired":
+            groups: list[tuple[Pictures, ...]] = [(pictures,) for pictures in domains]
+        elif view == "paired":
+            groups = [(domains[0],)]
+        else:
+            groups = [tuple(domains)]
+        self.streams = [
+            Stream(group, size=size, flip=flip, seed=seed, stream=i)
+            for i, group in enumerate(groups)
+        ]
+
+    def __call__(self, index: int, rank: int = 0, world: int = 1) -> Batch:
+        """The part of global batch ``index`` that belongs to ``rank``: a contiguous slice."""
+        if self.batch % world:
+            raise UserError(
+                f"data.batch is {self.batch} for all processes together and cannot be divided by "
+                f"{world} of them; the nearest that can are {self.batch // world * world or world} "
+                f"and {(self.batch // world + 1) * world}"
+            )
+        share = self.batch // world
+        start = index * self.batch + rank * share
+        positions = range(start, start + share)
+        first = self.streams[0]
+        if self.view == "paired":
+            return Batch(tuple(first.gather(positions, (side,)) for side in self.domains))
+        images = tuple(stream.gather(positions) for stream in self.streams)
+        if self.vectors is None:
+            return Batch(images)
+        return Batch(images, torch.from_numpy(self.vectors[first.picked(positions)]))
+
+
+class TrainBatches(Dataset[Batch]):
+    """Map-style: item i is the whole batch of this rank."""
+
+    def __init__(self, view: TrainView, rank: int, world: int) -> None:
+        self.view, self.rank, self.world = view, rank, world
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.view(index, self.rank, self.world)
+
+
+class Endless(Sampler[int]):
+    """start, start + 1, start + 2, ... The budget ends the training, not the data."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+
+    def __iter__(self) -> Iterator[int]:
+        index = self.start
+        while True:
+            yield index
+            index += 1

@@ -1,0 +1,98 @@
+"""What evaluation sees of a run: real pictures, fakes, and what is known about the fakes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One column of scores. All pictures are uint8 [., C, H, W] of one size.
+
+    ``name``: ``a2b``, ``b2a``, ``gen`` or ``to_<domain>``. ``real`` [M]: pictures of the target
+    domain. ``fake`` [N]: what the method made. ``source`` [N]: the inputs of the fakes. ``truth``
+    [N]: the true translation of the inputs. ``mask`` bool [N, 1, H, W]: where the object is.
+    ``rec`` [N]: the cycle's reconstruction of ``source``. ``idt`` [M]: the network that makes the
+    fakes, applied to ``real``. Raises ValueError for another dtype or for sizes that disagree.
+    """
+
+    name: str
+    real: Tensor
+    fake: Tensor
+    source: Tensor | None = None
+    truth: Tensor | None = None
+    mask: Tensor | None = None
+    rec: Tensor | None = None
+    idt: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        size = self.real.shape[-2:]
+        counts = {"real": None, "fake": None, "idt": len(self.real)}
+        for key in ("real", "fake", "source", "truth", "rec", "idt"):
+            images = getattr(self, key)
+            if images is None:
+                continue
+            check_images(images, f"{self.name}: {key}")
+            if images.shape[-2:] != size:
+                raise ValueError(
+                    f"{self.name}: {key} is {tuple(images.shape[-2:])}, real {tuple(size)}"
+                )
+            n = counts.get(key, len(self.fake))
+            if n is not None and len(images) != n:
+                raise ValueError(f"{self.name}: {key} has {len(images)} pictures, expected {n}")
+        if self.mask is not None and (
+            self.mask.dtype != torch.bool or self.mask.shape != (len(self.fake), 1, *size)
+        ):
+            raise ValueError(f"{self.name}: mask must be bool [{len(self.fake)}, 1, H, W]")
+
+    def head(self, n: int) -> Comparison:
+        """The first ``n`` pictures of every set."""
+
+        def cut(images: Tensor | None) -> Tensor | None:
+            return None if images is None else images[:n]
+
+        return Comparison(
+            self.name,
+            self.real[:n],
+            self.fake[:n],
+            *(cut(x) for x in (self.source, self.truth, self.mask, self.rec, self.idt)),
+        )
+
+
+def check_images(images: Tensor, what: str = "images") -> None:
+    """ValueError unless ``images`` is uint8 [N, 1 or 3, H, W].
+
+    Floats are refused and not guessed at: the same float picture read as [0, 1] or as [-1, 1] gives
+    two different scores and no error.
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(
+            f"{what} must be uint8 [N, 1 or 3, H, W], not {images.dtype} {tuple(images.shape)};"
+            " to_uint8 converts from [-1, 1]"
+        )
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """float [N, C, H, W] in [-1, 1] -> uint8 in 0..255, to the nearest level.
+
+    1e-3 outside the range is taken for rounding noise and clamped (an eighth of a grey level).
+    Raises ValueError for more than that, for values that are not finite and for integer input.
+    """
+    if not x.is_floating_point():
+        raise ValueError(f"to_uint8 takes floats in [-1, 1], not {x.dtype}")
+    x = x.detach().float()
+    if x.numel():
+        low, high = (float(v) for v in torch.aminmax(x))
+        if not (low >= -1.001 and high <= 1.001):
+            raise ValueError(
+                f"to_uint8 takes values in [-1, 1], these span [{low:.4g}, {high:.4g}]"
+            )
+    return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def rgb(images: Tensor) -> Tensor:
+    """Grey pictures as three equal channels (a view), colour pictures as they are."""
+    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images

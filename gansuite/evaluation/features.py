@@ -1,0 +1,214 @@
+"""Networks that turn pictures into feature vectors: a seeded random VGG-16, and Inception-v3.
+
+What the random network measures. Naeem et al. 2020 (section 4) show that a randomly initialised
+VGG-16 separates sets of pictures where an ImageNet network is not available or not apt. They take
+the 4096 numbers of its second fully connected layer; with the one or two hundred pictures of a
+translation test set a Frechet distance in 4096 dimensions measures mostly the number of pictures.
+Here each of the first three stages is averaged over the picture and projected at random to 32
+numbers, and the third stage also over its four quadrants, to 16: 112 numbers. Stages four and five
+are left out: they cost 40 % of the time and, random as they are, lower the ratio of *do nothing* to
+*real vs real*. The quadrants let it see where things are (a picture upside down).
+`docs/fairness.md` has the table of measurements.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gansuite import rng
+from gansuite.errors import UserError
+from gansuite.evaluation.comparison import check_images, rgb
+
+STAGES = ((64, 64), (128, 128), (256, 256, 256))
+INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
+INCEPTION_URLS = (
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/" + INCEPTION_FILE,
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+    "pt_inception-2015-12-05-6726825d.pth",
+)
+INCEPTION_BYTES = 95_628_359
+INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+CHUNK = 32  # pictures per forward pass: fixed, so that a score does not depend on who asks
+
+
+class _Frozen(nn.Module):
+    """A network that only looks: float32, no gradient, and ``train()`` leaves it in eval mode."""
+
+    id: str
+    dim: int
+
+    def freeze(self) -> None:
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> _Frozen:
+        return super().train(False)
+
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+
+class RandomVGG16(_Frozen):
+    """The first three stages of VGG-16 with seeded random weights, pooled and projected.
+
+    uint8 [N, 1 or 3, H, W] (at least 8x8) -> float64 [N, 112] on the CPU. Pictures of more than
+    128 pixels are first reduced to 128 (bilinear, antialiased). He-uniform weights, zero biases.
+    ``id`` names the feature and the hash of the weights; they are drawn as 53-bit fractions and
+    scaled in float64, so they are the same bits on every machine.
+    """
+
+    largest = 128
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        digest = hashlib.sha256()
+
+        def uniform(shape: tuple[int, ...], variance: float, *position: int) -> Tensor:
+            draw = rng.numpy_generator(seed, "random vgg16", *position).random(shape)
+            values = ((draw * 2 - 1) * (3 * variance) ** 0.5).astype(np.dtype("<f4"))
+            digest.update(values.tobytes())
+            return torch.from_numpy(values)
+
+        self.stages = nn.ModuleList()
+        self.projections = nn.ParameterList()
+        channels = 3
+        for number, widths in enumerate(STAGES):
+            stage = nn.Sequential()
+            for i, width in enumerate(widths):
+                conv = nn.utils.skip_init(nn.Conv2d, channels, width, 3, padding=1)
+                fan = 9 * channels
+                conv.weight = nn.Parameter(uniform((width, channels, 3, 3), 2 / fan, number, i))
+                nn.init.zeros_(conv.bias)
+                stage.extend([conv, nn.ReLU(inplace=True)])
+                channels = width
+            self.stages.append(stage)
+            self.projections.append(
+                nn.Parameter(uniform((channels, 32), 1 / channels, number, len(widths)))
+            )
+        quadrants = 4 * channels
+        self.projections.append(nn.Parameter(uniform((quadrants, 16), 1 / quadrants, len(STAGES))))
+        self.dim = sum(p.shape[1] for p in self.projections)
+        self.id = f"random-vgg16-{self.dim}d-{self.largest}px-{digest.hexdigest()[:12]}"
+        self.freeze()
+        self.to(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        check_images(images)
+        if min(images.shape[-2:]) < 8:
+            raise ValueError(f"features need pictures of 8x8 or more, not {tuple(images.shape)}")
+        parts = [self._features(chunk) for chunk in images.split(CHUNK)]
+        return torch.cat(parts).double().cpu() if parts else torch.zeros(0, self.dim).double()
+
+    def _features(self, images: Tensor) -> Tensor:
+        x = rgb(images).to(self.device()).float() / 127.5 - 1
+        side = max(x.shape[-2:])
+        if side > self.largest:
+            h, w = (max(8, round(s * self.largest / side)) for s in x.shape[-2:])
+            x = F.interpolate(x, (h, w), mode="bilinear", antialias=True)
+        x = x.contiguous(memory_format=torch.channels_last)
+        pooled = []
+        with torch.autocast(x.device.type, enabled=False):
+            for number, stage in enumerate(self.stages):
+                x = stage(F.max_pool2d(x, 2) if number else x)
+                pooled.append(x.mean((2, 3)))
+            pooled.append(F.adaptive_avg_pool2d(x, 2).flatten(1))
+            return torch.cat([p @ w for p, w in zip(pooled, self.projections, strict=True)], 1)
+
+
+class Inception(_Frozen):
+    """Inception-v3 of 2015-12-05, the network of published FID, KID and IS, from a local file.
+
+    uint8 [N, 1 or 3, H, W] -> float64 [N, 2048 + 1008] on the CPU: pooled features, then logits
+    without bias. Resizing to 299 is the legacy one (bilinear as in TensorFlow 1, no antialiasing).
+    UserError when the package or the file is missing or the file is another one.
+    """
+
+    def __init__(self, weights: Path, *, sha256: str = INCEPTION_SHA256) -> None:
+        super().__init__()
+        check_inception(weights)
+        digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+        if digest != sha256:
+            raise UserError(
+                f"{weights} is not the Inception network of 2015-12-05: its sha256 is"
+                f" {digest[:12]}..., expected {sha256[:12]}...; delete it and fetch it again with"
+                " `gansuite fetch-metrics`"
+            )
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        self.network = FeatureExtractorInceptionV3(
+            "inception",
+            ["2048", "logits_unbiased"],
+            feature_extractor_weights_path=str(weights),
+        )
+        self.dim = 2048
+        self.id = f"inception-2015-12-05-legacy-{digest[:12]}"
+        self.freeze()
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        check_images(images)
+        device = self.device()
+        with torch.autocast(device.type, enabled=False):
+            parts = [
+                torch.cat(self.network(rgb(chunk).to(device).contiguous()), 1).double().cpu()
+                for chunk in images.split(CHUNK)
+            ]
+        return torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """The networks of one evaluation: the random one always, Inception when its weights are there.
+
+    Not a Module, so it cannot slip into a checkpoint, an optimizer or an average.
+    """
+
+    random: RandomVGG16
+    inception: Inception | None = None
+
+
+def build_extractor(
+    *, seed: int = 0, device: torch.device | str = "cpu", inception: Path | None = None
+) -> Extractor:
+    """The random network on ``device``, and Inception from the file ``inception`` if given."""
+    network = None if inception is None else Inception(inception).to(device)
+    return Extractor(RandomVGG16(seed).to(device), network)
+
+
+def check_inception(weights: Path) -> None:
+    """UserError, one sentence, unless FID, KID and IS can be computed with the file ``weights``.
+
+    Costs nothing: to be called before training starts.
+    """
+    try:
+        import torch_fidelity  # noqa: F401
+    except ImportError:
+        raise UserError(
+            "fid, kid and is need the package torch-fidelity: pip install 'gansuite[fid]',"
+            " or leave evaluate.inception empty"
+        ) from None
+    if not Path(weights).is_file():
+        raise UserError(
+            f"fid, kid and is need the Inception weights at {weights}: run"
+            f" `gansuite fetch-metrics {Path(weights).parent}`, or put {INCEPTION_URLS[0]}"
+            f" ({INCEPTION_BYTES} bytes, sha256 {INCEPTION_SHA256}) there,"
+            " or leave evaluate.inception empty"
+        )
+
+
+def fetch_metrics(folder: Path) -> Iterable[Path]:
+    """Download the Inception weights into ``folder`` (resumes, checks the sha256); their path."""
+    from gansuite.data.downloads import download
+
+    path = Path(folder) / INCEPTION_FILE
+    download(INCEPTION_URLS, path, bytes=INCEPTION_BYTES, sha256=INCEPTION_SHA256)
+    return [path]

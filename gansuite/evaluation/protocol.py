@@ -1,0 +1,157 @@
+"""Everything that changes a score, in one frozen record with an id."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from gansuite.errors import UserError, nearest
+from gansuite.evaluation.features import Extractor
+
+OFFLINE = (
+    "swd",
+    "fd_random",
+    "kd_random",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "psnr",
+    "psnr_mask",
+    "psnr_outside",
+    "ssim",
+    "l1",
+    "cycle_l1",
+    "identity_l1",
+    "correlation",
+    "diversity",
+    "checkerboard",
+)
+INCEPTION = ("fid", "kid", "is")
+
+# Whether a larger value is better; None: nearest to 1 (diversity, checkerboard) or no direction.
+HIGHER_IS_BETTER: dict[str, bool | None] = {
+    "swd": False,
+    "fd_random": False,
+    "kd_random": False,
+    "precision": True,
+    "recall": True,
+    "density": True,
+    "coverage": True,
+    "psnr": True,
+    "psnr_mask": True,
+    "psnr_outside": True,
+    "ssim": True,
+    "l1": False,
+    "cycle_l1": False,
+    "identity_l1": False,
+    "correlation": None,
+    "diversity": None,
+    "checkerboard": None,
+    "fid": False,
+    "kid": False,
+    "is": True,
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How scores were made. Numbers with different ``id`` do not belong in one table.
+
+    ``version`` grows whenever the code of a metric changes a number. ``samples``: at most so many
+    pictures on each side, the first ones of ``split`` in file order. ``weights``: which weights of
+    the method, ``raw``, ``ema`` or ``auto`` (ema where the method keeps one). ``extractor`` and
+    ``inception`` name the networks with the hash of their weights. ``metrics``: those asked for;
+    one that has no meaning for a comparison (PSNR without a truth) is absent from its scores.
+    ``fid_small``: report FID also below 2048 pictures, where it mostly measures their number.
+    """
+
+    extractor: str
+    size: int
+    channels: int = 3
+    samples: int = 128
+    split: str = "test"
+    weights: str = "auto"
+    metrics: tuple[str, ...] = OFFLINE
+    inception: str = ""
+    fid_small: bool = False
+    resize: str = "bicubic antialiased, whole picture"
+    seed: int = 0
+    swd_patches: int = 128
+    swd_directions: int = 128
+    swd_repeats: int = 4
+    swd_smallest: int = 16
+    precision_recall_k: int = 3
+    density_coverage_k: int = 5
+    kernel_subset: int = 1000
+    kernel_subsets: int = 100
+    inception_splits: int = 10
+    version: int = 1
+
+    def __post_init__(self) -> None:
+        for metric in self.metrics:
+            if metric not in HIGHER_IS_BETTER:
+                raise UserError(
+                    f"evaluate.metrics: there is no metric '{metric}'"
+                    + nearest(metric, HIGHER_IS_BETTER)
+                )
+            if metric in INCEPTION and not self.inception:
+                raise UserError(
+                    f"evaluate.metrics: '{metric}' needs the Inception weights;"
+                    " set evaluate.inception to their file"
+                )
+        if self.weights not in ("raw", "ema", "auto"):
+            raise UserError(f"evaluate.weights: raw, ema or auto, not '{self.weights}'")
+        if self.samples < 2:
+            raise UserError(f"evaluate.samples: at least 2, not {self.samples}")
+
+    @classmethod
+    def of(cls, extractor: Extractor, **settings: Any) -> Protocol:
+        """The protocol of these networks; all their metrics unless ``metrics`` is given."""
+        inception = extractor.inception.id if extractor.inception else ""
+        settings.setdefault("metrics", OFFLINE + (INCEPTION if inception else ()))
+        return cls(
+            **{**settings, "metrics": tuple(settings["metrics"])},
+            extractor=extractor.random.id,
+            inception=inception,
+        )
+
+    @property
+    def id(self) -> str:
+        """``p<version>-`` and ten hexadecimal digits, a hash of all fields.
+
+        The order in which metrics are listed does not count.
+        """
+        content = {**self.to_dict(), "metrics": sorted(self.metrics)}
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return f"p{self.version}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain containers."""
+        return {**asdict(self), "metrics": list(self.metrics)}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Protocol:
+        """The reverse of ``to_dict``; an ``id`` in it is ignored. UserError for unknown fields."""
+        known = {f.name for f in fields(cls)}
+        values = {k: v for k, v in content.items() if k != "id"}
+        if unknown := sorted(set(values) - known):
+            raise UserError(f"protocol: unknown field '{unknown[0]}', made by another version")
+        return cls(**{**values, "metrics": tuple(values.get("metrics", OFFLINE))})
+
+
+def difference(a: Protocol, b: Protocol) -> list[str]:
+    """The fields in which two protocols differ, in words: ``["size: 64 against 128"]``."""
+    lines = []
+    for field in fields(Protocol):
+        x, y = getattr(a, field.name), getattr(b, field.name)
+        if field.name == "metrics":
+            for metrics, others, side in ((x, y, "first"), (y, x, "second")):
+                if extra := [m for m in metrics if m not in others]:
+                    lines.append(f"metrics: {', '.join(extra)} only in the {side}")
+        elif x != y:
+            lines.append(f"{field.name.replace('_', ' ')}: {x!r} against {y!r}")
+    return lines

@@ -1,0 +1,265 @@
+"""Comparison + protocol + networks -> scores."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from gansuite.evaluation import neighbours, pixels, swd
+from gansuite.evaluation.comparison import Comparison
+from gansuite.evaluation.features import Extractor
+from gansuite.evaluation.frechet import frechet_distance, kernel_distance
+from gansuite.evaluation.protocol import Protocol
+
+
+class Statistics:
+    """What is computed from one set of pictures alone, each on first use.
+
+    Keep the one of the real pictures between evaluations and only the fakes are paid for.
+    """
+
+    def __init__(self, images: Tensor, protocol: Protocol, extractor: Extractor) -> None:
+        _check_networks(protocol, extractor)
+        self.images = images[: protocol.samples]
+        self.protocol = protocol
+        self._extractor = extractor
+        self._features: Tensor | None = None
+        self._within: Tensor | None = None
+        self._inception: Tensor | None = None
+        self._projections: dict[int, list[Tensor]] = {}
+
+    @property
+    def features(self) -> Tensor:
+        """Features of the random network, float64 [N, d]."""
+        if self._features is None:
+            self._features = self._extractor.random(self.images)
+        return self._features
+
+    @property
+    def within(self) -> Tensor:
+        """Distances between the features, float64 [N, N]."""
+        if self._within is None:
+            self._within = neighbours.distances(self.features, self.features)
+        return self._within
+
+    @property
+    def inception(self) -> Tensor:
+        """Pooled features and logits of Inception, float64 [N, 2048 + 1008]."""
+        if self._inception is None:
+            if self._extractor.inception is None:
+                raise ValueError("no Inception network was built")
+            self._inception = self._extractor.inception(self.images)
+        return self._inception
+
+    def projections(self, n: int) -> list[Tensor]:
+        """Sorted patch projections of the first ``n`` pictures; the last ``n`` is remembered."""
+        if n not in self._projections:
+            p = self.protocol
+            self._projections = {
+                n: swd.projections(
+                    self.images[:n],
+                    patches=p.swd_patches,
+                    directions=p.swd_directions,
+                    repeats=p.swd_repeats,
+                    smallest=p.swd_smallest,
+                    seed=p.seed,
+                )
+            }
+        return self._projections[n]
+
+
+def score(
+    comparison: Comparison,
+    protocol: Protocol,
+    extractor: Extractor,
+    *,
+    real: Statistics | None = None,
+    notes: dict[str, str] | None = None,
+) -> dict[str, float]:
+    """The metrics of ``protocol`` for ``comparison``, by the names of ``protocol.OFFLINE``.
+
+    Only the first ``protocol.samples`` pictures of each set count. ``real``: the statistics of
+    ``comparison.real``, to compute them once. Every value is finite: a metric that is undefined
+    here is absent, and ``notes`` receives the reason. Metrics that need a truth, mask, source,
+    reconstruction or identity picture are absent without it. ValueError when the protocol or
+    ``real`` belongs to other networks or pictures, or for fewer than two pictures on a side.
+    """
+    _check_networks(protocol, extractor)
+    c = comparison.head(protocol.samples)
+    if min(len(c.real), len(c.fake)) < 2:
+        raise ValueError(f"{c.name}: at least two pictures on each side")
+    if real is None:
+        real = Statistics(c.real, protocol, extractor)
+    elif real.protocol != protocol or not torch.equal(real.images, c.real):
+        raise ValueError(f"{c.name}: the statistics given are of other pictures or settings")
+    fake = Statistics(c.fake, protocol, extractor)
+    why: dict[str, str] = {}
+    found: dict[str, float] = {}
+    wanted = set(protocol.metrics)
+
+    if "swd" in wanted:
+        n = min(len(c.real), len(c.fake))
+        if min(c.real.shape[-2:]) < swd.PATCH:
+            why["swd"] = "pictures below 7x7"
+        else:
+            found["swd"] = swd.between(real.projections(n), fake.projections(n))
+    if wanted & {"fd_random", "kd_random"}:
+        found["fd_random"] = frechet_distance(real.features, fake.features)
+        found["kd_random"] = kernel_distance(
+            real.features,
+            fake.features,
+            subset=protocol.kernel_subset,
+            subsets=protocol.kernel_subsets,
+            seed=protocol.seed,
+        )
+    if wanted & {"precision", "recall", "density", "coverage"}:
+        _neighbourhoods(real, fake, protocol, found, why)
+    if "diversity" in wanted:
+        if (spread := neighbours.spread(real.within)) > 0:
+            found["diversity"] = neighbours.spread(fake.within) / spread
+        else:
+            why["diversity"] = "all real pictures are equal"
+    if "checkerboard" in wanted:
+        peaks = pixels.nyquist_excess(c.real), pixels.nyquist_excess(c.fake)
+        if peaks[0] is None or peaks[1] is None or peaks[0] == 0:
+            why["checkerboard"] = "needs even sides of at least 16 and pictures that are not flat"
+        else:
+            found["checkerboard"] = peaks[1] / peaks[0]
+    _pixelwise(c, found, why)
+    if protocol.inception and wanted & {"fid", "kid", "is"}:
+        _inception(real, fake, protocol, found, why)
+
+    kept = {}
+    for metric in protocol.metrics:
+        if metric in found and math.isfinite(found[metric]):
+            kept[metric] = found[metric]
+        elif metric in found:
+            why[metric] = "not a finite number"
+    if notes is not None:
+        notes.update({m: reason for m, reason in why.items() if m in wanted})
+    return kept
+
+
+def reference_rows(
+    comparison: Comparison,
+    protocol: Protocol,
+    extractor: Extractor,
+    *,
+    other: Tensor | None = None,
+    real: Statistics | None = None,
+) -> dict[str, dict[str, float]]:
+    """The two rows every table carries.
+
+    ``do_nothing``: the sources as they are in place of the fakes; absent without sources.
+    ``real_vs_real``: the noise floor, ``other`` real pictures of the target domain (uint8, the same
+    size; of the training split, as many as there are fakes) in place of the fakes; absent without.
+    """
+    c = comparison
+    rows = {}
+    if c.source is not None:
+        idle = replace(c, fake=c.source, rec=c.source, idt=c.real)
+        rows["do_nothing"] = score(idle, protocol, extractor, real=real)
+    if other is not None:
+        floor = Comparison(c.name, c.real, other)
+        rows["real_vs_real"] = score(floor, protocol, extractor, real=real)
+    return rows
+
+
+def _check_networks(protocol: Protocol, extractor: Extractor) -> None:
+    inception = extractor.inception.id if extractor.inception else ""
+    if protocol.extractor != extractor.random.id or protocol.inception not in ("", inception):
+        raise ValueError(
+            f"the protocol asks for {protocol.extractor} {protocol.inception}, these networks are"
+            f" {extractor.random.id} {inception}"
+        )
+
+
+def _neighbourhoods(
+    real: Statistics,
+    fake: Statistics,
+    protocol: Protocol,
+    found: dict[str, float],
+    why: dict[str, str],
+) -> None:
+    across = neighbours.distances(real.features, fake.features)
+    few = min(len(real.images), len(fake.images))
+    k = protocol.precision_recall_k
+    if few > k:
+        pair = neighbours.precision_recall(real.within, fake.within, across, k)
+        found["precision"], found["recall"] = pair
+    else:
+        why.update(dict.fromkeys(("precision", "recall"), f"needs more than {k} pictures a side"))
+    k = protocol.density_coverage_k
+    if len(real.images) > k:
+        pair = neighbours.density_coverage(real.within, across, k)
+        found["density"], found["coverage"] = pair
+    else:
+        why.update(dict.fromkeys(("density", "coverage"), f"needs more than {k} real pictures"))
+
+
+def _pixelwise(c: Comparison, found: dict[str, float], why: dict[str, str]) -> None:
+    if c.truth is not None:
+        found["psnr"] = pixels.psnr(c.fake, c.truth)
+        found["l1"] = pixels.l1(c.fake, c.truth)
+        if min(c.fake.shape[-2:]) >= 11:
+            found["ssim"] = pixels.ssim(c.fake, c.truth)
+        else:
+            why["ssim"] = "pictures below 11x11"
+        if c.mask is not None:
+            for name, mask in (("psnr_mask", c.mask), ("psnr_outside", ~c.mask)):
+                value = pixels.psnr_where(c.fake, c.truth, mask)
+                if value is None:
+                    why[name] = "no picture has such pixels"
+                else:
+                    found[name] = value
+    if c.source is not None:
+        found["correlation"] = pixels.correlation(c.source, c.fake)
+        if c.rec is not None:
+            found["cycle_l1"] = pixels.l1(c.rec, c.source)
+    if c.idt is not None:
+        found["identity_l1"] = pixels.l1(c.idt, c.real)
+
+
+def _inception(
+    real: Statistics,
+    fake: Statistics,
+    protocol: Protocol,
+    found: dict[str, float],
+    why: dict[str, str],
+) -> None:
+    dim = 2048
+    few = min(len(real.images), len(fake.images))
+    if {"fid", "kid"} & set(protocol.metrics):
+        a, b = real.inception[:, :dim], fake.inception[:, :dim]
+        found["kid"] = kernel_distance(
+            a,
+            b,
+            subset=protocol.kernel_subset,
+            subsets=protocol.kernel_subsets,
+            seed=protocol.seed,
+        )
+        if few >= dim or protocol.fid_small:
+            found["fid"] = frechet_distance(a, b)
+        else:
+            why["fid"] = f"{few} pictures are too few for {dim} features; use kid, or fid_small"
+    if "is" in protocol.metrics:
+        if len(fake.images) >= 10 * protocol.inception_splits:
+            found["is"] = inception_score(fake.inception[:, dim:], protocol.inception_splits)
+        else:
+            why["is"] = f"needs at least {10 * protocol.inception_splits} pictures"
+
+
+def inception_score(logits: Tensor, splits: int = 10) -> float:
+    """exp of the mean KL divergence of p(y|x) from p(y), mean over ``splits`` (Salimans 2016).
+
+    ``logits`` [N, classes]. 1 for equal pictures. Consecutive splits: nothing is shuffled.
+    """
+    scores = []
+    for chunk in logits.double().tensor_split(splits):
+        p = chunk.softmax(1)
+        gain = chunk.log_softmax(1) - p.mean(0, keepdim=True).log()
+        scores.append((p * gain).sum(1).mean().exp())
+    return float(torch.stack(scores).mean())

@@ -1,0 +1,53 @@
+"""Path length regularisation and the optimiser settings of lazy regularisers (StyleGAN2 §3.2,
+app. B)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def path_lengths(
+    images: Tensor, ws: Tensor, generator: torch.Generator, shard: tuple[int, int] = (0, 1)
+) -> Tensor:
+    """Length [N] of the step the generator makes in w along random image directions.
+
+    ``images`` [N, C, H, W] must come from ``ws`` [N, L, w_dim] through a graph. With
+    y ~ N(0, 1) / sqrt(H W) and g = d(images . y)/d(ws) the length is the square root of the mean
+    over the L layers of sum g^2. Differentiable. ``shard = (rank, world)``: y is drawn for the
+    global batch and sliced.
+    """
+    n, (rank, world) = len(images), shard
+    shape = (n * world, *images.shape[1:])
+    y = torch.randn(shape, generator=generator, device=generator.device)
+    y = y[rank * n : (rank + 1) * n].to(images) / (images.shape[2] * images.shape[3]) ** 0.5
+    (g,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)
+    return g.square().sum(2).mean(1).sqrt()
+
+
+def path_length_penalty(
+    images: Tensor,
+    ws: Tensor,
+    mean: Tensor,
+    generator: torch.Generator,
+    decay: float = 0.01,
+    shard: tuple[int, int] = (0, 1),
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``(penalty, new_mean, lengths)``; the penalty is the batch mean of (length - a)^2 (eq. 4).
+
+    The running mean a (scalar) moves first, a <- a + decay (mean length - a), and enters as a
+    constant; ``new_mean`` is to be stored and given back next time. The weight of the paper (2)
+    and the interval of a lazy phase (4) are the caller's.
+    """
+    lengths = path_lengths(images, ws, generator, shard)
+    new_mean = torch.lerp(mean, lengths.detach().mean().to(mean.dtype), decay)
+    return (lengths - new_mean).square().mean(), new_mean, lengths.detach()
+
+
+def lazy_adam(
+    lr: float, betas: tuple[float, float], interval: int
+) -> tuple[float, tuple[float, float]]:
+    """Learning rate and betas of Adam when a regulariser takes an extra step every ``interval``
+    steps: lr k/(k+1) and beta^(k/(k+1)); unchanged for interval 0, no regulariser (app. B)."""
+    share = interval / (interval + 1) if interval else 1.0
+    return lr * share, (betas[0] ** share, betas[1] ** share)

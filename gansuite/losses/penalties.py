@@ -1,0 +1,56 @@
+"""Regularizers of critics. Weights (lambda, gamma/2) are the caller's.
+
+All are computed in full precision, also inside autocast: squared gradients do not survive 16 bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from gansuite.losses.precision import full
+
+
+def _input_gradient(critic: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """d(sum of the outputs)/dx as [N, C*H*W]: each sample's patch outputs are summed."""
+    x = full(x.detach()).requires_grad_(True)
+    with torch.autocast(x.device.type, enabled=False):
+        (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+    return gradient.flatten(1)
+
+
+def gradient_penalty(
+    critic: Callable[[Tensor], Tensor],
+    real: Tensor,
+    fake: Tensor,
+    generator: torch.Generator,
+    center: float = 1.0,
+) -> Tensor:
+    """mean (||grad D(x^)||_2 - center)^2, x^ between ``real`` and ``fake`` (Gulrajani 2017, eq. 3).
+
+    One alpha per sample, drawn on the generator's device; the norm runs over C, H and W, with
+    1e-16 inside the root, whose slope at 0 is infinite. A patch critic's outputs are summed per
+    sample, so the penalty depends on their number. ``center=0`` is the zero-centred penalty.
+    The critic must not mix samples (no batch norm).
+    """
+    alpha = torch.rand(len(real), 1, 1, 1, generator=generator, device=generator.device)
+    x = torch.lerp(fake.detach().to(real), real.detach(), alpha.to(real))
+    norm = (_input_gradient(critic, x).square().sum(1) + 1e-16).sqrt()
+    return (norm - center).square().mean()
+
+
+def r1(critic: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
+    """mean over the batch of ||grad D(x)||^2, without gamma/2 (Mescheder et al. 2018).
+
+    With fakes in place of ``real`` it is R2.
+    """
+    return _input_gradient(critic, real).square().sum(1).mean()
+
+
+@torch.no_grad()
+def clip_weights_(module: nn.Module, c: float) -> None:
+    """Clamp every parameter to [-c, c], norm layers included (Arjovsky et al. 2017)."""
+    for p in module.parameters():
+        p.clamp_(-c, c)

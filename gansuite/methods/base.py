@@ -1,0 +1,533 @@
+"""`Method`: the contract between a GAN and everything around it.
+
+A method declares its players, their losses and the order of their turns; this base does the rest,
+in the same code for all: manual optimisation, freezing, weighting, clipping, accumulation, the
+learning-rate schedule, averaged weights, counters, noise and the exact training state.
+It knows no Trainer options, callbacks, metrics or data loading.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, Protocol, cast
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from gansuite.config import Budget, Ema, Optim
+from gansuite.data.spec import Batch, DataSpec, Needs
+from gansuite.errors import UserError
+from gansuite.rng import derive, torch_generator
+
+
+def terms(**weights: float) -> Mapping[str, float]:
+    """The loss terms of a method with their default weights, for its signature."""
+    return MappingProxyType(weights)
+
+
+class Stateful(Protocol):
+    """What a method may keep in ``memory`` beside networks: an image pool, for instance."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run asks of a method. ``images_per_batch`` counts the real pictures of one global
+    batch, all domains together; ``accumulate`` is the number of chunks it is computed in."""
+
+    seed: int
+    images_per_batch: int
+    optim: Mapping[str, Optim] = field(default_factory=dict)
+    budget: Budget = Budget(kimg=1.0)
+    ema: Ema = Ema()
+    accumulate: int = 1
+    fused: bool = True
+
+
+def lr_factor(progress: float, budget: Budget) -> float:
+    """Share of the base learning rate at ``progress`` (0..1 of the budget).
+
+    Continuous: 1 until ``decay_from``, then linearly to 0. With ``decay_steps`` n, the official
+    CycleGAN stairs: for epoch e of n, 1 - max(0, e + 1 - n0) / (n - n0 + 1), n0 = decay_from * n.
+    """
+    if budget.decay_from >= 1:
+        return 1.0
+    progress = min(max(progress, 0.0), 1.0)
+    if budget.decay_steps is None:
+        return min(1.0, (1 - progress) / (1 - budget.decay_from))
+    n, n0 = budget.decay_steps, budget.decay_steps * budget.decay_from
+    epoch = min(int(progress * n + 1e-9), n - 1)
+    return 1 - max(0.0, epoch + 1 - n0) / (n - n0 + 1)
+
+
+class Step:
+    """One batch (or one chunk of it) as the losses see it; lives for that batch.
+
+    ``progress`` is the share of the budget used so far, ``taken`` the number of updates each
+    player has made. Noise is drawn for the whole global batch and sliced, so ranks differ and
+    several processes equal one.
+    """
+
+    def __init__(self, method: Method, turn: Sequence[str], chunk: int) -> None:
+        self.images_seen = method.images_seen
+        self.progress = method.progress
+        self.taken = method.taken
+        self.phase = ""
+        self._method = method
+        self._turn = turn
+        self._draws = 0
+        self._kept: dict[str, Tensor] = {}
+        self._shards = method.world * method.plan.accumulate
+        self._shard = method.rank * method.plan.accumulate + chunk
+
+    @property
+    def player(self) -> str:
+        return self.phase.partition(".")[0]
+
+    def due(self, every: int) -> bool:
+        """Whether a lazy term is due: at this player's updates 0, every, 2 * every, ..."""
+        return self.taken[self.player] % every == 0
+
+    def generator(self) -> torch.Generator:
+        """A CPU generator of its own for every call, on every rank and chunk."""
+        self._draws += 1
+        return self._generator(1 + self._shard)
+
+    def _generator(self, owner: int) -> torch.Generator:
+        position = (self._method.batches, self._draws, owner)
+        return torch_generator(self._method.plan.seed, "step", *position)
+
+    def randn(self, n: int, *shape: int) -> Tensor:
+        """Standard normal [n, *shape]: this shard's slice of the global draw."""
+        return self._slice(n, lambda m, g: torch.randn(m, *shape, generator=g))
+
+    def rand(self, n: int, *shape: int) -> Tensor:
+        """Uniform in [0, 1), [n, *shape]: this shard's slice of the global draw."""
+        return self._slice(n, lambda m, g: torch.rand(m, *shape, generator=g))
+
+    def permutation(self, n: int) -> Tensor:
+        """A random order of this shard's n pictures (each shard its own)."""
+        return torch.argsort(self.rand(n))
+
+    def _slice(self, n: int, draw: Callable[[int, torch.Generator], Tensor]) -> Tensor:
+        self._draws += 1
+        full = draw(n * self._shards, self._generator(0))
+        return full[self._shard * n : (self._shard + 1) * n].to(self._method.device)
+
+    def fake(self, name: str, make: Callable[[], Tensor], maker: str = "g") -> Tensor:
+        """The picture ``name`` of this batch, made once and shared by the players.
+
+        Its maker gets it with its graph; everyone else detached. If another player asks first and
+        the maker is still to come in this turn, it is made with its graph already and kept;
+        otherwise without one.
+        """
+        mine = self.player == maker
+        if name not in self._kept:
+            later = self._turn[self._turn.index(self.phase) + 1 :]
+            if mine or maker in {phase.partition(".")[0] for phase in later}:
+                with self._method.thawed(maker):
+                    self._kept[name] = make()
+            else:
+                with torch.no_grad():
+                    self._kept[name] = make()
+        return self._kept[name] if mine else self._kept[name].detach()
+
+
+class Method(LightningModule):
+    """Base of all methods. A subclass states:
+
+    - ``needs``: the view of the data it trains on;
+    - ``__init__(self, spec, *, ...)``: typed keyword arguments, which are its config schema, with
+      ``weights: Mapping[str, float] = terms(...)``; the players become attributes (``g``, ``d``);
+    - ``turns``: for each batch, cycled, the phases in order. A phase is a player's name, or
+      ``player.something`` for a further update of the same player; its losses come from
+      ``<player>_losses(batch, step)`` or ``<player>_<something>_losses(batch, step)``: a dict of
+      unweighted terms. A term that is not due is absent; an empty dict skips the update;
+    - ``sample(n, ...)`` or ``translate(x, to)``, and ``stride`` if pictures must be padded;
+    - optionally ``averaged``, ``memory``, ``weight_of``, ``after_update``.
+    """
+
+    needs: ClassVar[Needs] = Needs(view="single")
+    averaged: ClassVar[tuple[str, ...]] = ("g",)
+    task: ClassVar[Literal["generate", "translate"]] = "generate"
+
+    turns: Sequence[Sequence[str]] = (("g", "d"),)
+    stride: int = 1
+
+    def __init__(self, spec: DataSpec, weights: Mapping[str, float]) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.spec = spec
+        self.weights = dict(weights)
+        self.memory: dict[str, Stateful] = {}
+        self.plan = Plan(seed=0, images_per_batch=1)
+        self.batches = 0
+        self.images_seen = 0
+        self.progress = 0.0
+        self.taken: dict[str, int] = {}
+        self.met: set[str] = set()
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._averages: dict[str, nn.Module] = {}  # a plain dict: not part of the module tree
+        self._averaged_at = 0
+        self._clipping: float | None = None
+
+    # -- declared by a method ----------------------------------------------------------------
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """n pictures, float [n, C, H, W] in [-1, 1]."""
+        raise UserError(f"{type(self).__name__} translates pictures; it does not make new ones.")
+
+    def translate(self, x: Tensor, to: str) -> Tensor:
+        """``x``, float [N, C, H, W] in [-1, 1], as a picture of domain ``to``, same shape."""
+        raise UserError(f"{type(self).__name__} makes pictures; it does not translate them.")
+
+    def weight_of(self, term: str, step: Step) -> float:
+        """The weight of a term now; override for weights that change on the way."""
+        return self.weights[term]
+
+    def after_update(self, phase: str, step: Step) -> None:
+        """Called after an update of a player, e.g. to clip a critic's weights."""
+
+    # -- players -----------------------------------------------------------------------------
+
+    @property
+    def players(self) -> tuple[str, ...]:
+        """Names of the players, generator first."""
+        names = {phase.partition(".")[0] for turn in self.turns for phase in turn}
+        return tuple(sorted(names, key=lambda name: (name != "g", name)))
+
+    @property
+    def cycle(self) -> int:
+        """Batches after which turns and lazy terms repeat."""
+        return len(self.turns)
+
+    def player(self, name: str) -> nn.Module:
+        return cast(nn.Module, getattr(self, name))
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Number of parameters of each player."""
+        return {n: sum(p.numel() for p in self.player(n).parameters()) for n in self.players}
+
+    @contextlib.contextmanager
+    def thawed(self, name: str) -> Iterator[None]:
+        """Inside, the parameters of player ``name`` require gradients, whoever is on turn."""
+        parameters = list(self.player(name).parameters())
+        before = [p.requires_grad for p in parameters]
+        for p in parameters:
+            p.requires_grad_(True)
+        try:
+            yield
+        finally:
+            for p, required in zip(parameters, before, strict=True):
+                p.requires_grad_(required)
+
+    # -- the run -----------------------------------------------------------------------------
+
+    def follow(self, plan: Plan) -> None:
+        """Adopt the plan of a run; checks that it names this method's players."""
+        for name in plan.optim:
+            if name not in self.players:
+                raise UserError(
+                    f"'optim.{name}' is the optimiser of no player of {self.title} "
+                    f"(its players: {', '.join(self.players)})."
+                )
+        self.plan = plan
+        self.taken = dict.fromkeys(self.players, 0)
+        if plan.ema.half_life_kimg is not None:
+            self._averages = {n: self._copy(n) for n in self.averaged}
+
+    def _copy(self, name: str) -> nn.Module:
+        return copy.deepcopy(self.player(name)).requires_grad_(False).eval()
+
+    @property
+    def title(self) -> str:
+        """The method's name in config files: that of its module."""
+        return type(self).__module__.rpartition(".")[2]
+
+    @property
+    def rank(self) -> int:
+        return self.global_rank if self._trainer is not None else 0
+
+    @property
+    def world(self) -> int:
+        return self.trainer.world_size if self._trainer is not None else 1
+
+    def optim_of(self, player: str) -> Optim:
+        return self.plan.optim.get(player) or Optim()
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """One optimiser per player, in the order of ``players``."""
+        return [self._optimizer(self.player(n), self.optim_of(n)) for n in self.players]
+
+    def _optimizer(self, module: nn.Module, o: Optim) -> torch.optim.Optimizer:
+        parameters = list(module.parameters())
+        if o.kind == "adam":
+            return torch.optim.Adam(
+                parameters,
+                lr=o.lr,
+                betas=(o.betas[0], o.betas[1]),
+                eps=o.eps,
+                weight_decay=o.weight_decay,
+                fused=self.plan.fused,
+            )
+        if o.kind == "rmsprop":
+            return torch.optim.RMSprop(
+                parameters,
+                lr=o.lr,
+                alpha=o.alpha,
+                eps=o.eps,
+                momentum=o.momentum,
+                weight_decay=o.weight_decay,
+            )
+        return torch.optim.SGD(
+            parameters, lr=o.lr, momentum=o.momentum, weight_decay=o.weight_decay
+        )
+
+    def on_fit_start(self) -> None:
+        for module in self._averages.values():
+            module.to(self.device)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """uint8 -> float in [-1, 1], on the device."""
+        images = tuple(x.float().div_(127.5).sub_(1.0) for x in batch.images)
+        return replace(batch, images=images)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """One batch: every phase of this turn, in order."""
+        turn = self.turns[self.batches % len(self.turns)]
+        # layers that draw by themselves (dropout) are also a function of the position only
+        torch.manual_seed(derive(self.plan.seed, "layers", self.batches, self.rank))
+        chunks = self._split(batch)
+        steps = [Step(self, turn, i) for i in range(len(chunks))]
+        updated = {phase.partition(".")[0] for phase in turn if self._update(phase, chunks, steps)}
+        self.batches += 1
+        self.images_seen += self.plan.images_per_batch
+        for name in updated & self._averages.keys():
+            self._average(name)
+        if self.plan.budget.kimg is not None:
+            self.progress = self.images_seen / (1000 * self.plan.budget.kimg)
+
+    def _split(self, batch: Batch) -> list[Batch]:
+        k = self.plan.accumulate
+        if k == 1:
+            return [batch]
+        images = [x.chunk(k) for x in batch.images]
+        labels = batch.labels.chunk(k) if batch.labels is not None else [None] * k
+        return [Batch(tuple(x[i] for x in images), labels[i]) for i in range(k)]
+
+    def _update(self, phase: str, chunks: list[Batch], steps: list[Step]) -> bool:
+        """One optimiser step of the player on turn; False when no term was due."""
+        player = phase.partition(".")[0]
+        losses = getattr(self, phase.replace(".", "_") + "_losses")
+        for name in self.players:
+            self.player(name).requires_grad_(name == player)
+        optimizer = self._optimizers[player]
+        optimizer.zero_grad()
+        updated = False
+        for chunk, step in zip(chunks, steps, strict=True):
+            step.phase = phase
+            found: dict[str, Tensor] = losses(chunk, step)
+            if found:
+                total = self._weigh(player, found, step) / len(chunks)
+                self.manual_backward(total)
+                updated = True
+        if not updated:
+            return False
+        self._schedule(optimizer.optimizer, player)
+        self._clipping = self.optim_of(player).clip
+        optimizer.step()
+        self.taken[player] += 1
+        self.after_update(phase, steps[-1])
+        return True
+
+    @property
+    def _optimizers(self) -> dict[str, Any]:
+        found = self.optimizers()
+        return dict(zip(self.players, found if isinstance(found, list) else [found], strict=True))
+
+    def _weigh(self, player: str, found: Mapping[str, Tensor], step: Step) -> Tensor:
+        total: Tensor | None = None
+        for term, loss in found.items():
+            if term not in self.weights:
+                raise UserError(
+                    f"The term '{term}' of {self.title}'s player '{player}' has no weight "
+                    f"(weights: {', '.join(self.weights)})."
+                )
+            self.met.add(term)
+            self._record(f"loss/{player}/{term}", loss)
+            part = loss * self.weight_of(term, step)
+            total = part if total is None else total + part
+        assert total is not None
+        self._record(f"loss/{player}/total", total)
+        return total
+
+    def record(self, key: str, value: Tensor) -> None:
+        """Add a value to the means that are logged at the next interval (no synchronisation)."""
+        self._record(key, value)
+
+    def _record(self, key: str, value: Tensor) -> None:
+        value = value.detach().float()
+        self._sums[key] = self._sums[key] + value if key in self._sums else value
+        self._counts[key] = self._counts.get(key, 0) + 1
+
+    def collect(self) -> dict[str, float]:
+        """Means over the interval since the last call, over all ranks; the only synchronisation.
+
+        Raises:
+            UserError: a value was not finite; the sentence names the term.
+        """
+        if not self._sums:
+            return {}
+        keys = list(self._sums)
+        stacked = torch.stack([self._sums[k] / self._counts[k] for k in keys])
+        values = self._mean_over_ranks(stacked).tolist()
+        self._sums, self._counts = {}, {}
+        found = dict(zip(keys, values, strict=True))
+        for key, value in found.items():
+            if value != value or value in (float("inf"), float("-inf")):
+                raise self._not_finite(f"the term '{key}'")
+        self.assert_finite()
+        return found | {f"lr/{n}": self.lr(n) for n in self.players}
+
+    def _mean_over_ranks(self, value: Tensor) -> Tensor:
+        if self.world == 1:
+            return value
+        return cast(Tensor, self.trainer.strategy.reduce(value, reduce_op="mean"))
+
+    def assert_finite(self) -> None:
+        """Raise `UserError` if any parameter of a player is not finite."""
+        for name in self.players:
+            norms = torch._foreach_norm(list(self.player(name).parameters()))
+            if not bool(torch.isfinite(torch.stack(norms).sum())):
+                raise self._not_finite(f"a parameter of player '{name}'")
+
+    def _not_finite(self, what: str) -> UserError:
+        return UserError(
+            f"Training stopped at {self.images_seen / 1000:g} kimg: {what} is not finite; the "
+            f"last checkpoint is from before. A lower 'optim.*.lr', 'optim.*.clip=1' or "
+            f"'trainer.precision=32-true' helps."
+        )
+
+    def lr(self, player: str) -> float:
+        """The learning rate of ``player`` now."""
+        return self.optim_of(player).lr * lr_factor(self.progress, self.plan.budget)
+
+    def _schedule(self, optimizer: torch.optim.Optimizer, player: str) -> None:
+        lr = self.lr(player)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip here: under 16-mixed the gradients are unscaled by now."""
+        if self._clipping is not None:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self._clipping)
+
+    def unmet_weights(self) -> list[str]:
+        """Weights that are not zero and have met no term so far."""
+        return [t for t, w in self.weights.items() if w and t not in self.met]
+
+    # -- averaged weights --------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _average(self, name: str) -> None:
+        half_life = 1000 * cast(float, self.plan.ema.half_life_kimg)
+        now = self.images_seen
+        if self.plan.ema.rampup is not None:
+            half_life = min(half_life, now * self.plan.ema.rampup)
+        beta = 0.5 ** ((now - self._averaged_at) / max(half_life, 1e-8))
+        self._averaged_at = now
+        average, source = self._averages[name], self.player(name)
+        parameters = list(source.parameters())
+        # a non-finite update must never reach the average; decided on the device, without a sync
+        finite = torch.isfinite(torch.stack(torch._foreach_norm(parameters)).sum())
+        for a, p in zip(average.parameters(), parameters, strict=True):
+            torch.where(finite, torch.lerp(a, p, 1 - beta), a, out=a)
+        for a, b in zip(average.buffers(), source.buffers(), strict=True):
+            a.copy_(b)
+
+    def has_averages(self) -> bool:
+        return bool(self._averages)
+
+    def adopt_averages(self) -> None:
+        """Put the averaged weights, where there are any, in the players' place for good."""
+        for name, module in self._averages.items():
+            setattr(self, name, module)
+
+    @contextlib.contextmanager
+    def evaluating(self, weights: str = "auto") -> Iterator[str]:
+        """Inside, the method is in eval mode, without gradients, and with its ``ema`` or ``raw``
+        weights ("auto": ema where there is one); yields which."""
+        chosen = ("ema" if self._averages else "raw") if weights == "auto" else weights
+        if chosen == "ema" and not self._averages:
+            raise UserError("There are no averaged weights here (ema.half_life_kimg was not set).")
+        live = {n: self.player(n) for n in self._averages} if chosen == "ema" else {}
+        was_training = self.training
+        try:
+            for name in live:
+                setattr(self, name, self._averages[name])
+            self.eval()
+            with torch.no_grad():
+                yield chosen
+        finally:
+            for name, module in live.items():
+                setattr(self, name, module)
+            self.train(was_training)
+
+    # -- state -------------------------------------------------------------------------------
+
+    def training_state(self) -> dict[str, Any]:
+        """Everything that training depends on, beside the precision plugin's scaler: tensors and
+        plain containers only. ``memory`` is this rank's own."""
+        optimizers = [o.state_dict() for o in self._raw_optimizers()]
+        return {
+            "networks": self.state_dict(),
+            "averages": {n: m.state_dict() for n, m in self._averages.items()},
+            "averaged_at": self._averaged_at,
+            "optimizers": dict(zip(self.players, optimizers, strict=True)),
+            "counters": {
+                "batches": self.batches,
+                "images_seen": self.images_seen,
+                "taken": dict(self.taken),
+            },
+            "progress": self.progress,
+            "met": sorted(self.met),
+            "sums": dict(self._sums),
+            "counts": dict(self._counts),
+            "memory": {n: m.state_dict() for n, m in self.memory.items()},
+        }
+
+    def _raw_optimizers(self) -> list[torch.optim.Optimizer]:
+        found = self.optimizers(use_pl_optimizer=False)
+        return found if isinstance(found, list) else [cast(torch.optim.Optimizer, found)]
+
+    def load_weights(self, state: Mapping[str, Any]) -> None:
+        """The networks and their averages of a training state: enough to sample or translate."""
+        self.load_state_dict(state["networks"])
+        for name, average in state["averages"].items():
+            self._averages.setdefault(name, self._copy(name)).load_state_dict(average)
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Continue exactly where `training_state` was taken."""
+        self.load_weights(state)
+        for name, optimizer in zip(self.players, self._raw_optimizers(), strict=True):
+            optimizer.load_state_dict(state["optimizers"][name])
+        self._averaged_at = state["averaged_at"]
+        counters = state["counters"]
+        self.batches = counters["batches"]
+        self.images_seen = counters["images_seen"]
+        self.taken = dict(counters["taken"])
+        self.progress = state["progress"]
+        self.met = set(state["met"])
+        self._sums = {k: v.to(self.device) for k, v in state["sums"].items()}
+        self._counts = dict(state["counts"])
+        for name, memory in self.memory.items():
+            memory.load_state_dict(state["memory"][name])

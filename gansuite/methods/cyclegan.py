@@ -1,0 +1,109 @@
+"""CycleGAN (Zhu et al. 2017, "Unpaired Image-to-Image Translation using Cycle-Consistent
+Adversarial Networks", arXiv:1703.10593)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, cast
+
+from torch import Tensor, nn
+
+from gansuite.data.spec import Batch, DataSpec, Needs
+from gansuite.losses.adversarial import adversarial
+from gansuite.losses.reconstruction import l1
+from gansuite.methods.base import Method, Step, terms
+from gansuite.networks.patchgan import PatchDiscriminator
+from gansuite.networks.pool import ImagePool
+from gansuite.networks.resnet import ResnetGenerator
+from gansuite.networks.unet import UNetGenerator
+
+
+class CycleGAN(Method):
+    """Two generators that undo one another, and a discriminator for each domain.
+
+    ``g["ab"]`` is the paper's G: A -> B, ``g["ba"]`` its F: B -> A. ``d["b"]`` judges domain B.
+    The generators minimise (section 3, eqs. 1-3; identity: section 5.2)
+
+        gan       (D_B(G(x)) - 1)^2 + (D_A(F(y)) - 1)^2
+        cycle     |F(G(x)) - x| + |G(F(y)) - y|
+        identity  |G(y) - y| + |F(x) - x|
+
+    the discriminators ``gan`` = 1/2 [(D_B(y) - 1)^2 + D_B(G(x))^2] and likewise for A, on a
+    history of 50 fakes. Both see the fakes made before the generators' update.
+
+    Options: ``blocks`` residual blocks (9 at 256, 6 at 128) of a ``resnet``, or a ``unet``;
+    ``width``/``d_width`` channels of the first layers; ``pool`` pictures of history.
+
+    Follows the PyTorch code where it differs from the paper: the identity loss is on for every
+    data set (0.5 * 10), instance norm has no affine parameters, C512 has stride 1.
+    Known deviations: the two domains are each drawn in a random order of their own (the code
+    indexes A in order and B at random); under several processes each keeps its own history.
+    """
+
+    needs = Needs(view="unpaired", domains=2)
+    task = "translate"
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        generator: Literal["resnet", "unet"] = "resnet",
+        blocks: int = 9,
+        width: int = 64,
+        d_width: int = 64,
+        d_layers: int = 3,
+        upsample: Literal["deconv", "resize_conv"] = "deconv",
+        pool: int = 50,
+        loss: str = "lsgan",
+        weights: Mapping[str, float] = terms(gan=1.0, cycle=10.0, identity=5.0),
+    ) -> None:
+        super().__init__(spec, weights)
+
+        def g() -> nn.Module:
+            if generator == "unet":
+                downs = min(8, spec.size.bit_length() - 1)
+                return UNetGenerator(spec.channels, width, downs, upsample)
+            return ResnetGenerator(spec.channels, width, blocks, upsample)
+
+        def d() -> nn.Module:
+            return PatchDiscriminator(spec.channels, d_width, d_layers)
+
+        self.g = nn.ModuleDict({"ab": g(), "ba": g()})
+        self.d = nn.ModuleDict({"a": d(), "b": d()})
+        self.adversarial = adversarial(loss)
+        self.pool_A, self.pool_B = ImagePool(pool), ImagePool(pool)
+        self.memory = {"pool_A": self.pool_A, "pool_B": self.pool_B}
+        self.stride = cast(int, self.g["ab"].stride)
+
+    def fakes(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor]:
+        """fake_A = F(y) and fake_B = G(x)."""
+        real_A, real_B = batch.images
+        fake_A = step.fake("fake_A", lambda: self.g["ba"](real_B))
+        fake_B = step.fake("fake_B", lambda: self.g["ab"](real_A))
+        return fake_A, fake_B
+
+    def g_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        real_A, real_B = batch.images
+        fake_A, fake_B = self.fakes(batch, step)
+        rec_A, rec_B = self.g["ba"](fake_B), self.g["ab"](fake_A)
+        adv = self.adversarial
+        losses = {
+            "gan": adv.g(self.d["a"](fake_A)) + adv.g(self.d["b"](fake_B)),
+            "cycle": l1(rec_A, real_A) + l1(rec_B, real_B),
+        }
+        if self.weights["identity"]:
+            idt_A, idt_B = self.g["ba"](real_A), self.g["ab"](real_B)
+            losses["identity"] = l1(idt_A, real_A) + l1(idt_B, real_B)
+        return losses
+
+    def d_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        real_A, real_B = batch.images
+        fake_A, fake_B = self.fakes(batch, step)
+        fake_A = self.pool_A.query(fake_A, step.generator())
+        fake_B = self.pool_B.query(fake_B, step.generator())
+        loss_A = self.adversarial.d(self.d["a"](real_A), self.d["a"](fake_A))
+        loss_B = self.adversarial.d(self.d["b"](real_B), self.d["b"](fake_B))
+        return {"gan": loss_A + loss_B}
+
+    def translate(self, x: Tensor, to: str) -> Tensor:
+        return cast(Tensor, self.g["ba" if self.spec.domains.index(to) == 0 else "ab"](x))

@@ -1,0 +1,186 @@
+"""Layers, initialisations and checks shared by the networks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from gansuite.errors import UserError, nearest
+
+Norm = Literal["batch", "instance", "instance_affine", "group", "none"]
+Upsample = Literal["deconv", "resize_conv"]
+
+
+def halvings(size: int, what: str, smallest: int) -> int:
+    """log2 of ``size``; ``UserError`` unless it is a power of two of at least ``smallest``."""
+    if size < smallest or size & (size - 1):
+        raise UserError(
+            f"{what} needs a size that is a power of two from {smallest} up, not {size}"
+            f": choose {max(smallest, 1 << (max(size, 2) - 1).bit_length())}."
+        )
+    return size.bit_length() - 1
+
+
+def check_multiple(size: int, of: int, what: str) -> None:
+    """``UserError`` unless ``size`` is a positive multiple of ``of``."""
+    if size < of or size % of:
+        raise UserError(
+            f"{what} needs a size that is a multiple of {of}, not {size}"
+            f": choose {max(1, -(-size // of)) * of}."
+        )
+
+
+class InstanceNorm2d(nn.Module):
+    """Instance normalisation of [N, C, H, W] without running statistics.
+
+    Equal to ``nn.InstanceNorm2d`` in train and in eval mode, computed as a group norm with one
+    group per channel (faster on a CPU, differentiable twice). A 1x1 map has no variance: there the
+    output is the centre (``bias``, or 0), the limit of the formula, where torch raises.
+    """
+
+    def __init__(self, channels: int, affine: bool = False, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.channels, self.eps = channels, eps
+        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-2:] == (1, 1):
+            # 1/sqrt(eps) would blow the rounding of x - mean up; the product keeps the graph whole
+            x = x * 0
+            return x if self.bias is None else x + self.bias[:, None, None]
+        # not F.group_norm, whose check refuses a batch of one at small sizes
+        return torch.group_norm(x, self.channels, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, affine={self.weight is not None}, eps={self.eps}"
+
+
+class ReflectionPad2d(nn.Module):
+    """``nn.ReflectionPad2d(pad)`` from slices, flips and concatenation.
+
+    The backward pass of torch's own layer adds atomically on CUDA and is refused by
+    ``torch.use_deterministic_algorithms``.
+    """
+
+    def __init__(self, pad: int) -> None:
+        super().__init__()
+        self.pad = pad
+
+    def forward(self, x: Tensor) -> Tensor:
+        p = self.pad
+        if min(x.shape[-2:]) <= p:
+            raise UserError(
+                f"A map of {x.shape[-2]}x{x.shape[-1]} is too small to be reflected by {p}: "
+                f"use larger pictures."
+            )
+        x = torch.cat([x[..., 1 : p + 1].flip(-1), x, x[..., -p - 1 : -1].flip(-1)], -1)
+        return torch.cat([x[..., 1 : p + 1, :].flip(-2), x, x[..., -p - 1 : -1, :].flip(-2)], -2)
+
+    def extra_repr(self) -> str:
+        return str(self.pad)
+
+
+class NearestUpsample(nn.Module):
+    """Nearest-neighbour enlargement by two, [N, C, H, W] -> [N, C, 2H, 2W]; deterministic."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        return x[:, :, :, None, :, None].expand(n, c, h, 2, w, 2).reshape(n, c, 2 * h, 2 * w)
+
+
+def norm_layer(name: Norm, channels: int) -> nn.Module:
+    """The normalisation ``name`` for ``channels``.
+
+    ``instance`` has no parameters (CycleGAN), ``instance_affine`` has scale and centre,
+    ``group`` has 32 groups, or fewer where 32 does not divide ``channels``.
+    """
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "batch": lambda: nn.BatchNorm2d(channels),
+        "instance": lambda: InstanceNorm2d(channels),
+        "instance_affine": lambda: InstanceNorm2d(channels, affine=True),
+        "group": lambda: nn.GroupNorm(math.gcd(32, channels), channels),
+        "none": nn.Identity,
+    }
+    if name not in makers:
+        raise UserError(f"Unknown norm '{name}': one of {', '.join(makers)}{nearest(name, makers)}")
+    return makers[name]()
+
+
+def upsampling(
+    inputs: int, outputs: int, mode: Upsample, kernel: int = 4, bias: bool = False
+) -> nn.Module:
+    """A layer that doubles the sides.
+
+    ``deconv`` is a transposed convolution of stride 2 (kernel 3 or 4). ``resize_conv`` enlarges by
+    nearest neighbour and convolves with the next odd kernel, which cannot paint a checkerboard.
+    """
+    if mode == "deconv":
+        return nn.ConvTranspose2d(
+            inputs, outputs, kernel, 2, 1, output_padding=4 - kernel, bias=bias
+        )
+    if mode == "resize_conv":
+        odd = kernel - 1 + kernel % 2
+        return nn.Sequential(
+            NearestUpsample(), nn.Conv2d(inputs, outputs, odd, padding=odd // 2, bias=bias)
+        )
+    options = get_args(Upsample)
+    raise UserError(
+        f"Unknown upsample '{mode}': one of {', '.join(options)}{nearest(mode, options)}"
+    )
+
+
+class ResidualBlock(nn.Module):
+    """x + (conv3 norm ReLU conv3 norm)(x), nothing after the sum (CycleGAN and StarGAN)."""
+
+    def __init__(self, channels: int, norm: Norm, reflect: bool, bias: bool) -> None:
+        super().__init__()
+
+        def half() -> list[nn.Module]:
+            return [
+                *([ReflectionPad2d(1)] if reflect else []),
+                nn.Conv2d(channels, channels, 3, padding=0 if reflect else 1, bias=bias),
+                norm_layer(norm, channels),
+            ]
+
+        self.body = nn.Sequential(*half(), nn.ReLU(), *half())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+def init_normal_(module: nn.Module, std: float = 0.02) -> None:
+    """Convolutions and linear layers ~ N(0, std), scales of norms ~ N(1, std), biases 0."""
+    for m in module.modules():
+        if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            nn.init.normal_(m.weight, 0.0, std)
+        elif isinstance(m, (nn.BatchNorm2d, nn.GroupNorm, InstanceNorm2d)):
+            if m.weight is not None:
+                nn.init.normal_(m.weight, 1.0, std)
+        else:
+            continue
+        if m.bias is not None:
+            nn.init.zeros_(m.bias)
+
+
+def spectral_norm_(module: nn.Module) -> None:
+    """Divide every convolution's and linear layer's weight by its largest singular value.
+
+    Miyato et al. 2018: one power iteration per forward in training mode, none in eval mode, on the
+    weight as an (out, rest) matrix. Torch's parametrization differs in one thing: it begins with
+    15 iterations. Call it after the initialisation.
+    """
+    for m in list(module.modules()):
+        if isinstance(m, (nn.Conv2d, nn.Linear)):
+            parametrizations.spectral_norm(m)
+
+
+def prefers_channels_last(module: nn.Module) -> bool:
+    """Whether ``memory_format=torch.channels_last`` pays: only without group or instance norm."""
+    slow = (InstanceNorm2d, nn.GroupNorm, ReflectionPad2d)
+    return not any(isinstance(m, slow) for m in module.modules())

@@ -1,0 +1,52 @@
+"""Discriminators that judge patches: Isola et al. 2017."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from gansuite.networks.layers import Norm, init_normal_, norm_layer
+
+
+class PatchDiscriminator(nn.Module):
+    """[N, channels, H, W] in [-1, 1] -> patch logits [N, 1, H/2^layers - 2, W/2^layers - 2].
+
+    One logit per overlapping patch: 16, 34, 70, 142, 286 pixels wide for 1 to 5 ``layers`` of
+    stride 2; two of stride 1 follow. No norm in the first, biases everywhere, N(0, .02).
+    """
+
+    def __init__(
+        self, channels: int = 3, width: int = 64, layers: int = 3, norm: Norm = "instance"
+    ) -> None:
+        super().__init__()
+        body: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
+        widths = [width * min(2**i, 8) for i in range(layers + 1)]
+        for i, (a, b) in enumerate(pairwise(widths), start=1):
+            body += [nn.Conv2d(a, b, 4, 2 if i < layers else 1, 1), norm_layer(norm, b)]
+            body += [nn.LeakyReLU(0.2)]
+        body += [nn.Conv2d(widths[-1], 1, 4, 1, 1)]
+        self.body = nn.Sequential(*body)
+        init_normal_(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+class PixelDiscriminator(nn.Module):
+    """[N, channels, H, W] in [-1, 1] -> logits [N, 1, H, W], every pixel on its own."""
+
+    def __init__(self, channels: int = 3, width: int = 64, norm: Norm = "instance") -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, width, 1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(width, 2 * width, 1),
+            norm_layer(norm, 2 * width),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(2 * width, 1, 1),
+        )
+        init_normal_(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)

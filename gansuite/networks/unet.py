@@ -1,0 +1,65 @@
+"""Encoder-decoders with skips: U-Net (Ronneberger et al. 2015) as pix2pix and CycleGAN use it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from gansuite.networks.layers import Norm, Upsample, init_normal_, norm_layer, upsampling
+
+
+class UNet(nn.Module):
+    """``downs`` one after the other, then ``ups``, each fed its predecessor and the equal down.
+
+    The maps are joined before any activation, so the activation that opens an ``up`` acts on both.
+    H and W must be multiples of ``stride`` = 2^len(downs).
+    """
+
+    def __init__(self, downs: Sequence[nn.Module], ups: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.downs, self.ups = nn.ModuleList(downs), nn.ModuleList(ups)
+        self.stride = 2 ** len(downs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        skips = []
+        for down in self.downs:
+            x = down(x)
+            skips.append(x)
+        x = self.ups[0](skips.pop())
+        for up in self.ups[1:]:
+            x = up(torch.cat([skips.pop(), x], 1))
+        return x
+
+
+class UNetGenerator(UNet):
+    """[N, channels, H, W] -> [N, out_channels, H, W], both in [-1, 1].
+
+    8 ``downs`` is CycleGAN's U-Net-256, 7 its U-Net-128; with that few pixels the innermost map is
+    1x1 and has no norm. Biases everywhere, as there with instance norm. Weights ~ N(0, .02).
+    """
+
+    def __init__(
+        self,
+        channels: int = 3,
+        width: int = 64,
+        downs: int = 8,
+        upsample: Upsample = "deconv",
+        out_channels: int | None = None,
+        norm: Norm = "instance",
+    ) -> None:
+        widths = [width * min(2**i, 8) for i in range(downs)]
+        down: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1)]
+        for i, (a, b) in enumerate(pairwise(widths), start=2):
+            layers = [nn.LeakyReLU(0.2), nn.Conv2d(a, b, 4, 2, 1)]
+            down.append(nn.Sequential(*layers, norm_layer(norm if i < downs else "none", b)))
+        up: list[nn.Module] = []
+        for i in reversed(range(downs)):
+            a = widths[i] * (1 if i == downs - 1 else 2)
+            b = widths[i - 1] if i else out_channels or channels
+            end = norm_layer(norm, b) if i else nn.Tanh()
+            up.append(nn.Sequential(nn.ReLU(), upsampling(a, b, upsample, bias=True), end))
+        super().__init__(down, up)
+        init_normal_(self)

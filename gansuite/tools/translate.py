@@ -1,0 +1,258 @@
+"""Translate a user's own pictures: a file, a folder or a pattern in, the same names out."""
+
+from __future__ import annotations
+
+import glob
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gansuite.data.images import IMAGE_SUFFIXES, is_image
+from gansuite.errors import UserError, nearest
+from gansuite.imaging import WRITABLE, Picture, picture_image, read_picture, save_picture
+
+LARGE = 1024  # pixels of the longer side from which a picture's size is worth a remark
+_SMALLEST = 16  # networks that pad by reflection inside need a few pixels at every depth
+_PIXELS = 1 << 22  # at most this many in one batch, unless a single picture has more
+_LUMINANCE = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601, as PIL
+
+
+def translate(
+    method: Any,
+    inputs: str,
+    output: Path,
+    *,
+    to: str | None = None,
+    batch: int = 8,
+    device: torch.device | str | None = None,
+    note: Callable[[str], None] = lambda line: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Path]:
+    """Translate every picture of ``inputs`` into domain ``to``; the files written, in order.
+
+    ``inputs`` is a file, a folder (searched through, sub-folders are kept) or a pattern with
+    ``*``, ``?``, ``[...]`` or ``**``. ``output`` is a folder, or a file name when ``inputs`` is one
+    file. Pictures keep their size (padded to ``method.stride`` by reflection, cropped back), their
+    alpha, 16 bits and grey. A picture whose format cannot hold the result becomes PNG.
+    ``note`` gets one line for each thing worth knowing, ``progress`` the counts.
+
+    ``to`` may be left out when the method knows two domains: then it is the second. ``device``
+    moves the method there; by default it stays where its parameters are.
+
+    Raises UserError, before anything is written, when the method does not translate, ``to`` is
+    unknown or missing, nothing is found, a picture is unreadable, a result would replace an input
+    or two results have one name.
+    """
+    target = _target(method, to, note)
+    sources, targets = _plan(inputs, Path(output))
+    survey = _survey(sources, method, note)
+    targets = _holding(sources, targets, [kind for kind, _ in survey], note)
+    if device is not None and isinstance(method, nn.Module):
+        method.to(device)
+    place = torch.device(device or device_of(method))
+    for group, padded in _batches([size for _, size in survey], method.stride, batch):
+        pictures = [read_picture(sources[i]) for i in group]
+        x = torch.stack([_to_network(p, method.spec.channels, padded) for p in pictures])
+        results = _run(method, x, target, place, sources[group.start])
+        for i, picture, result in zip(group, pictures, results, strict=True):
+            done = _from_network(result, picture)
+            save_picture(picture_image(done), targets[i], icc=done.icc)
+            progress(i + 1, len(sources))
+    return targets
+
+
+def device_of(method: Any) -> torch.device:
+    """Where the method's parameters are; the cpu for a method without any."""
+    parameters = method.parameters() if isinstance(method, nn.Module) else iter(())
+    return next((p.device for p in parameters), torch.device("cpu"))
+
+
+def _target(method: Any, to: str | None, note: Callable[[str], None]) -> str:
+    domains = tuple(method.spec.domains)
+    known = ", ".join(domains)
+    if method.task != "translate":
+        raise UserError("this model makes pictures from noise; use `gansuite sample`")
+    if to is None and len(domains) > 2:
+        raise UserError(f"this model translates into {known}; say which with --to")
+    chosen = domains[1] if to is None else to
+    if chosen not in domains:
+        raise UserError(
+            f"this model knows no domain '{chosen}', only {known}{nearest(chosen, domains)}"
+        )
+    sources = " or ".join(domain for domain in domains if domain != chosen)
+    other = f" (--to {domains[0]} for the way back)" if to is None else ""
+    note(f"translating {sources} to {chosen}{other}")
+    return chosen
+
+
+def _plan(inputs: str, output: Path) -> tuple[list[Path], list[Path]]:
+    """The files to read and, for each, the file to write with the same name."""
+    start = Path(inputs)
+    accepted = f"accepted are {' '.join(sorted(IMAGE_SUFFIXES))}"
+    if start.is_file():
+        if output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir():
+            sources, targets = [start], [output]
+        else:
+            sources, targets = [start], [output / start.name]
+    else:
+        if start.is_dir():
+            root, found = start, sorted(start.rglob("*"))
+            missing = f"no picture in folder '{inputs}'; {accepted}"
+        elif glob.has_magic(inputs):
+            parts = start.parts
+            fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+            root = Path(*parts[:fixed])
+            found = sorted(Path(name) for name in glob.glob(inputs, recursive=True))
+            missing = f"no picture matches '{inputs}'; {accepted}"
+        else:
+            raise UserError(f"'{inputs}' does not exist; give a picture, a folder or a pattern")
+        own = output.resolve()
+        inside = root.resolve() in own.parents  # an output folder in the inputs is not an input
+        sources = [
+            path
+            for path in found
+            if is_image(path) and path.is_file() and not (inside and own in path.resolve().parents)
+        ]
+        if not sources:
+            raise UserError(missing)
+        if output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir():
+            raise UserError(f"'{inputs}' is {len(sources)} pictures but '{output}' names one file")
+        targets = [output / path.relative_to(root) for path in sources]
+    for folder in (output, *output.parents):
+        if folder.is_file() and (folder != output or targets != [output]):
+            raise UserError(f"'{folder}' is a file, so nothing can be written into it")
+    return sources, targets
+
+
+def _survey(
+    sources: Sequence[Path], method: Any, note: Callable[[str], None]
+) -> list[tuple[str, tuple[int, int]]]:
+    """Kind of result and size (height, width) of each picture.
+
+    Everything is read once before anything is written, so that damage in the last picture is known
+    before the first result is there.
+    """
+    found: list[tuple[str, tuple[int, int]]] = []
+    broken: list[str] = []
+    notes: set[str] = set()
+    for path in sources:
+        try:
+            picture = read_picture(path)
+        except UserError as error:
+            broken.append(str(error))
+            continue
+        kind = picture.kind
+        if method.spec.channels == 1 and kind.startswith("RGB"):
+            kind = kind.replace("RGB", "L")
+            notes.add("colour pictures become grey: this model knows one channel")
+        notes.add(picture.note)
+        found.append((kind, picture.colour.shape[:2]))
+    if broken:
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        raise UserError(
+            f"nothing was written: {len(broken)} of {len(sources)} pictures cannot be used: "
+            f"{'; '.join(broken[:3])}{more}"
+        )
+    note(f"pictures keep their size; the model was trained at {method.spec.size} pixels")
+    height, width = max((size for _, size in found), key=max)
+    if max(height, width) > LARGE:
+        note(f"the largest picture, {width} x {height}, runs whole, not in tiles: memory grows")
+    for line in sorted(notes - {""}):
+        note(line)
+    return found
+
+
+def _holding(
+    sources: Sequence[Path],
+    targets: Sequence[Path],
+    kinds: Sequence[str],
+    note: Callable[[str], None],
+) -> list[Path]:
+    """``targets`` with the suffix of a format that can hold each result; refuses collisions."""
+    final: dict[Path, Path] = {}
+    originals = {path.resolve() for path in sources}
+    changed: list[str] = []
+    for source, wanted, kind in zip(sources, targets, kinds, strict=True):
+        target = wanted
+        if kind not in WRITABLE.get(target.suffix.lower(), ("", frozenset()))[1]:
+            what = kind.replace("16", " with 16 bits").replace("L", "grey", 1)
+            if target.name != source.name:  # the user chose this name
+                raise UserError(f"'{target}' cannot hold this picture ({what}); name it .png")
+            png = target.with_suffix(".png")
+            target = target.with_name(f"{target.name}.png") if png in {*targets, *final} else png
+            changed.append(f"{source.name} ({what}) as {target.name}")
+        if target.resolve() in originals:
+            raise UserError(f"'{target}' is one of the inputs; give another place for the results")
+        if target in final:
+            raise UserError(f"'{final[target]}' and '{source}' would both be written to '{target}'")
+        final[target] = source
+    if changed:
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        note(f"written as PNG, which can hold them: {changed[0]}{more}")
+    return list(final)
+
+
+def _batches(
+    sizes: Sequence[tuple[int, int]], stride: int, batch: int
+) -> Iterator[tuple[range, tuple[int, int]]]:
+    """Runs of consecutive pictures that are equally large when padded, and that padded size."""
+    padded = [
+        tuple(math.ceil(max(side, _SMALLEST) / stride) * stride for side in size) for size in sizes
+    ]
+    start = 0
+    while start < len(padded):
+        height, width = padded[start]
+        most = min(batch, max(1, _PIXELS // (height * width)))
+        stop = start + 1
+        while stop < min(start + most, len(padded)) and padded[stop] == padded[start]:
+            stop += 1
+        yield range(start, stop), (height, width)
+        start = stop
+
+
+def _to_network(picture: Picture, channels: int, padded: tuple[int, int]) -> Tensor:
+    """float32 [channels, *padded] in [-1, 1]; the picture sits in the middle of its reflection."""
+    top = np.iinfo(picture.colour.dtype).max
+    x = torch.from_numpy(picture.colour.astype(np.float32)) / (top / 2) - 1
+    if channels == 1 and x.shape[2] == 3:
+        x = x @ _LUMINANCE[:, None]
+    extra = [(p - s) for p, s in zip(padded, x.shape[:2], strict=True)]
+    around = [(e // 2, e - e // 2) for e in extra]
+    wide = np.pad(x.numpy(), [*around, (0, 0)], mode="reflect")
+    return torch.from_numpy(wide).permute(2, 0, 1).expand(channels, -1, -1)
+
+
+def _from_network(result: Tensor, picture: Picture) -> Picture:
+    """Crop, grey where the picture was grey, back to its bits; alpha as it was."""
+    height, width, before = picture.colour.shape
+    top, left = (result.shape[1] - height) // 2, (result.shape[2] - width) // 2
+    x = result[:, top : top + height, left : left + width].permute(1, 2, 0)
+    if before == 1 and x.shape[2] == 3:
+        x = x @ _LUMINANCE[:, None]
+    dtype = picture.colour.dtype
+    values = (x.clamp(-1, 1).double() + 1) * (np.iinfo(dtype).max / 2)
+    return replace(picture, colour=values.round().numpy().astype(dtype))
+
+
+@torch.inference_mode()
+def _run(method: Any, x: Tensor, to: str, device: torch.device, first: Path) -> Tensor:
+    height, width = x.shape[2:]
+    try:
+        result: Tensor = method.translate(x.to(device), to)
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"'{first}' ({width} x {height}) does not fit into the memory of {device}; "
+            "make it smaller, or run on the cpu"
+        ) from error
+    result = result.float().cpu()
+    if result.shape[2:] != x.shape[2:]:
+        raise ValueError(f"{type(method).__name__}.translate changed the size {tuple(x.shape)}")
+    if not result.isfinite().all():
+        raise UserError(f"the model's answer to '{first}' is not finite: its weights are broken")
+    return result

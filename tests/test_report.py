@@ -1,0 +1,316 @@
+"""The page of one run, and the table at its end."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from gansuite.compare.report import (
+    MAX_PICTURE_BYTES,
+    METRICS,
+    duration,
+    gap_closed,
+    human,
+    summary_table,
+    write_report,
+)
+from gansuite.errors import UserError
+from gansuite.imaging import grid, save_picture
+from gansuite.rng import torch_generator
+
+CONFIG = """\
+name: cyclegan_toy
+seed: 3
+method: {name: cyclegan, blocks: 4, note: '<script>alert(1)</script>'}
+data: {name: coats, size: 64, domains: [horse, zebra]}
+budget: {kimg: 16}
+"""
+FINAL = {
+    "a2b": {"fd_random": 12.25, "swd": 31.7, "psnr_mask": 19.83, "diversity": 0.91},
+    "b2a": {"fd_random": 9.5, "swd": 28.1, "psnr_mask": 23.4, "diversity": 0.95},
+}
+RESULTS: dict[str, Any] = {
+    "experiment": "cyclegan_toy",
+    "seed": 3,
+    "protocol": {"id": "9f3ac1", "version": 1, "pictures": 256},
+    "budget": {"kimg": 16, "images_seen": 16000},
+    "final": FINAL,
+    "best": {"a2b": {**FINAL["a2b"], "fd_random": 11.125, "images_seen": 14000}},
+    "references": {
+        "do_nothing": {"a2b": {"fd_random": 52.25, "swd": 90.4}, "b2a": {"fd_random": 50.0}},
+        "real_vs_real": {"a2b": {"fd_random": 2.25, "swd": 8.2}, "b2a": {"fd_random": 2.0}},
+    },
+    "cost": {
+        "seconds": 288.4,
+        "eval_seconds": 21.0,
+        "evaluation_share": 0.068,
+        "images_per_second": 55.48,
+        "peak_memory_mb": 1432.0,
+        "parameters": {"g": 1234567, "d": 694000},
+        "flops_per_image": 2.17e9,
+    },
+    "verdict": "Still improving: a longer run would score better.",
+}
+
+
+def toy_pictures(n: int, position: int) -> torch.Tensor:
+    """uint8 [n, 3, 32, 32]: discs on a slope, sharper the later in the run."""
+    draw = torch_generator(0, "toy", position)
+    line = torch.linspace(-1, 1, 32)
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    centre, colour = torch.rand(n, 2, generator=draw) - 0.5, torch.rand(n, 3, generator=draw)
+    inside = (x - centre[:, :1, None]) ** 2 + (y - centre[:, 1:, None]) ** 2 < 0.3
+    image = torch.where(inside[:, None], colour[:, :, None, None], 0.5 + 0.3 * y)
+    return (255 * (image + 0.05 * torch.rand(image.shape, generator=draw)).clamp(0, 1)).byte()
+
+
+def make_run(folder: Path, *, finished: bool = True, grids: int = 5, losses: int = 400) -> Path:
+    """A run directory as the engine leaves it."""
+    run = folder / "cyclegan_toy" / "seed3"
+    (run / "samples").mkdir(parents=True)
+    (run / "config.yaml").write_text(CONFIG)
+    (run / "environment.json").write_text(
+        json.dumps({"python": "3.11.2", "packages": {"torch": "2.6.0"}, "command": "gansuite train"})
+    )
+    draw = torch_generator(0, "curves")
+    metrics, timing = [], []
+    for i in range(1, losses + 1):
+        seen, noise = 16000 * i // losses, torch.rand(4, generator=draw).tolist()
+        terms = {"loss/g/gan": 0.4 + 0.2 * noise[0], "loss/g/cycle": 0.5 / i + 0.1 * noise[1]}
+        terms |= {"loss/d/gan": 0.25 + 0.1 * noise[2], "lr/g": 2e-4, "lr/d": 2e-4}
+        metrics.append({"kind": "train", "images_seen": seen, "batches": seen // 8, **terms})
+        clock = {"seconds": seen / 55.0, "eval_seconds": 0.0, "images_per_second": 55 + noise[3]}
+        timing.append({"kind": "train", "images_seen": seen, **clock, "peak_memory_mb": 1432.0})
+    for i in range(1, grids + 1):
+        scores = {f"{c}/{m}": v * (1 + 3 / i) for c, row in FINAL.items() for m, v in row.items()}
+        metrics.append({"kind": "eval", "images_seen": 16000 * i // grids, **scores})
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
+    (run / "timing.jsonl").write_text("".join(json.dumps(line) + "\n" for line in timing))
+    rows = [("horse", 0), ("to zebra", 1)]
+    for i in range(grids + 1):
+        picture = grid([(name, toy_pictures(4, 2 * i + k)) for name, k in rows])
+        save_picture(picture, run / "samples" / f"{16000 * i // grids:09d}.jpg")
+    if finished:
+        save_picture(picture, run / "samples" / "final.jpg")
+        (run / "results.json").write_text(json.dumps(RESULTS))
+    else:  # killed while it wrote a line
+        with (run / "metrics.jsonl").open("a") as file:
+            file.write('{"kind": "train", "images_se')
+    return run
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, the text, and whether every tag is closed in order."""
+
+    VOID = {"meta", "img", "link", "br", "hr", "input"}
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Page]:
+    run = make_run(tmp_path_factory.mktemp("run"))
+    path = write_report(run)
+    assert path == run / "report.html"
+    assert not [p for p in run.iterdir() if p.name.startswith(".")]
+    text = path.read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+def test_page_is_well_formed_and_needs_nothing_from_outside(finished: tuple[str, Page]) -> None:
+    text, page = finished
+    assert page.open == []
+    assert not page.all("script")
+    assert not page.all("link")
+    assert not page.all("iframe")
+    # what is left of addresses: data, anchors, and the names of the SVG language
+    for _, attributes in page.tags:
+        for name in ("src", "href", "xlink:href", "action", "data", "srcset"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("data:image/", "#"))
+    names = set(re.findall(r"https?://[^\s\"'<>]+", text))
+    assert names <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert "url(http" not in text
+    assert "@import" not in text
+    ids = [a["id"] for _, a in page.tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    assert {u for u in re.findall(r"url\(#([^)]+)\)", text)} <= set(ids)
+    assert {a["aria-labelledby"] for _, a in page.tags if "aria-labelledby" in a} <= set(ids)
+
+
+def test_pictures_are_embedded_and_described(finished: tuple[str, Page]) -> None:
+    _, page = finished
+    images = page.all("img")
+    assert len(images) == 1 + 5  # the final grid and those before it, which differ
+    for image in images:
+        assert image["alt"]
+        coded = str(image["src"]).partition("base64,")[2]
+        with Image.open(io.BytesIO(base64.b64decode(coded))) as picture:
+            picture.load()
+            assert str(picture.width) == image["width"]
+            assert str(picture.height) == image["height"]
+    assert "before training" in page.text
+    assert "3,200 images seen" in page.text
+
+
+def test_numbers_and_words_appear(finished: tuple[str, Page]) -> None:
+    text, page = finished
+    for expected in (
+        "cyclegan_toy",
+        "seed 3",
+        RESULTS["verdict"],
+        "From horse to zebra",
+        "12.2",  # final (12.25, half to even)
+        "11.1",  # best
+        "Best, at 14,000 images",
+        "52.2",
+        "2.25",
+        "80 %",  # (52.25 - 12.25) / (52.25 - 2.25)
+        "84 %",  # (50 - 9.5) / (50 - 2) = 0.84375
+        "4 min 48 s",
+        "55.5",
+        "1.43 GB",
+        "1,234,567",
+        "2.17 GFLOP",
+        "6.8 %",
+        "9f3ac1",
+        "2.6.0",
+        "gansuite train",
+        METRICS["fd_random"].meaning,
+    ):
+        assert expected in page.text, expected
+    assert page.text.count("lower is better") == 0  # said once per row, as the arrow's title
+    assert {"lower is better", "higher is better"} == {a["title"] for a in page.all("abbr")}
+    headings = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert headings.count(1) == 1
+    assert all(b <= a + 1 for a, b in zip(headings, headings[1:], strict=False))
+    assert all(a.get("scope") in ("row", "col") for a in page.all("th"))
+    # 4 scores over images, losses of g and d, learning rates, 2 scores and speed over seconds
+    assert len(page.all("svg")) == 4 + 3 + 3
+    labels = [a["aria-label"] for a in page.all("div") if a.get("role") == "img"]
+    assert (
+        "Fréchet distance, random VGG over images seen: "
+        "a2b from 49.0 to 19.6; b2a from 38.0 to 15.2"
+    ) in labels
+    assert "prefers-color-scheme: dark" in text
+    assert "#123456" not in text
+    assert "currentColor" in text
+
+
+def test_config_is_escaped(finished: tuple[str, Page]) -> None:
+    text, page = finished
+    assert "<script" not in text
+    assert html.escape("<script>alert(1)</script>") in text
+    assert "<script>alert(1)</script>" in page.text
+
+
+def test_same_run_same_page(tmp_path: Path) -> None:
+    run = make_run(tmp_path, grids=2, losses=3)
+    first = write_report(run).read_bytes()
+    assert write_report(run).read_bytes() == first
+
+
+def test_unfinished_run(tmp_path: Path) -> None:
+    page = Page(write_report(make_run(tmp_path, finished=False, grids=2)).read_text("utf-8"))
+    assert "has not finished" in page.text
+    assert "Latest" in page.text
+    assert "30.6" in page.text  # the last evaluation: 12.25 * (1 + 3 / 2)
+    assert len(page.all("img")) == 1 + 2
+
+
+def test_run_that_has_only_begun(tmp_path: Path) -> None:
+    run = tmp_path / "begun" / "seed0"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("name: begun\nseed: 0\n")
+    page = Page(write_report(run).read_text("utf-8"))
+    assert "No pictures were saved yet" in page.text
+    assert page.all("svg") == []
+
+
+def test_pictures_stay_within_the_cap(tmp_path: Path) -> None:
+    run = make_run(tmp_path, grids=1, losses=2)
+    noise = torch.randint(256, (1, 3, 1200, 1600), generator=torch_generator(0, "big"))
+    for i in range(12):
+        noise[..., i] = 0  # a grid that equals the final one is not shown twice
+        save_picture(grid([("", noise.byte())]), run / "samples" / f"{100 + i:09d}.jpg")
+    big = run / "samples" / "final.jpg"
+    save_picture(grid([("", noise.byte())]), big)
+    assert big.stat().st_size > MAX_PICTURE_BYTES // 3
+    page = Page(write_report(run).read_text("utf-8"))
+    images = page.all("img")
+    assert len(images) == 9
+    assert sum(len(str(a["src"])) for a in images) < 4 * MAX_PICTURE_BYTES / 3 + 2000
+
+
+def test_what_is_no_run_directory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run directory"):
+        write_report(tmp_path / "missing")
+    with pytest.raises(UserError, match=r"neither config\.yaml nor metrics"):
+        write_report(tmp_path)
+    run = make_run(tmp_path, grids=1, losses=2)
+    (run / "results.json").write_text('{"final": ')
+    with pytest.raises(UserError, match=r"results\.json' is not JSON"):
+        write_report(run)
+    assert not (run / "report.html").exists()
+
+
+def test_human_numbers() -> None:
+    given = [None, float("nan"), 0.0, 0.01234, -0.5, 1.0, 12.345, 123.4, 1234.5, 7, 2e-5, 1234567]
+    shown = "–,–,0,0.0123,-0.500,1.00,12.3,123,1,234,7,2.00e-05,1,234,567"
+    assert ",".join(human(v) for v in given) == shown
+    times = (0.5, 7.5, 59.7, 332, 3599.6, 7500)
+    assert [duration(s) for s in times] == [
+        "0.5 s",
+        "7.5 s",
+        "59.7 s",
+        "5 min 32 s",
+        "1 h 00 min",
+        "2 h 05 min",
+    ]
+
+
+def test_gap_closed_and_summary() -> None:
+    assert gap_closed(RESULTS, "a2b") == pytest.approx(0.8)
+    assert gap_closed(RESULTS, "a2b", "psnr_mask") is None  # no reference for it
+    assert gap_closed({}, "gen") is None
+    table = summary_table(RESULTS)
+    assert table.isascii()
+    rows = [line.split() for line in table.splitlines()]
+    assert rows[1] == ["a2b", "fd_random", "lower", "12.2", "52.2", "2.25", "80", "%"]
+    assert rows[3] == ["psnr_mask", "higher", "19.8", "-", "-"]
+    assert len({line.index(n) for line, n in zip(table.splitlines()[1:3], ("fd", "sw"))}) == 1
+    assert summary_table({}).splitlines()[1:] == []
