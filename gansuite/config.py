@@ -10,17 +10,17 @@ value that refers to it; then the result is validated and frozen. No torch here:
 from __future__ import annotations
 
 import inspect
-import os
+import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from gansuite.errors import UserError, nearest
 
@@ -28,7 +28,27 @@ from gansuite.errors import UserError, nearest
 class Section(BaseModel):
     """Base of all sections: unknown keys and wrong types are errors, values cannot be changed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class FrozenDict(dict[str, Any]):
+    """A dict that cannot be changed, like the sections around it."""
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("an experiment cannot be changed; load it with other overrides")
+
+    __setitem__ = __delitem__ = __ior__ = update = setdefault = _refuse  # type: ignore[assignment]
+    pop = popitem = clear = _refuse  # type: ignore[assignment]
+
+    def __reduce__(self) -> Any:
+        return FrozenDict, (dict(self),)
+
+
+def _freeze(value: dict[str, Any]) -> FrozenDict:
+    return FrozenDict({k: _freeze(v) if isinstance(v, dict) else v for k, v in value.items()})
+
+
+Frozen = Annotated[dict[str, Any], AfterValidator(_freeze)]
 
 
 class Optim(Section):
@@ -120,14 +140,14 @@ class DataOptions(Section):
 
 
 class Experiment(Section):
-    """What runs. ``method`` and ``data`` are validated plain dicts (their classes know them)."""
+    """What runs. ``method`` and ``data`` are validated dicts (their classes know them)."""
 
     name: str
     seed: int = Field(0, ge=0)
     out: str = "runs"
-    method: dict[str, Any]
-    data: dict[str, Any]
-    optim: dict[str, Optim] = {}
+    method: Frozen
+    data: Frozen
+    optim: Annotated[dict[str, Optim], AfterValidator(_freeze)] = FrozenDict()
     budget: Budget = Budget()
     ema: Ema = Ema()
     evaluate: Evaluate = Evaluate()
@@ -139,11 +159,13 @@ class Experiment(Section):
         return self.model_dump(mode="python")
 
     def yaml(self) -> str:
-        return yaml.safe_dump(self.plain(), sort_keys=False, allow_unicode=True)
+        """`plain` as text; read again as an experiment file it is this experiment."""
+        # OmegaConf's writer, since it quotes what its reader takes for a number ('1e4')
+        return OmegaConf.to_yaml(OmegaConf.create(self.plain()))
 
     @property
     def run_dir(self) -> Path:
-        return Path(self.out) / self.name / f"seed{self.seed}"
+        return Path(self.out).expanduser() / self.name / f"seed{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -182,40 +204,81 @@ def find_experiment(name: str) -> Path:
     return known[name]
 
 
-def _read(path: Path, seen: tuple[Path, ...] = ()) -> DictConfig:
+Layers = Sequence[tuple[str, Mapping[str, Any]]]
+"""(where it was written, content) of everything that makes up an experiment, lowest first."""
+
+COMMAND_LINE = "the command line"
+
+
+def read_layers(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, dict[str, Any]]]:
     """One YAML file with everything it extends, nearest last."""
-    path = path.resolve()
-    if path in seen:
-        raise UserError(f"{path.name} extends itself: {' -> '.join(p.name for p in seen)}.")
+    if path.resolve() in seen:
+        names = [p.name for p in (*seen, path)]
+        raise UserError(f"{path.name} extends itself: {' -> '.join(names)}.")
+    seen = (*seen, path.resolve())
     try:
         loaded = OmegaConf.load(path)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path} is not valid YAML{where}: {getattr(error, 'problem', error)}.")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}.") from error
+        raise UserError(
+            f"{path} is not valid YAML{where}: {getattr(error, 'problem', error)}."
+        ) from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} cannot be read: it is not a text file in UTF-8.") from None
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read: {error.strerror or 'it holds no keys and values'}."
+        ) from None
+    except OmegaConfBaseException as error:
+        raise UserError(f"{path}: {_first_line(error)}.") from None
     if not isinstance(loaded, DictConfig):
         raise UserError(f"{path} must be a mapping of keys to values.")
-    bases = loaded.pop("extends", None) or []
-    merged = OmegaConf.create({})
+    content = typing.cast(dict[str, Any], OmegaConf.to_container(loaded, resolve=False))
+    bases = content.pop("extends", None) or []
+    layers: list[tuple[str, dict[str, Any]]] = []
     for base in [bases] if isinstance(bases, str) else bases:
         file = path.parent / f"{base}.yaml"
         if not file.is_file():
-            raise UserError(f"{path.name} extends '{base}', but there is no file {file}.")
-        merged = typing.cast(DictConfig, OmegaConf.merge(merged, _read(file, (*seen, path))))
-    return typing.cast(DictConfig, OmegaConf.merge(merged, loaded))
+            raise UserError(f"{path} extends '{base}', but there is no file {file}.")
+        layers += read_layers(file, seen)
+    return [*layers, (str(path), content)]
 
 
-def _overrides(items: Sequence[str]) -> DictConfig:
+def read_overrides(items: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    """``key=value`` arguments as the topmost layer."""
     for item in items:
         key, equals, _ = item.partition("=")
-        if not equals or not key or key.startswith("-"):
-            raise UserError(f"'{item}' is not an override; write key=value, such as budget.kimg=10.")
+        if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
+            raise UserError(
+                f"'{item}' is not an override; write key=value, such as budget.kimg=10."
+            )
     try:
-        return OmegaConf.from_dotlist(list(items))
+        found = OmegaConf.from_dotlist(list(items))
     except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
-        raise UserError(f"An override in {list(items)} cannot be read: {error}.") from error
+        raise UserError(
+            f"An override in {' '.join(items)!r} cannot be read: {_first_line(error)}."
+        ) from None
+    content = OmegaConf.to_container(found, resolve=False)
+    return [(COMMAND_LINE, typing.cast(dict[str, Any], content))]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".")
+
+
+def _where(layers: Layers, key: Sequence[str]) -> str:
+    """Where ``key`` was written last; the experiment's own file for one that nobody wrote."""
+    files = [name for name, _ in layers if name != COMMAND_LINE]
+    for name, content in reversed(layers):
+        value: Any = content
+        for part in key:
+            if not isinstance(value, Mapping) or part not in value:
+                break
+            value = value[part]
+        else:
+            return name
+    return files[-1]
 
 
 def signature_defaults(cls: type) -> dict[str, Any]:
@@ -247,48 +310,65 @@ def _signature_model(cls: type, base: type[Section], name: str) -> type[Section]
     return create_model(name, __base__=base, name=(str, ...), **fields)
 
 
-def _explain(error: ValidationError, model: type[BaseModel], where: str, section: str) -> UserError:
+def _explain(
+    error: ValidationError, value: Any, model: Any, layers: Layers, section: Sequence[str]
+) -> UserError:
     """The first validation error as one sentence: file, key, what is wrong, the nearest match."""
-    first = error.errors()[0]
-    location = [str(part) for part in first["loc"] if not str(part).startswith("function-")]
-    fields: Any = model
-    for part in location[:-1]:
-        if typing.get_origin(fields) is dict:
-            fields = typing.get_args(fields)[1]
-        else:
-            inner = getattr(fields, "model_fields", {}).get(part)
-            fields = inner.annotation if inner is not None else None
-    known = list(fields.model_fields) if hasattr(fields, "model_fields") else []
-    path = [section, *location] if section else location
-    key = ".".join(path)
-    if first["type"] == "extra_forbidden":
-        return UserError(
-            f"{where}: there is no key '{key}'{nearest(location[-1], known)} "
-            f"(known here: {', '.join(known)})."
-        )
+    errors = error.errors()
+    first = errors[0]
+    # of a union, every member reports, with its type as a last part that is no key
+    location: list[str] = []
+    for part in first["loc"]:
+        if isinstance(value, Mapping) and part in value:
+            value = value[part]
+        elif not (isinstance(value, list) and isinstance(part, int)) and first["type"] != "missing":
+            break
+        location.append(str(part))
+    key = [*section, *location]
+    where, dotted = _where(layers, key), ".".join(key)
     if first["type"] == "missing":
-        return UserError(f"{where}: the key '{key}' is missing.")
-    message = first["msg"][0].lower() + first["msg"][1:]
-    # of a union, every member reports; the last part of the location is then a type name
-    if len(location) > 1 and location[-1] in {"int", "float", "str", "none", "bool"}:
-        key = ".".join(path[:-1])
-    return UserError(f"{where}: '{key}' is {first['input']!r}: {message}.")
+        return UserError(f"{where}: the key '{dotted}' is missing.")
+    if first["type"] == "extra_forbidden":
+        for part in location[:-1]:
+            inner = getattr(model, "model_fields", {}).get(part)
+            model = typing.get_args(model)[1] if inner is None else inner.annotation
+        known = list(model.model_fields)
+        elsewhere = [k for k in _all_keys(layers) if k.split(".")[-1] == key[-1] and k != dotted]
+        hint = f"; did you mean '{elsewhere[0]}'?" if elsewhere else nearest(location[-1], known)
+        return UserError(
+            f"{where}: there is no key '{dotted}'{hint} (known here: {', '.join(known)})."
+        )
+    messages = [
+        e["msg"] for e in errors if e["loc"][: len(location)] == first["loc"][: len(location)]
+    ]
+    told = " or ".join(dict.fromkeys(m.removeprefix("Input should be ") for m in messages))
+    must = "it must be " if messages[0].startswith("Input should be ") else ""
+    return UserError(f"{where}: '{dotted}' is {first['input']!r}; {must}{told}.")
 
 
-def _validate(model: type[Section], value: Any, where: str, section: str = "") -> Section:
+def _all_keys(layers: Layers) -> list[str]:
+    """The keys of the fixed sections, for a key that was written in the wrong one."""
+    sections = {**_SECTIONS, "data": DataOptions, "optim.g": Optim}
+    return [f"{name}.{key}" for name, model in sections.items() for key in model.model_fields]
+
+
+def _validate(
+    model: type[Section], value: Any, layers: Layers, section: Sequence[str] = ()
+) -> Section:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise _explain(error, model, where, section) from None
+        raise _explain(error, value, model, layers, section) from None
 
 
-def _check_weights(cls: type, value: Mapping[str, Any], where: str) -> None:
+def _check_weights(cls: type, value: Mapping[str, Any], layers: Layers) -> None:
     known = signature_defaults(cls).get("weights")
     for term in value.get("weights", {}):
         if known is not None and term not in known:
             raise UserError(
-                f"{where}: 'method.weights.{term}' is a weight for no term of "
-                f"{value['name']}{nearest(term, known)} (its terms: {', '.join(known)})."
+                f"{_where(layers, ['method', 'weights', term])}: 'method.weights.{term}' is a "
+                f"weight for no term of {value['name']}{nearest(term, known)} "
+                f"(its terms: {', '.join(known)})."
             )
 
 
@@ -299,21 +379,35 @@ def load(name: str, overrides: Sequence[str], schemas: Schemas) -> Experiment:
         UserError: one sentence that names the file, the key and the nearest match.
     """
     path = find_experiment(name)
-    merged = OmegaConf.merge({"name": path.stem}, _read(path), _overrides(overrides))
-    return resolve(typing.cast(DictConfig, merged), str(path), schemas)
+    layers = [(str(path), {"name": path.stem}), *read_layers(path), *read_overrides(overrides)]
+    return resolve(layers, schemas)
 
 
-def resolve(merged: DictConfig, where: str, schemas: Schemas) -> Experiment:
-    """Fill in defaults, resolve interpolations, validate and freeze a merged configuration."""
+def resolve(layers: Layers, schemas: Schemas) -> Experiment:
+    """Merge layers over the defaults, resolve interpolations, validate and freeze."""
+    try:
+        return _resolve(layers, schemas)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or ""
+        where = _where(layers, key.split(".")) if key else layers[-1][0]
+        raise UserError(f"{where}: '{key}': {_first_line(error)}.") from None
+
+
+def _resolve(layers: Layers, schemas: Schemas) -> Experiment:
+    merged = OmegaConf.merge(*[content for _, content in layers])
     classes: dict[str, type] = {}
     for section, names, get in (
         ("method", schemas.methods, schemas.method),
         ("data", schemas.sources, schemas.source),
     ):
         block = merged.get(section)
-        chosen = block.get("name") if isinstance(block, DictConfig) else None
-        if not isinstance(chosen, str):
-            raise UserError(f"{where}: '{section}.name' is missing (one of {', '.join(names)}).")
+        chosen = block.get("name") if isinstance(block, DictConfig) else block
+        where = _where(layers, [section, "name"])
+        if not isinstance(block, DictConfig) or not isinstance(chosen, str):
+            hint = f"write '{section}.name={chosen}'" if isinstance(chosen, str) else "give it"
+            raise UserError(
+                f"{where}: '{section}.name' is missing; {hint} (known: {', '.join(names)})."
+            )
         if chosen not in names:
             raise UserError(
                 f"{where}: there is no {section} '{chosen}'{nearest(chosen, names)} "
@@ -327,20 +421,25 @@ def resolve(merged: DictConfig, where: str, schemas: Schemas) -> Experiment:
         "seed": 0,
         "out": "runs",
     }
-    try:
-        full = OmegaConf.merge(defaults, merged)
-        plain = typing.cast(dict[str, Any], OmegaConf.to_container(full, resolve=True))
-    except OmegaConfBaseException as error:
-        raise UserError(f"{where}: {str(error).splitlines()[0]}.") from error
+    full = OmegaConf.merge(defaults, merged)
+    plain = typing.cast(
+        dict[str, Any], OmegaConf.to_container(full, resolve=True, throw_on_missing=True)
+    )
     for section, base in (("method", Section), ("data", DataOptions)):
         model = _signature_model(classes[section], base, section)
-        plain[section] = _validate(model, plain[section], where, section).model_dump()
-    _check_weights(classes["method"], plain["method"], where)
-    experiment = typing.cast(Experiment, _validate(Experiment, plain, where))
+        plain[section] = _validate(model, plain[section], layers, [section]).model_dump()
+    _check_weights(classes["method"], plain["method"], layers)
+    experiment = typing.cast(Experiment, _validate(Experiment, plain, layers))
     if (experiment.budget.kimg is None) == (experiment.budget.seconds is None):
-        raise UserError(f"{where}: give exactly one of 'budget.kimg' and 'budget.seconds'.")
-    if any(os.sep in part or part in {"", ".", ".."} for part in [experiment.name]):
-        raise UserError(f"{where}: 'name' must be a plain folder name, not {experiment.name!r}.")
+        raise UserError(
+            f"{_where(layers, ['budget'])}: give exactly one of 'budget.kimg' and "
+            f"'budget.seconds'; the other is null."
+        )
+    if not re.fullmatch(r"\w[\w.+@=-]*", experiment.name):
+        raise UserError(
+            f"{_where(layers, ['name'])}: 'name' is {experiment.name!r}; it names a folder and "
+            f"is made of letters, digits and _ - . + = @."
+        )
     return experiment
 
 

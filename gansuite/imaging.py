@@ -7,6 +7,7 @@ write the same kind of file again.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import struct
@@ -180,7 +181,8 @@ def save_picture(
     except OSError as error:
         raise UserError(f"cannot write '{path}' ({error.strerror or error})") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def _png16(array: np.ndarray, icc: bytes | None) -> bytes:
@@ -192,7 +194,7 @@ def _png16(array: np.ndarray, icc: bytes | None) -> bytes:
         )
 
     height, width, channels = array.shape
-    raw = array.astype(">u2").view(np.uint8).reshape(height, -1)
+    raw = np.ascontiguousarray(array, ">u2").view(np.uint8).reshape(height, -1)
     filtered = raw.copy()
     filtered[:, 2 * channels :] -= raw[:, : -2 * channels]
     rows = np.concatenate([np.ones((height, 1), np.uint8), filtered], axis=1)

@@ -131,7 +131,7 @@ def test_gradient_penalty_in_closed_form(center: float, constant: float) -> None
     real, fake = torch.randn(3, 3, 4, 4), torch.randn(3, 3, 4, 4)
 
     def gp(critic: object) -> float:
-        return float(gradient_penalty(critic, real, fake, generator(), center))  # type: ignore[arg-type]
+        return gradient_penalty(critic, real, fake, generator(), center).item()  # type: ignore[arg-type]
 
     d = 3 * 4 * 4
     assert gp(lambda x: 0 * x.sum((1, 2, 3))) == pytest.approx(constant)
@@ -142,7 +142,7 @@ def test_gradient_penalty_in_closed_form(center: float, constant: float) -> None
 def test_r1_in_closed_form() -> None:
     x = torch.randn(3, 3, 4, 4)
     assert float(r1(lambda x: x.sum((1, 2, 3)), x)) == pytest.approx(48)
-    assert float(r1(lambda x: 0.5 * x.square(), x)) == pytest.approx(float(x.square().sum() / 3))
+    assert r1(lambda x: 0.5 * x.square(), x).item() == pytest.approx(float(x.square().sum() / 3))
 
 
 def test_constant_critic_has_a_finite_gradient() -> None:
@@ -191,11 +191,11 @@ def test_penalties_agree_with_finite_differences() -> None:
 
     with torch.no_grad():
         at_real, between = slopes(real), slopes(alpha * real + (1 - alpha) * fake)
-    assert float(r1(critic, real)) == pytest.approx(float(at_real.mean()), rel=1e-6)
+    assert r1(critic, real).item() == pytest.approx(float(at_real.mean()), rel=1e-6)
     for c in (0.0, 1.0):
         expected = float((between.sqrt() - c).square().mean())
         gp = gradient_penalty(critic, real, fake, generator(), center=c)
-        assert float(gp) == pytest.approx(expected, rel=1e-6)
+        assert gp.item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_penalties_train_the_critic() -> None:
@@ -293,11 +293,11 @@ def test_feature_matching_compares_batch_means() -> None:
         for r, f in zip(real, fake, strict=True)
     )
     loss = feature_matching(real, fake)
-    assert float(loss) == pytest.approx(float(expected))
+    assert loss.item() == pytest.approx(float(expected))
     loss.backward()
     assert real[0].grad is None
     assert fake[0].grad is not None
-    assert float(feature_matching(real, [r.flip(0) for r in real])) == pytest.approx(0, abs=1e-12)
+    assert feature_matching(real, [r.flip(0) for r in real]).item() == pytest.approx(0, abs=1e-12)
 
 
 def test_classification_sums_attributes_or_averages_domains() -> None:

@@ -27,7 +27,7 @@ from gansuite.runs import read_lines, write_text
 
 MAX_PICTURE_BYTES = 3_000_000  # of all pictures together; base64 makes 4 MB of it
 MAX_GRIDS = 8  # grids over time on the page
-_POINTS = 240  # of a loss curve; more cannot be told apart at this size
+_POINTS = 120  # of a loss curve; more cannot be told apart at this size
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,9 @@ def gap_closed(
 
 def summary_table(results: Mapping[str, Any]) -> str:
     """Plain ASCII table of the main scores for the end of a run: final beside both references."""
-    lines: list[tuple[str, ...]] = [("", "score", "better", "final", "do nothing", "real vs real", "gap closed")]
+    lines: list[tuple[str, ...]] = [
+        ("", "score", "better", "final", "do nothing", "real vs real", "gap closed")
+    ]
     references = results.get("references", {})
     for comparison, final in results.get("final", {}).items():
         nothing, floor = (
@@ -309,12 +311,12 @@ class _Line:
     references: tuple[float | None, float | None] = (None, None)  # do nothing, real vs real
 
 
-def _chart(lines: Sequence[_Line], x_label: str, salt: str) -> Markup:
+def _chart(lines: Sequence[_Line], x_label: str, salt: str, from_zero: bool) -> Markup:
     """One inline SVG; its text follows the page's font, its ink the page's colours."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
     style: Any = {
         "svg.fonttype": "none",
@@ -330,7 +332,7 @@ def _chart(lines: Sequence[_Line], x_label: str, salt: str) -> Markup:
         "path.simplify": True,
     }
     with mpl.rc_context(style):
-        figure = Figure(figsize=(4.4, 2.5), layout="constrained")
+        figure = Figure(figsize=(3.5, 2.1), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         every: list[float] = []
@@ -348,12 +350,16 @@ def _chart(lines: Sequence[_Line], x_label: str, salt: str) -> Markup:
                     every.append(value)
         if every and min(every) > 0 and max(every) > 30 * min(every):
             axes.set_yscale("log")
+        elif from_zero:
+            axes.set_ylim(bottom=0)
         axes.grid(axis="y", color=_RULE, lw=0.6)
         axes.set_axisbelow(True)
         axes.tick_params(length=2.5)
         axes.set_xlabel(x_label)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _tick(x)))
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+        axes.yaxis.set_minor_formatter(NullFormatter())
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     svg = out.getvalue()
@@ -363,7 +369,7 @@ def _chart(lines: Sequence[_Line], x_label: str, salt: str) -> Markup:
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg)
     svg = re.sub(r"(font: [\d.]+px) [^;\"]+", r"\1 system-ui, sans-serif", svg)
-    svg = re.sub(r"(\d\.\d\d)\d+", r"\1", svg)  # a hundredth of a point is plenty
+    svg = re.sub(r' d="[^"]*"', lambda m: re.sub(r"(\.\d\d)\d+", r"\1", m[0]), svg)
     svg = svg.replace(_INK, "currentColor").replace(_RULE, "var(--line)")
     return Markup(re.sub(r"\n\s*", "\n", svg.replace("<svg", '<svg aria-hidden="true"', 1)))
 
@@ -389,14 +395,19 @@ def _thinned(name: str, x: Sequence[float], y: Sequence[float]) -> _Line:
     """The mean of each of at most ``_POINTS`` stretches, with the range inside it."""
     if len(x) <= _POINTS:
         return _Line(name, x, y)
-    parts = [np.asarray(p) for p in np.array_split(np.asarray(y), _POINTS)]
-    middles = [float(p.mean()) for p in np.array_split(np.asarray(x), _POINTS)]
+    step = math.ceil(len(x) / _POINTS)
+    parts = [np.asarray(y[i : i + step]) for i in range(0, len(y), step)]
+    middles = [float(np.mean(x[i : i + step])) for i in range(0, len(x), step)]
     low, high = ([float(f(p)) for p in parts] for f in (np.min, np.max))
     return _Line(name, middles, [float(p.mean()) for p in parts], low, high)
 
 
 def _figure(
-    title: str, lines: Sequence[_Line], x_label: str, score: Metric | None = None
+    title: str,
+    lines: Sequence[_Line],
+    x_label: str,
+    score: Metric | None = None,
+    from_zero: bool = False,
 ) -> dict[str, Any]:
     words = [
         f"{line.name or title} from {human(line.y[0])} to {human(line.y[-1])}" for line in lines
@@ -411,7 +422,7 @@ def _figure(
         "score": score,
         "legend": legend,
         "label": f"{title} over {x_label}: {'; '.join(words)}",
-        "svg": _chart(lines, x_label, f"{title}/{x_label}"),
+        "svg": _chart(lines, x_label, f"{title}/{x_label}", from_zero),
     }
 
 
@@ -453,11 +464,11 @@ def _curves(run: _Run) -> list[dict[str, Any]]:
         k.rsplit("/", 1)[1] for r in run.evals for k in r if "/" in k and not k.startswith("_")
     )
     note = "Dashed: do nothing. Dotted: real vs real." if run.results.get("references") else ""
-    scores = []
+    scores = {}
     for name in names:
         lines = _score_lines(run, name, None)
         if lines:
-            scores.append(_figure(metric(name).label, lines, "images seen", metric(name)))
+            scores[name] = _figure(metric(name).label, lines, "images seen", metric(name))
     groups: dict[str, list[str]] = {}
     for key in dict.fromkeys(k for r in run.train[:1] + run.train[-1:] for k in r if "/" in k):
         groups.setdefault(key.rsplit("/", 1)[0], []).append(key)
@@ -467,11 +478,11 @@ def _curves(run: _Run) -> list[dict[str, Any]]:
         lines = [line for line in lines if line.x]
         if lines:
             title = {"lr": "Learning rate"}.get(group, group.replace("loss/", "Losses of "))
-            losses.append(_figure(title, lines, "images seen"))
+            losses.append(_figure(title, lines, "images seen", from_zero=group == "lr"))
     clock = _clock(run)
     times = []
     if clock is not None:
-        for name in names[:2]:
+        for name in [n for n in _SUMMARY if n in names][:2]:
             lines = _score_lines(run, name, clock)
             if lines:
                 times.append(_figure(metric(name).label, lines, "training seconds", metric(name)))
@@ -480,9 +491,12 @@ def _curves(run: _Run) -> list[dict[str, Any]]:
         )
         if images:
             x = [clock(i) for i in images]
-            times.append(_figure("Images per second", [_thinned("", x, speed)], "training seconds"))
+            line = _thinned("", x, speed)
+            times.append(_figure("Images per second", [line], "training seconds", from_zero=True))
+    main = [scores[n] for n in _SUMMARY if n in scores][:6] or [*scores.values()][:3]
+    rest = [figure for figure in scores.values() if figure not in main]
     found = [
-        {"title": "Scores over images", "note": note, "figures": scores[:4], "more": scores[4:]},
+        {"title": "Scores over images", "note": note, "figures": main, "more": rest},
         {"title": "Losses and learning rates", "note": "", "figures": losses, "more": []},
         {"title": "Over time", "note": "Evaluation is not counted.", "figures": times, "more": []},
     ]
@@ -522,7 +536,7 @@ def _scores(run: _Run) -> list[dict[str, Any]]:
             {
                 "name": comparison,
                 "title": _comparison_title(run, comparison),
-                "best": f"Best, at {seen:,} images" if isinstance(seen, int) else "Best",
+                "best_at": f"at {seen:,} images" if isinstance(seen, int) else "",
                 "gap": None if gap is None else f"{100 * gap:.0f} %",
                 "bar": 0 if gap is None else round(100 * min(1, max(0, gap))),
                 "rows": rows,

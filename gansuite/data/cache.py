@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -93,8 +92,8 @@ def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def _write(path: Path, shape: tuple[int, ...], fill: Callable[[np.ndarray], None]) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=".building-", suffix=".npy", dir=path.parent)
-    os.close(handle)
+    # the lock is held, so one name will do, and what a killed process left is overwritten
+    temporary = path.with_name(f".building-{path.name}")
     try:
         array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
         # blocks are allocated first: a full disk is an error here, a killed process (SIGBUS) later
@@ -106,6 +105,5 @@ def _write(path: Path, shape: tuple[int, ...], fill: Callable[[np.ndarray], None
         del array
         os.replace(temporary, path)
     except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise

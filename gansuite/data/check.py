@@ -120,6 +120,9 @@ def check_data(source: Source) -> Report:
     if not split_of and source.where and source.root.is_dir() and report.problems:
         # the layout is not understood; the pictures can be looked at all the same
         split_of = {path: {"all"} for path in source.root.rglob("*") if is_image(path)}
+    unused = sum(pictures for _, pictures, _ in report.folders) - len(split_of)
+    if unused > 0 and report.counts:
+        report.notes.append(f"{unused} pictures are in folders that this layout does not use")
     _examine(split_of, source.root, report)
     return report
 

@@ -10,7 +10,6 @@ import os
 import shutil
 import stat
 import sys
-import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -28,6 +27,7 @@ from gansuite.errors import UserError
 _CHUNK = 1 << 18
 _ATTEMPTS = 3  # per mirror, each continuing where the last one broke off
 _TIMEOUT = 30.0  # seconds without a byte
+_PLAIN = (0, stat.S_IFREG, stat.S_IFDIR)  # kinds of members; 0: made by a system without kinds
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def fetch(archive: Archive, root: Path) -> None:
     raises one :class:`UserError` and leaves nothing, except that a broken-off download stays as
     ``.zip.part`` and is continued next time.
     """
-    with _parents(root.parent), lock(root.parent / f".{archive.name}.lock"):
+    with _parents(root.parent, archive), lock(root.parent / f".{archive.name}.lock"):
         if root.is_dir() and any(root.iterdir()):
             return  # another process was faster
         target = root.parent / f"{archive.name}.zip"
@@ -69,19 +69,21 @@ def fetch(archive: Archive, root: Path) -> None:
 
 
 @contextlib.contextmanager
-def _parents(folder: Path) -> Iterator[None]:
+def _parents(folder: Path, archive: Archive) -> Iterator[None]:
     """Make ``folder``; on failure remove what was made, where still empty."""
     made = [p for p in (folder, *folder.parents) if not p.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"folder '{folder}' cannot be made ({error.strerror})") from error
-    try:
         yield
-    except BaseException:
+    except BaseException as error:
         for path in made:
             with contextlib.suppress(OSError):
                 path.rmdir()
+        if isinstance(error, OSError):
+            raise UserError(
+                f"{archive.name} cannot be stored in '{folder}' ({error.strerror or error}); "
+                "choose a folder that can be written to with data.root"
+            ) from error
         raise
 
 
@@ -121,7 +123,7 @@ def _download(archive: Archive, target: Path) -> None:
                     continue
             elif not reason:
                 reason = f"broke off at {after} of {archive.size} bytes"
-                if after > before:
+                if after != before:
                     continue
             break
         reasons.append(f"{urllib.parse.urlsplit(url).netloc}: {reason}")
@@ -157,6 +159,9 @@ def _continue(url: str, part: Path, archive: Archive) -> str:
                 return f"offers {have + int(length)} bytes instead of {archive.size}"
             _store(response, part, have, archive)
     except urllib.error.HTTPError as error:
+        if error.code == 416 and have:  # the part is longer than the file there
+            part.unlink()
+            return ""
         return f"HTTP {error.code} {error.reason}"
     except urllib.error.URLError as error:
         return str(error.reason)
@@ -199,8 +204,11 @@ def unpack(path: Path, root: Path) -> None:
     Raises :class:`UserError` for a damaged archive, a full disk, and an archive with absolute
     paths, ``..`` or links, of which nothing is unpacked.
     """
-    aside = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+    # the caller holds a lock, so one name will do, and what a killed process left is removed
+    aside = root.with_name(f".{root.name}.unpacking")
+    shutil.rmtree(aside, ignore_errors=True)
     try:
+        aside.mkdir()
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             for member in members:
@@ -234,9 +242,9 @@ def _refuse_unsafe(member: zipfile.ZipInfo, path: Path) -> None:
         or windows.drive
         or ".." in PurePosixPath(name).parts
         or ".." in windows.parts
-        or kind not in (0, stat.S_IFREG, stat.S_IFDIR)
+        or kind not in _PLAIN
     ):
-        what = "is a link or a device" if kind == stat.S_IFLNK else "leads outside"
+        what = "leads outside" if kind in _PLAIN else "is a link or a device"
         raise UserError(
             f"archive '{path}' is not unpacked: its member '{name}' {what}; get it from a source "
             "that you trust"

@@ -314,7 +314,10 @@ class Coats(Source):
 
     def _stamp(self, split: str, domain: str) -> str:
         indices = self.indices(split, domain)
-        return f"coats|{_COATS_VERSION}|{domain}|{self._seed}|{indices.start}|{indices.stop}"
+        # a drawing stands for the renderer: a cache made by another version of it is not used
+        sample, _ = render_many(domain, range(2), size=SIZES[0], seed=self._seed)
+        drawing = hashlib.sha256(sample.tobytes()).hexdigest()
+        return f"coats|{domain}|{self._seed}|{indices.start}|{indices.stop}|{drawing}"
 
     def _fill(self, out: np.ndarray, split: str, domain: str, size: int, channels: int) -> None:
         indices = self.indices(split, domain)
@@ -387,7 +390,8 @@ def some(folder: Path) -> list[Path]:
 
 
 def _listing(folder: Path) -> str:
-    names = sorted(e.name + ("/" if e.is_dir() else "") for e in folder.iterdir())
+    entries = (e for e in folder.iterdir() if not e.name.startswith("."))
+    names = sorted(e.name + ("/" if e.is_dir() else "") for e in entries)
     return (", ".join(names[:6]) + (", ..." if len(names) > 6 else "")) or "nothing"
 
 

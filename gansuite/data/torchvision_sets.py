@@ -53,6 +53,16 @@ def _fetch(
         ) from error
 
 
+def _below(root: Path, *names: str) -> list[Path]:
+    """The files of these names in ``root`` and two levels below, without listing all files."""
+    return [
+        path
+        for level in ("", "*/", "*/*/")
+        for name in names
+        for path in sorted(root.glob(level + name))
+    ]
+
+
 class ClassSet(Splitting):
     """A set of pictures in classes, one domain with labels, or some classes as domains."""
 
@@ -147,9 +157,7 @@ class Mnist(ClassSet):
 
     def _idx(self, name: str, dimensions: int) -> np.ndarray | None:
         """An IDX file, plain or gzipped, in the root or where torchvision puts it."""
-        for path in sorted(self.root.rglob(f"{name}*")):
-            if path.name not in (name, f"{name}.gz"):
-                continue
+        for path in _below(self.root, name, f"{name}.gz"):
             try:
                 data = path.read_bytes()
                 data = gzip.decompress(data) if path.suffix == ".gz" else data
@@ -244,8 +252,7 @@ class CelebA(Attributes):
         return Faces(folder, split="all", target_type="attr", download=True)
 
     def _listed(self, stem: str) -> Path | None:
-        found = [p for s in (".txt", ".csv") for p in sorted(self.root.rglob(f"{stem}{s}"))]
-        return found[0] if found else None
+        return next(iter(_below(self.root, f"{stem}.txt", f"{stem}.csv")), None)
 
     def _find_table(self) -> Path:
         path = self._listed("list_attr_celeba")

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gansuite.errors import UserError, nearest
+from gansuite.losses.mmd import mmd2
 from gansuite.losses.precision import full
 
 
@@ -86,6 +87,18 @@ class Relativistic(Adversarial):
         return F.softplus(r - f).mean()
 
 
+class MMD(Adversarial):
+    """D: -MMD^2(r, f); G: MMD^2(r, f), between sets of codes [N, k] (Li et al. 2017)."""
+
+    def d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        return -mmd2(full(real_logits), full(fake_logits))
+
+    def g(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+        if real_logits is None:
+            raise ValueError("the mmd generator loss needs real_logits")
+        return mmd2(full(real_logits), full(fake_logits))
+
+
 ADVERSARIAL: dict[str, type[Adversarial]] = {
     "nonsaturating": NonSaturating,
     "lsgan": LSGAN,
@@ -93,6 +106,7 @@ ADVERSARIAL: dict[str, type[Adversarial]] = {
     "wgan": Wasserstein,
     "relativistic": Relativistic,
     "minimax": Minimax,
+    "mmd": MMD,
 }
 
 

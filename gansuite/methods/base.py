@@ -70,15 +70,16 @@ def lr_factor(progress: float, budget: Budget) -> float:
 class Step:
     """One batch (or one chunk of it) as the losses see it; lives for that batch.
 
-    ``progress`` is the share of the budget used so far, ``taken`` the number of updates each
-    player has made. Noise is drawn for the whole global batch and sliced, so ranks differ and
+    ``progress`` is the share of the budget used so far, ``rounds`` the number of batches in which
+    each player has been on turn. Noise is drawn for the whole global batch and sliced, so ranks differ and
     several processes equal one.
     """
 
     def __init__(self, method: Method, turn: Sequence[str], chunk: int) -> None:
         self.images_seen = method.images_seen
         self.progress = method.progress
-        self.taken = method.taken
+        self.batches = method.batches
+        self.rounds = method.rounds
         self.phase = ""
         self._method = method
         self._turn = turn
@@ -92,15 +93,24 @@ class Step:
         return self.phase.partition(".")[0]
 
     def due(self, every: int) -> bool:
-        """Whether a lazy term is due: at this player's updates 0, every, 2 * every, ..."""
-        return self.taken[self.player] % every == 0
+        """Whether a lazy term is due: in this player's rounds 0, every, 2 * every, ..."""
+        return self.rounds[self.player] % every == 0
+
+    @property
+    def shard(self) -> tuple[int, int]:
+        """(which, of how many) equal parts of the global batch this is: ranks times chunks."""
+        return self._shard, self._shards
 
     def generator(self) -> torch.Generator:
-        """A CPU generator of its own for every call, on every rank and chunk."""
-        self._draws += 1
+        """A CPU generator of its own for every call, for draws that ``shard`` slices."""
+        return self._generator(0)
+
+    def own_generator(self) -> torch.Generator:
+        """The same, but different for every shard: for draws about state that is not shared."""
         return self._generator(1 + self._shard)
 
     def _generator(self, owner: int) -> torch.Generator:
+        self._draws += 1
         position = (self._method.batches, self._draws, owner)
         return torch_generator(self._method.plan.seed, "step", *position)
 
@@ -112,13 +122,16 @@ class Step:
         """Uniform in [0, 1), [n, *shape]: this shard's slice of the global draw."""
         return self._slice(n, lambda m, g: torch.rand(m, *shape, generator=g))
 
-    def permutation(self, n: int) -> Tensor:
-        """A random order of this shard's n pictures (each shard its own)."""
-        return torch.argsort(self.rand(n))
+    def shuffled(self, x: Tensor) -> Tensor:
+        """This shard's part of the global batch of ``x`` (this process's, [n, ...]) in a random
+        order; every process must call it."""
+        whole = self._method.gathered(x)
+        order = torch.randperm(len(whole), generator=self.generator())
+        n = len(whole) // self._shards
+        return whole[order[self._shard * n : (self._shard + 1) * n].to(x.device)]
 
     def _slice(self, n: int, draw: Callable[[int, torch.Generator], Tensor]) -> Tensor:
-        self._draws += 1
-        full = draw(n * self._shards, self._generator(0))
+        full = draw(n * self._shards, self.generator())
         return full[self._shard * n : (self._shard + 1) * n].to(self._method.device)
 
     def fake(self, name: str, make: Callable[[], Tensor], maker: str = "g") -> Tensor:
@@ -171,7 +184,8 @@ class Method(LightningModule):
         self.batches = 0
         self.images_seen = 0
         self.progress = 0.0
-        self.taken: dict[str, int] = {}
+        self.taken: dict[str, int] = {}  # updates of each player
+        self.rounds: dict[str, int] = {}  # batches in which each player was on turn
         self.met: set[str] = set()
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
@@ -241,6 +255,7 @@ class Method(LightningModule):
                 )
         self.plan = plan
         self.taken = dict.fromkeys(self.players, 0)
+        self.rounds = dict.fromkeys(self.players, 0)
         if plan.ema.half_life_kimg is not None:
             self._averages = {n: self._copy(n) for n in self.averaged}
 
@@ -308,6 +323,8 @@ class Method(LightningModule):
         chunks = self._split(batch)
         steps = [Step(self, turn, i) for i in range(len(chunks))]
         updated = {phase.partition(".")[0] for phase in turn if self._update(phase, chunks, steps)}
+        for name in {phase.partition(".")[0] for phase in turn}:
+            self.rounds[name] += 1
         self.batches += 1
         self.images_seen += self.plan.images_per_batch
         for name in updated & self._averages.keys():
@@ -388,7 +405,7 @@ class Method(LightningModule):
             return {}
         keys = list(self._sums)
         stacked = torch.stack([self._sums[k] / self._counts[k] for k in keys])
-        values = self._mean_over_ranks(stacked).tolist()
+        values = self.mean_over_ranks(stacked).tolist()
         self._sums, self._counts = {}, {}
         found = dict(zip(keys, values, strict=True))
         for key, value in found.items():
@@ -397,7 +414,14 @@ class Method(LightningModule):
         self.assert_finite()
         return found | {f"lr/{n}": self.lr(n) for n in self.players}
 
-    def _mean_over_ranks(self, value: Tensor) -> Tensor:
+    def gathered(self, x: Tensor) -> Tensor:
+        """[n, ...] of this process -> [world * n, ...] of all, in the order of ranks."""
+        if self.world == 1:
+            return x
+        return cast(Tensor, self.all_gather(x)).flatten(0, 1)
+
+    def mean_over_ranks(self, value: Tensor) -> Tensor:
+        """The mean of ``value`` over all processes."""
         if self.world == 1:
             return value
         return cast(Tensor, self.trainer.strategy.reduce(value, reduce_op="mean"))
@@ -497,6 +521,7 @@ class Method(LightningModule):
                 "batches": self.batches,
                 "images_seen": self.images_seen,
                 "taken": dict(self.taken),
+                "rounds": dict(self.rounds),
             },
             "progress": self.progress,
             "met": sorted(self.met),
@@ -525,6 +550,7 @@ class Method(LightningModule):
         self.batches = counters["batches"]
         self.images_seen = counters["images_seen"]
         self.taken = dict(counters["taken"])
+        self.rounds = dict(counters["rounds"])
         self.progress = state["progress"]
         self.met = set(state["met"])
         self._sums = {k: v.to(self.device) for k, v in state["sums"].items()}

@@ -51,6 +51,7 @@ class DCGANDiscriminator(nn.Module):
         width: int = 64,
         norm: Norm = "batch",
         spectral: bool = False,
+        outputs: int = 1,
     ) -> None:
         super().__init__()
         n = halvings(size, "DCGAN", 16) - 2
@@ -59,7 +60,7 @@ class DCGANDiscriminator(nn.Module):
         for a, b in pairwise(widths):
             layers += [nn.LeakyReLU(0.2), nn.Conv2d(a, b, 4, 2, 1, bias=norm == "none")]
             layers += [norm_layer(norm, b)]
-        layers += [nn.LeakyReLU(0.2), nn.Conv2d(widths[-1], 1, 4, bias=False)]
+        layers += [nn.LeakyReLU(0.2), nn.Conv2d(widths[-1], outputs, 4, bias=False)]
         self.body = nn.Sequential(*layers)
         init_normal_(self)
         if spectral:

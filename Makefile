@@ -1,0 +1,55 @@
+# gansuite: `make help` lists what there is. Without an active environment everything goes into .venv.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.PHONY: help exp test fast lint format report clean
+
+ifneq ($(VIRTUAL_ENV),)
+ENV := $(VIRTUAL_ENV)
+else ifneq ($(CONDA_PREFIX),)
+ENV := $(CONDA_PREFIX)
+else
+ENV := .venv
+endif
+BIN := $(ENV)/bin
+# the first Python >= 3.10 on the path
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 && { command -v $$p; break; }; done)
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+exp: $(ENV)/.gansuite-run ## train an experiment, or resume it: make exp NAME=cyclegan_coats [ARGS="seed=1 ..."]
+	@[ -n "$(NAME)" ] || { echo 'Say which: make exp NAME=cyclegan_coats ("gansuite list" shows all)'; exit 2; }
+	@$(BIN)/gansuite exp $(NAME) $(ARGS)
+
+test: $(ENV)/.gansuite-test ## all tests that need no network
+	$(BIN)/python -m pytest -m "not network" $(ARGS)
+
+fast: $(ENV)/.gansuite-test ## the tests that take seconds
+	$(BIN)/python -m pytest -m fast $(ARGS)
+
+lint: $(ENV)/.gansuite-dev ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(ENV)/.gansuite-dev ## let ruff rewrite the files
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove caches (runs and data stay)
+	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+# one stamp per set of dependencies; pyproject.toml says what they are
+$(ENV)/.gansuite-run: EXTRAS =
+$(ENV)/.gansuite-test: EXTRAS = [test]
+$(ENV)/.gansuite-dev: EXTRAS = [dev]
+$(ENV)/.gansuite-%: pyproject.toml | $(BIN)/python
+	@echo "Installing gansuite$(EXTRAS) into $(ENV) (once; PyTorch is large)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".$(EXTRAS)"
+	@touch $@
+
+$(BIN)/python:
+	@[ -n "$(PYTHON)" ] || { echo "gansuite needs Python 3.10 or newer; none was found on the path"; exit 2; }
+	@$(PYTHON) -m venv $(ENV)

@@ -1,0 +1,144 @@
+"""The original GAN and the losses and penalties that followed it, on the networks they were
+published with: Goodfellow et al. 2014 (arXiv:1406.2661), DCGAN (Radford et al. 2016,
+arXiv:1511.06434), SNGAN (Miyato et al. 2018, arXiv:1802.05957)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from gansuite.data.spec import Batch, DataSpec, Needs
+from gansuite.errors import UserError
+from gansuite.losses.adversarial import adversarial
+from gansuite.losses.penalties import clip_weights_, gradient_penalty, r1
+from gansuite.methods.base import Method, Step, terms
+from gansuite.networks.dcgan import DCGANDiscriminator, DCGANGenerator
+from gansuite.networks.layers import Norm
+from gansuite.networks.mlp import MLPDiscriminator, MLPGenerator
+from gansuite.networks.sngan import (
+    SNGANDiscriminator,
+    SNGANGenerator,
+    SNResnetDiscriminator,
+    SNResnetGenerator,
+)
+
+
+class VanillaGAN(Method):
+    """A generator against a discriminator.
+
+    The discriminator minimises ``gan`` (``loss``: minimax, nonsaturating, lsgan, hinge, wgan,
+    relativistic or mmd) on real pictures x and fakes G(z), plus, where their weights are not 0,
+    ``gp`` (||grad D(x^)|| - 1)^2 (WGAN-GP: 10) and ``r1`` ||grad D(x)||^2 (gamma/2), the latter
+    every ``r1_every`` updates and that many times as strong. The generator minimises ``gan``. Of
+    ``n_critic`` batches the last also trains the generator, after the discriminator and with the
+    fakes it has just judged, as in the PyTorch DCGAN.
+
+    Options: ``network`` dcgan, mlp (2014; take ``latent: uniform``), sngan or resnet; ``width``
+    and ``d_width`` of their layers; ``g_norm``/``d_norm`` and ``spectral`` of the DCGAN;
+    ``clip``: bound on all of D's weights after each of its updates (WGAN: 0.01); ``codes``:
+    outputs of the critic for the mmd loss.
+
+    Follows the PyTorch DCGAN where it differs from the paper: 4x4 kernels, Gaussian z, real and
+    fake pictures through D's batch norm apart. Known deviations: WGAN's 100 critic updates at the
+    start are left out (equal budgets); WGAN clips after each critic update instead of before; mmd
+    has the kernel and the critic of MMD-GAN without its autoencoder and one-sided terms;
+    relativistic has R1 on real pictures only.
+    """
+
+    needs = Needs(view="single")
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        network: Literal["dcgan", "mlp", "sngan", "resnet"] = "dcgan",
+        latent: Literal["normal", "uniform"] = "normal",
+        z_dim: int = 100,
+        width: int = 64,
+        d_width: int = 64,
+        g_norm: Norm = "batch",
+        d_norm: Norm = "batch",
+        spectral: bool = False,
+        loss: str = "nonsaturating",
+        codes: int = 16,
+        n_critic: int = 1,
+        clip: float | None = None,
+        r1_every: int = 1,
+        weights: Mapping[str, float] = terms(gan=1.0, gp=0.0, r1=0.0),
+    ) -> None:
+        super().__init__(spec, weights)
+        size, channels = spec.size, spec.channels
+        outputs = codes if loss == "mmd" else 1
+        self.g: nn.Module
+        self.d: nn.Module
+        if network == "dcgan":
+            self.g = DCGANGenerator(size, channels, z_dim, width, g_norm)
+            self.d = DCGANDiscriminator(size, channels, d_width, d_norm, spectral, outputs)
+        elif network == "mlp":
+            self.g = MLPGenerator(size, channels, z_dim, width)
+            self.d = MLPDiscriminator(size, channels, d_width)
+        elif network == "sngan":
+            self.g = SNGANGenerator(size, channels, z_dim, width)
+            self.d = SNGANDiscriminator(size, channels, d_width, spectral)
+        else:
+            self.g = SNResnetGenerator(size, channels, z_dim, width)
+            self.d = SNResnetDiscriminator(
+                size, channels, d_width, spectral, "sum" if spectral else "mean"
+            )
+        if self.weights["gp"] and any(isinstance(m, nn.BatchNorm2d) for m in self.d.modules()):
+            raise UserError(
+                "'method.weights.gp' needs a discriminator that judges each picture alone; set "
+                "method.d_norm=none (or group)."
+            )
+        if loss == "mmd" and network != "dcgan":
+            raise UserError("'method.loss=mmd' needs method.network=dcgan.")
+        self.adversarial = adversarial(loss)
+        self.pairs = loss in {"relativistic", "mmd"}  # G's loss compares with real pictures
+        self.latent, self.z_dim = latent, z_dim
+        self.clip, self.r1_every = clip, r1_every
+        self.turns = (("d",),) * (n_critic - 1) + (("d", "g"),)
+
+    @property
+    def cycle(self) -> int:
+        return len(self.turns) * (self.r1_every if self.weights["r1"] else 1)
+
+    def fake(self, n: int, step: Step) -> Tensor:
+        """G(z), made once per batch."""
+        return step.fake("fake", lambda: cast(Tensor, self.g(self.z(n, step))))
+
+    def z(self, n: int, step: Step) -> Tensor:
+        """Latents [n, z_dim]: N(0, 1), or U(-1, 1)."""
+        if self.latent == "normal":
+            return step.randn(n, self.z_dim)
+        return step.rand(n, self.z_dim) * 2 - 1
+
+    def d_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        (real,) = batch.images
+        fake = self.fake(len(real), step)
+        losses = {"gan": self.adversarial.d(self.d(real), self.d(fake))}
+        if self.weights["gp"]:
+            losses["gp"] = gradient_penalty(
+                self.d, real, fake, step.generator(), shard=step.shard
+            )
+        if self.weights["r1"] and step.due(self.r1_every):
+            losses["r1"] = r1(self.d, real) * self.r1_every
+        return losses
+
+    def g_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        (real,) = batch.images
+        fake_logits = self.d(self.fake(len(real), step))
+        real_logits = self.d(real) if self.pairs else None
+        return {"gan": self.adversarial.g(fake_logits, real_logits)}
+
+    def after_update(self, phase: str, step: Step) -> None:
+        if phase == "d" and self.clip is not None:
+            clip_weights_(self.d, self.clip)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        draw = torch.randn if self.latent == "normal" else torch.rand
+        z = draw(n, self.z_dim, generator=generator)
+        z = z if self.latent == "normal" else z * 2 - 1
+        return cast(Tensor, self.g(z.to(self.device)))

@@ -1,0 +1,89 @@
+"""``check-data`` on trees whose faults are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from gansuite.data import build_source
+from gansuite.data.check import check_data
+
+
+def picture(path: Path, seed: int, size: int = 8, mode: str = "RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    Image.fromarray(noise).convert(mode).save(path)
+
+
+def tree(root: Path) -> None:
+    for k, folder in enumerate(("trainA", "trainB", "testA", "testB")):
+        for i in range(3):
+            picture(root / folder / f"{i}.png", 10 * k + i)
+
+
+def test_a_good_tree(tmp_path: Path) -> None:
+    tree(tmp_path)
+    report = check_data(build_source("unpaired", root=str(tmp_path)))
+    assert report.ok
+    assert report.counts == {"train": {"A": 3, "B": 3}, "test": {"A": 3, "B": 3}}
+    assert dict(report.sizes) == {(8, 8): 12}
+    assert not report.duplicates
+    assert not report.leaks
+    text = report.render()
+    assert "expected: trainA/ trainB/ testA/ testB/" in text
+    assert "trainA/  3 pictures" in text
+    assert text.endswith("ok")
+
+
+def test_faults_are_listed_not_raised(tmp_path: Path) -> None:
+    tree(tmp_path)
+    picture(tmp_path / "trainA/grey.png", 50, size=16, mode="L")
+    picture(tmp_path / "trainA/twin.png", 0)  # equals trainA/0.png
+    picture(tmp_path / "testB/leak.png", 10)  # equals trainB/0.png
+    (tmp_path / "trainB/empty.jpg").touch()
+    (tmp_path / "testA/readme.txt").write_text("x")
+    report = check_data(build_source("unpaired", root=str(tmp_path)))
+    assert not report.ok
+    assert dict(report.sizes) == {(8, 8): 14, (16, 16): 1}
+    assert dict(report.modes) == {"RGB": 14, "L": 1}
+    assert report.duplicates == [["trainA/0.png", "trainA/twin.png"]]
+    assert report.leaks == [["trainB/0.png", "testB/leak.png"]]
+    assert len(report.unreadable) == 1
+    text = report.render()
+    for part in ("trainB/empty.jpg' is empty", "duplicates across train and test: 1",
+                 "testA/  3 pictures, 1 other files", "NOT USABLE"):  # fmt: skip
+        assert part in text
+
+
+def test_pictures_that_are_not_used_are_counted(tmp_path: Path) -> None:
+    tree(tmp_path)
+    picture(tmp_path / "valA/0.png", 99)
+    report = check_data(build_source("unpaired", root=str(tmp_path)))
+    assert report.ok
+    assert any("1 pictures are in folders" in note for note in report.notes)
+
+
+def test_a_wrong_layout_is_still_examined(tmp_path: Path) -> None:
+    picture(tmp_path / "horses/1.png", 1)
+    report = check_data(build_source("unpaired", root=str(tmp_path)))
+    assert not report.ok
+    assert "no 'trainA'" in report.problems[0]
+    assert dict(report.sizes) == {(8, 8): 1}
+    assert ("horses", 1, 0) in report.folders
+
+
+def test_registry_sets_are_compared_with_the_published_counts(tmp_path: Path) -> None:
+    tree(tmp_path)
+    report = check_data(build_source("horse2zebra", root=str(tmp_path)))
+    assert report.ok
+    assert "horse 3 (published: 1067)" in report.render()
+    assert any("published" in note for note in report.notes)
+
+
+def test_drawn_and_missing_data(tmp_path: Path) -> None:
+    assert check_data(build_source("coats")).ok
+    missing = check_data(build_source("unpaired", root=str(tmp_path / "absent")))
+    assert not missing.ok
+    assert "does not exist" in missing.render()

@@ -1,0 +1,129 @@
+"""Reading any picture: the pixel values are known in advance for every mode."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gansuite.data.images import is_image, read_image, resize_uint8
+from gansuite.errors import UserError
+
+
+def _save(path: Path, array: np.ndarray, mode: str | None = None, quality: int = 95) -> Path:
+    image = Image.fromarray(array)
+    (image.convert(mode) if mode else image).save(path, quality=quality)
+    return path
+
+
+COLOUR = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
+
+
+def test_colour_and_luminance(tmp_path: Path) -> None:
+    path = _save(tmp_path / "a.png", COLOUR)
+    assert np.array_equal(read_image(path, 3), COLOUR)
+    grey = read_image(path, 1)
+    assert grey.shape == (4, 6, 1)
+    assert np.abs(grey[:, :, 0] - COLOUR @ np.array([0.299, 0.587, 0.114])).max() <= 1
+
+
+def test_grey_is_replicated(tmp_path: Path) -> None:
+    values = COLOUR[:, :, 0]
+    path = _save(tmp_path / "a.png", values)
+    assert np.array_equal(read_image(path, 3), np.stack([values] * 3, axis=2))
+    assert np.array_equal(read_image(path, 1)[:, :, 0], values)
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
+    values = np.array([[0, 257, 1000], [32768, 65278, 65535]], np.uint16)
+    path = _save(tmp_path / "a.png", values)
+    want = np.round(values / 257).astype(np.uint8)
+    assert np.array_equal(read_image(path, 1)[:, :, 0], want)
+    assert np.array_equal(read_image(path, 3)[:, :, 2], want)
+
+
+@pytest.mark.parametrize(("alpha", "want"), [(255, 10), (0, 255), (128, 132)])
+def test_alpha_is_composited_on_white(tmp_path: Path, alpha: int, want: int) -> None:
+    rgba = np.full((2, 2, 4), 10, np.uint8)
+    rgba[..., 3] = alpha
+    la = rgba[..., 2:]
+    for name, array in (("rgba.png", rgba), ("la.png", np.ascontiguousarray(la))):
+        path = _save(tmp_path / name, array)
+        assert abs(int(read_image(path, 3)[0, 0, 1]) - want) <= 1
+        assert abs(int(read_image(path, 1)[0, 0, 0]) - want) <= 1
+
+
+def test_palette_with_and_without_transparency(tmp_path: Path) -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([200, 100, 50, 1, 2, 3])
+    image.putpixel((1, 0), 1)
+    image.save(tmp_path / "plain.png")
+    image.save(tmp_path / "clear.png", transparency=1)
+    assert read_image(tmp_path / "plain.png", 3).tolist() == [[[200, 100, 50], [1, 2, 3]]]
+    assert read_image(tmp_path / "clear.png", 3).tolist() == [[[200, 100, 50], [255, 255, 255]]]
+
+
+def test_cmyk(tmp_path: Path) -> None:
+    image = Image.new("CMYK", (8, 8), (255, 0, 0, 0))
+    image.save(tmp_path / "a.jpg", quality=100)
+    assert np.abs(read_image(tmp_path / "a.jpg", 3)[4, 4].astype(int) - [0, 255, 255]).max() <= 3
+    assert read_image(tmp_path / "a.jpg", 1).shape == (8, 8, 1)
+
+
+def test_one_bit(tmp_path: Path) -> None:
+    _save(tmp_path / "a.png", np.array([[0, 255]], np.uint8), mode="1")
+    assert read_image(tmp_path / "a.png", 1).ravel().tolist() == [0, 255]
+
+
+def test_exif_rotation(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown after a quarter turn clockwise
+    Image.fromarray(COLOUR).save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(read_image(tmp_path / "a.png", 3), np.rot90(COLOUR, -1))
+
+
+def test_the_content_decides_not_the_name(tmp_path: Path) -> None:
+    _save(tmp_path / "a.png", COLOUR).rename(tmp_path / "ünder a.jpg")
+    assert np.array_equal(read_image(tmp_path / "ünder a.jpg", 3), COLOUR)
+
+
+def test_unreadable_files_name_file_and_reason(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    jpeg = _save(tmp_path / "cut.jpg", noise).read_bytes()
+    png = _save(tmp_path / "cut.png", noise).read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    (tmp_path / "cut.png").write_bytes(png[: len(png) // 2])
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("<html>404 not found</html>")
+    Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / "float.tif")
+    (tmp_path / "folder.jpg").mkdir()
+    reasons = {
+        "cut.jpg": "cut short",
+        "cut.png": "cut short",
+        "empty.jpg": r"empty \(0 bytes\)",
+        "text.jpg": "is not a picture",
+        "float.tif": "floating-point",
+        "absent.jpg": "does not exist",
+        "folder.jpg": "cannot be read",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(UserError, match=f"{name}.*{reason}"):
+            read_image(tmp_path / name)
+
+
+def test_resize(tmp_path: Path) -> None:
+    flat = np.full((5, 7, 3), 77, np.uint8)
+    assert np.array_equal(resize_uint8(flat, (3, 9)), np.full((3, 9, 3), 77, np.uint8))
+    assert resize_uint8(flat[:, :, :1], 4).shape == (4, 4, 1)
+    assert resize_uint8(flat, (5, 7)) is flat
+    # antialiased: a fine checkerboard becomes even grey, nearest or plain bicubic would alias
+    board = (np.indices((64, 64)).sum(0)[:, :, None] % 2 * 255).astype(np.uint8)
+    assert np.abs(resize_uint8(board, 13).astype(int) - 127).max() <= 4
+
+
+def test_suffixes() -> None:
+    assert is_image(Path("a/B.JPEG"))
+    assert not is_image(Path("a/._b.jpg"))
+    assert not is_image(Path("a/b.txt"))
