@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from gansuite import __version__
-from gansuite.errors import UserError
+from gansuite.errors import UserError, nearest
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point: exits with 0, with 2 after bad input, with 75 when stopped and resumable."""
     parser = _parser()
-    args = parser.parse_args(argv)
     try:
+        args = parser.parse_args(argv)
+        if "call" not in args:
+            parser.print_help()
+            sys.exit(0)
         code = args.call(args)
     except UserError as error:
         print(f"gansuite: {error}", file=sys.stderr)
@@ -31,12 +35,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(code or 0)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, as everything else does."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if unknown:
+            known = re.findall(r"[\w-]+", unknown[2])
+            message = f"there is no '{unknown[1]}'{nearest(unknown[1], known)} ({', '.join(known)})"
+        elif message.startswith("unrecognized arguments: -"):
+            message += "; what an experiment may change is written key=value, such as seed=1"
+        message = message.replace("NAME, key=value", "NAME")
+        raise UserError(f"{message}; see '{self.prog} -h'.")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="gansuite", description="GAN families compared on equal terms."
-    )
+    parser = _Parser(prog="gansuite", description="GAN families compared on equal terms.")
     parser.add_argument("--version", action="version", version=f"gansuite {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(metavar="COMMAND")
 
     def add(name: str, call: Any, help: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help, description=help)
@@ -66,11 +82,18 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--weights", default="auto", choices=["auto", "ema", "raw"])
 
+    sub = add("evaluate", _evaluate, "score a checkpoint again, exactly as its run did")
+    sub.add_argument("checkpoint", metavar="CKPT", help="a .ckpt file or a run folder")
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="such as data.root=...")
+
     sub = add("report", _report, "write the report page of a run again")
     sub.add_argument("run", metavar="RUN", help="a run folder such as runs/cyclegan_coats/seed0")
 
     sub = add("fetch-metrics", _fetch_metrics, "download the Inception weights for FID, KID and IS")
     sub.add_argument("folder", metavar="FOLDER", nargs="?", default="weights")
+
+    sub = add("sync", _sync, "send offline W&B runs to the server")
+    sub.add_argument("runs", metavar="RUN", nargs="*", default=["runs"], help="run folders (runs)")
     return parser
 
 
@@ -82,7 +105,7 @@ def _exp(args: argparse.Namespace) -> int:
     experiment = engine.load_experiment(args.name, args.overrides)
     run = experiment.run_dir
     if engine.is_done(experiment):
-        print(f"{run} is done; its report is {run / 'report.html'}.")
+        print(f"{run} is done; its report is {run / 'report.html'}. Remove it to run it again.")
         return 0
     session = engine.train(experiment)
     if not session.main:
@@ -140,6 +163,31 @@ def _sample(args: argparse.Namespace) -> None:
     method = engine.load_method(args.checkpoint, args.weights)
     written = sample(method, args.n, Path(args.output), seed=args.seed)
     print(f"{len(written)} picture(s) written to {args.output}")
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from gansuite import engine
+    from gansuite.compare.report import summary_table
+
+    found = engine.evaluate(args.checkpoint, args.overrides)
+    print(
+        f"{found['experiment']}, seed {found['seed']}, at {found['images_seen'] / 1000:g} kimg, "
+        f"{found['weights']} weights, protocol {found['protocol']['id']}\n"
+    )
+    print(summary_table(found))
+    if found["recorded"] is None:
+        print("\nThe run has no scores to compare with: none at this point, protocol and data.")
+        return
+    key, by = engine.largest_difference(found["final"], found["recorded"])
+    same = "Equal to the scores that the run recorded."
+    print("\n" + (f"Unlike the scores that the run recorded: {key} by {by:.2g}." if by else same))
+
+
+def _sync(args: argparse.Namespace) -> None:
+    from gansuite.callbacks.sinks import sync
+
+    for folder in sync([Path(run) for run in args.runs]):
+        print(f"{folder} is synchronised.")
 
 
 def _report(args: argparse.Namespace) -> None:

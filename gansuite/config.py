@@ -37,8 +37,8 @@ class FrozenDict(dict[str, Any]):
     def _refuse(self, *_: Any, **__: Any) -> Any:
         raise TypeError("an experiment cannot be changed; load it with other overrides")
 
-    __setitem__ = __delitem__ = __ior__ = update = setdefault = _refuse  # type: ignore[assignment]
-    pop = popitem = clear = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __ior__ = update = setdefault = _refuse
+    pop = popitem = clear = _refuse
 
     def __reduce__(self) -> Any:
         return FrozenDict, (dict(self),)
@@ -55,13 +55,13 @@ class Optim(Section):
     """One player's optimiser. ``clip`` is the largest L2 norm of that player's gradient."""
 
     kind: Literal["adam", "rmsprop", "sgd"] = "adam"
-    lr: float = Field(2e-4, ge=0)
-    betas: list[float] = Field([0.5, 0.999], min_length=2, max_length=2)
+    lr: float = Field(default=2e-4, ge=0)
+    betas: list[float] = Field(default=[0.5, 0.999], min_length=2, max_length=2)
     alpha: float = 0.99
     momentum: float = 0.0
-    eps: float = Field(1e-8, ge=0)
-    weight_decay: float = Field(0.0, ge=0)
-    clip: float | None = Field(None, gt=0)
+    eps: float = Field(default=1e-8, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip: float | None = Field(default=None, gt=0)
 
 
 class Budget(Section):
@@ -73,18 +73,18 @@ class Budget(Section):
     CycleGAN code (its "epochs") instead of continuously.
     """
 
-    kimg: float | None = Field(None, gt=0)
-    seconds: float | None = Field(None, gt=0)
-    decay_from: float = Field(1.0, ge=0, le=1)
-    decay_steps: int | None = Field(None, gt=0)
+    kimg: float | None = Field(default=None, gt=0)
+    seconds: float | None = Field(default=None, gt=0)
+    decay_from: float = Field(default=1.0, ge=0, le=1)
+    decay_steps: int | None = Field(default=None, gt=0)
 
 
 class Ema(Section):
     """Average of the generator's weights; off without a half-life. ``rampup`` caps the half-life
     at that share of the pictures seen so far (StyleGAN2: 0.05)."""
 
-    half_life_kimg: float | None = Field(None, gt=0)
-    rampup: float | None = Field(0.05, gt=0)
+    half_life_kimg: float | None = Field(default=None, gt=0)
+    rampup: float | None = Field(default=0.05, gt=0)
 
 
 class Evaluate(Section):
@@ -92,12 +92,12 @@ class Evaluate(Section):
     columns of the sample grid; ``best_by``: the metric that picks `best.ckpt`; ``inception``: the
     file of the Inception weights, for FID, KID and IS as well."""
 
-    every_kimg: float | None = Field(None, gt=0)
-    pictures: int = Field(256, ge=2)
-    samples: int = Field(8, ge=1, le=32)
+    every_kimg: float | None = Field(default=None, gt=0)
+    pictures: int = Field(default=256, ge=2)
+    samples: int = Field(default=8, ge=1, le=32)
     weights: Literal["auto", "raw", "ema"] = "auto"
     best_by: str = "fd_random"
-    batch: int = Field(32, ge=1)
+    batch: int = Field(default=32, ge=1)
     inception: str = ""
 
 
@@ -105,8 +105,8 @@ class Log(Section):
     """What is recorded on the way. ``wandb: auto`` goes online when a key is configured and stays
     offline otherwise; it never asks."""
 
-    every_kimg: float = Field(1.0, gt=0)
-    checkpoint_every_kimg: float | None = Field(None, gt=0)
+    every_kimg: float = Field(default=1.0, gt=0)
+    checkpoint_every_kimg: float | None = Field(default=None, gt=0)
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
     project: str = "gansuite"
     group: str | None = None
@@ -119,10 +119,10 @@ class Trainer(Section):
     processes takes ``accumulate`` chunks of batch / (devices x num_nodes x accumulate)."""
 
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
-    devices: int | Literal["auto"] = "auto"
-    num_nodes: int = Field(1, ge=1)
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    num_nodes: int = Field(default=1, ge=1)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    accumulate: int = Field(1, ge=1)
+    accumulate: int = Field(default=1, ge=1)
     deterministic: bool = False
     sync_batchnorm: bool = False
     channels_last: bool = False
@@ -131,19 +131,19 @@ class Trainer(Section):
 class DataOptions(Section):
     """The keys that every ``data:`` section shares; the others belong to its source."""
 
-    size: int = Field(64, ge=8)
+    size: int = Field(default=64, ge=8)
     load_size: int | None = None
-    batch: int = Field(1, ge=1)
+    batch: int = Field(default=1, ge=1)
     flip: bool = True
     channels: Literal[1, 3] | None = None
-    workers: int = Field(0, ge=0)
+    workers: int = Field(default=0, ge=0)
 
 
 class Experiment(Section):
     """What runs. ``method`` and ``data`` are validated dicts (their classes know them)."""
 
     name: str
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     out: str = "runs"
     method: Frozen
     data: Frozen
@@ -273,9 +273,10 @@ def _where(layers: Layers, key: Sequence[str]) -> str:
     for name, content in reversed(layers):
         value: Any = content
         for part in key:
-            if not isinstance(value, Mapping) or part not in value:
-                break
-            value = value[part]
+            if isinstance(value, Mapping):
+                if part not in value:
+                    break
+                value = value[part]
         else:
             return name
     return files[-1]
@@ -333,22 +334,24 @@ def _explain(
             inner = getattr(model, "model_fields", {}).get(part)
             model = typing.get_args(model)[1] if inner is None else inner.annotation
         known = list(model.model_fields)
-        elsewhere = [k for k in _all_keys(layers) if k.split(".")[-1] == key[-1] and k != dotted]
-        hint = f"; did you mean '{elsewhere[0]}'?" if elsewhere else nearest(location[-1], known)
+        elsewhere = [k for k in _fixed_keys() if k.split(".")[-1] == key[-1]]
+        near = nearest(key[-1], known).replace("'", f"'{'.'.join([*key[:-1], ''])}", 1)
+        hint = f"; did you mean '{elsewhere[0]}'?" if elsewhere else near
         return UserError(
             f"{where}: there is no key '{dotted}'{hint} (known here: {', '.join(known)})."
         )
-    messages = [
-        e["msg"] for e in errors if e["loc"][: len(location)] == first["loc"][: len(location)]
-    ]
+    n = len(location)
+    messages = [e["msg"] for e in errors if e["loc"][:n] == first["loc"][:n]]
     told = " or ".join(dict.fromkeys(m.removeprefix("Input should be ") for m in messages))
-    must = "it must be " if messages[0].startswith("Input should be ") else ""
-    return UserError(f"{where}: '{dotted}' is {first['input']!r}; {must}{told}.")
+    if messages[0].startswith("Input should be "):
+        told = "it must be " + told.partition(" or instance of ")[0]
+    shown = "null" if first["input"] is None else repr(first["input"])
+    return UserError(f"{where}: '{dotted}' is {shown}; {told[0].lower()}{told[1:]}.")
 
 
-def _all_keys(layers: Layers) -> list[str]:
+def _fixed_keys() -> list[str]:
     """The keys of the fixed sections, for a key that was written in the wrong one."""
-    sections = {**_SECTIONS, "data": DataOptions, "optim.g": Optim}
+    sections: dict[str, type[Section]] = {"data": DataOptions, "optim.g": Optim, **_SECTIONS}
     return [f"{name}.{key}" for name, model in sections.items() for key in model.model_fields]
 
 
@@ -389,16 +392,17 @@ def resolve(layers: Layers, schemas: Schemas) -> Experiment:
         return _resolve(layers, schemas)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or ""
-        where = _where(layers, key.split(".")) if key else layers[-1][0]
-        raise UserError(f"{where}: '{key}': {_first_line(error)}.") from None
+        where = _where(layers, key.split(".")) + f": '{key}'" if key else layers[-1][0]
+        reason = re.sub(r"^\w+ raised while resolving interpolation: ", "", _first_line(error))
+        raise UserError(f"{where}: {reason}.") from None
 
 
 def _resolve(layers: Layers, schemas: Schemas) -> Experiment:
-    merged = OmegaConf.merge(*[content for _, content in layers])
+    merged = typing.cast(DictConfig, OmegaConf.merge(*[content for _, content in layers]))
     classes: dict[str, type] = {}
-    for section, names, get in (
-        ("method", schemas.methods, schemas.method),
-        ("data", schemas.sources, schemas.source),
+    for section, noun, names, get in (
+        ("method", "method", schemas.methods, schemas.method),
+        ("data", "data set", schemas.sources, schemas.source),
     ):
         block = merged.get(section)
         chosen = block.get("name") if isinstance(block, DictConfig) else block
@@ -410,7 +414,7 @@ def _resolve(layers: Layers, schemas: Schemas) -> Experiment:
             )
         if chosen not in names:
             raise UserError(
-                f"{where}: there is no {section} '{chosen}'{nearest(chosen, names)} "
+                f"{where}: there is no {noun} '{chosen}'{nearest(chosen, names)} "
                 f"(known: {', '.join(names)})."
             )
         classes[section] = get(chosen)
@@ -430,10 +434,11 @@ def _resolve(layers: Layers, schemas: Schemas) -> Experiment:
         plain[section] = _validate(model, plain[section], layers, [section]).model_dump()
     _check_weights(classes["method"], plain["method"], layers)
     experiment = typing.cast(Experiment, _validate(Experiment, plain, layers))
-    if (experiment.budget.kimg is None) == (experiment.budget.seconds is None):
+    both = experiment.budget.kimg is not None
+    if both == (experiment.budget.seconds is not None):
+        told = "both given; set one of them to null" if both else "both null; give one of them"
         raise UserError(
-            f"{_where(layers, ['budget'])}: give exactly one of 'budget.kimg' and "
-            f"'budget.seconds'; the other is null."
+            f"{_where(layers, ['budget'])}: 'budget.kimg' and 'budget.seconds' are {told}."
         )
     if not re.fullmatch(r"\w[\w.+@=-]*", experiment.name):
         raise UserError(

@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from gansuite import config as configuration
 from gansuite.callbacks.budget import Budget
 from gansuite.callbacks.checkpoint import Checkpoint, Resume
 from gansuite.callbacks.cost import CountFlops
-from gansuite.callbacks.evaluate import Evaluate
+from gansuite.callbacks.evaluate import Comparisons, Evaluate
 from gansuite.callbacks.finish import Finish
 from gansuite.callbacks.progress import Progress
 from gansuite.callbacks.record import LogLosses, Recorder
@@ -29,11 +30,21 @@ from gansuite.config import Experiment
 from gansuite.data import SOURCES, DataModule, Source, build_source, describe_sources
 from gansuite.data.spec import DataSpec
 from gansuite.errors import UserError
+from gansuite.evaluation.features import build_extractor
+from gansuite.evaluation.protocol import Protocol
+from gansuite.evaluation.score import score
 from gansuite.methods import method_class, method_names
 from gansuite.methods.base import Method, Plan
 from gansuite.networks.layers import prefers_channels_last
 from gansuite.rng import derive
-from gansuite.runs import Run, environment, is_main, read_checkpoint, write_json
+from gansuite.runs import (
+    Run,
+    environment,
+    find_checkpoint,
+    is_main,
+    read_checkpoint,
+    write_json,
+)
 
 SCHEMAS = configuration.Schemas(
     methods=method_names(),
@@ -165,39 +176,45 @@ def make_plan(experiment: Experiment, data: DataModule) -> Plan:
     )
 
 
-def check_processes(experiment: Experiment, world: int) -> None:
-    """Raise `UserError` when the global batch cannot be shared out evenly."""
-    batch, accumulate = experiment.data["batch"], experiment.trainer.accumulate
-    if batch % (world * accumulate):
+def processes(experiment: Experiment) -> tuple[int | str, int]:
+    """``devices`` for Lightning, and how many processes there will be on all nodes.
+
+    Raises:
+        UserError: the global batch cannot be shared out evenly among them.
+    """
+    t = experiment.trainer
+    gpus = torch.cuda.device_count() if t.accelerator in {"auto", "gpu", "cuda"} else 0
+    # processes that a launcher (torchrun, SLURM) has started already
+    launched = int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)
+    devices = t.devices
+    if devices == "auto":
+        devices = gpus or int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    world = max(launched, devices * t.num_nodes)
+    batch = experiment.data["batch"]
+    if batch % (world * t.accumulate):
         raise UserError(
             f"'data.batch' is {batch} for all processes together, which {world} process(es) x "
-            f"{accumulate} chunk(s) cannot share; use a multiple of {world * accumulate}."
+            f"{t.accumulate} chunk(s) cannot share; use a multiple of {world * t.accumulate}."
         )
+    return devices, world
 
 
 def make_trainer(experiment: Experiment, callbacks: list[Any]) -> Trainer:
     """A Trainer that only computes: files, loggers, bars and checkpoints are the callbacks'."""
     t = experiment.trainer
-    accelerator: str = t.accelerator
-    devices: int | str = t.devices
-    if devices == "auto" and (accelerator == "cpu" or not torch.cuda.is_available()):
-        devices = 1
-    # processes that a launcher (torchrun, SLURM) has started already
-    launched = int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)
-    gpus = torch.cuda.device_count() if accelerator != "cpu" else 0
-    local = gpus or 1 if devices == "auto" else int(devices)
-    several = max(launched, local * t.num_nodes) > 1
-    if several:
-        check_processes(experiment, local * t.num_nodes)
-    else:
-        check_processes(experiment, 1)
+    cuda = t.accelerator not in {"cpu", "mps"} and torch.cuda.is_available()
+    if t.precision == "16-mixed" and not cuda:  # Lightning would take bf16-mixed without a word
+        raise UserError(
+            "'trainer.precision' is 16-mixed, which needs a CUDA device; use bf16-mixed or 32-true."
+        )
+    devices, world = processes(experiment)
     try:
         return Trainer(
-            accelerator=accelerator,
+            accelerator=t.accelerator,
             devices=devices,
             num_nodes=t.num_nodes,
             # alternating players leave parameters unused in every backward
-            strategy="ddp_find_unused_parameters_true" if several else "auto",
+            strategy="ddp_find_unused_parameters_true" if world > 1 else "auto",
             precision=t.precision,
             deterministic=t.deterministic,
             sync_batchnorm=t.sync_batchnorm,
@@ -211,8 +228,9 @@ def make_trainer(experiment: Experiment, callbacks: list[Any]) -> Trainer:
             enable_model_summary=False,
             callbacks=callbacks,
         )
-    except (ValueError, RuntimeError) as error:
-        raise UserError(f"The trainer settings do not fit this machine: {error}") from error
+    except (ValueError, RuntimeError, MisconfigurationException) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise UserError(f"The trainer settings do not fit this machine: {reason}.") from error
 
 
 def quiet() -> None:
@@ -237,12 +255,9 @@ def train(experiment: Experiment) -> Session:
     run = Run(experiment.run_dir)
     if is_main():
         run.refuse_changes(experiment)
+    processes(experiment)  # before anything is downloaded or launched
     data = build_data(experiment)
-    method = build_method(experiment.method, data.spec, experiment.seed)
-    if experiment.trainer.channels_last and prefers_channels_last(method):
-        method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    method.follow(make_plan(experiment, data))
-    session = Session(experiment, data, method, run)
+    session = Session(experiment, data, ready_method(experiment, data), run)
     recorder = Recorder(session)
     progress = Progress(session)
     e = experiment
@@ -260,15 +275,110 @@ def train(experiment: Experiment) -> Session:
     if run.last.is_file():
         callbacks.insert(0, Resume(session, run.last))
     trainer = make_trainer(experiment, callbacks)
-    if is_main():
-        run.begin(experiment)
-        write_json(run.path / "environment.json", environment(_device_name(trainer)))
-        recorder.sinks = open_sinks(experiment, run)
-        if not run.last.is_file():
-            run.rewind({})
-    data.setup()
-    trainer.fit(method, datamodule=data)
+    try:
+        data.setup()  # every picture is read before anything is written
+        if is_main():
+            run.begin(experiment)
+            write_json(run.path / "environment.json", environment(_device_name(trainer)))
+            recorder.sinks = open_sinks(experiment, run)
+            if not run.last.is_file():
+                run.rewind({})
+        trainer.fit(session.method, datamodule=data)
+    except BaseException as error:
+        run.abandon()
+        if isinstance(error, RuntimeError | MemoryError) and _out_of_memory(error):
+            raise UserError(
+                f"There is not enough memory for 'data.batch' {data.batch} at 'data.size' "
+                f"{data.size}: raise 'trainer.accumulate' (now {e.trainer.accumulate}), which "
+                f"computes a batch in so many chunks, or lower 'data.batch' or 'data.size'."
+            ) from error
+        raise
     return session
+
+
+def ready_method(experiment: Experiment, data: DataModule) -> Method:
+    """The method of an experiment, built for its data and told its plan."""
+    method = build_method(experiment.method, data.spec, experiment.seed)
+    if experiment.trainer.channels_last and prefers_channels_last(method):
+        method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    method.follow(make_plan(experiment, data))
+    return method
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        "allocate memory" in text or "not enough memory" in text
+    )
+
+
+# what may differ between training and scoring again
+_EVALUATE = ("data.root", "data.workers", "evaluate.", "trainer.accelerator")
+
+
+def evaluate(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Score a checkpoint as its run did: rebuilds data, method and protocol from the file.
+
+    Returns ``experiment``, ``seed``, ``images_seen``, ``weights``, ``protocol``, ``references``
+    and ``final`` as in ``results.json``, and ``recorded``: the scores that the run noted at the
+    same point, or None where there are none under this protocol and on these data.
+
+    Raises:
+        UserError: no checkpoint, other data, or an override of what the checkpoint fixes.
+    """
+    file = find_checkpoint(path)
+    content = read_checkpoint(file)
+    layers = [(str(file), content["experiment"]), *configuration.read_overrides(overrides)]
+    e = configuration.resolve(layers, SCHEMAS)
+    for change in configuration.difference(content["experiment"], e.plain()):
+        if not change.startswith(_EVALUATE):
+            raise UserError(
+                f"A checkpoint is scored as it was trained; only 'data.root' and 'evaluate.*' "
+                f"may be given, not {change}."
+            )
+    data = build_data(e)
+    cuda = e.trainer.accelerator in {"auto", "gpu", "cuda"} and torch.cuda.is_available()
+    device = torch.device("cuda" if cuda else "cpu")
+    extractor = build_extractor(
+        device=device, inception=Path(e.evaluate.inception) if e.evaluate.inception else None
+    )
+    spec = data.spec
+    protocol = Protocol.of(
+        extractor,
+        size=spec.size,
+        channels=spec.channels,
+        samples=e.evaluate.pictures,
+        weights=e.evaluate.weights,
+    )
+    method = ready_method(e, data)
+    method.load_weights(content["method"])
+    method.to(device)
+    method.on_fit_start()  # the averaged weights follow to the device
+    with method.evaluating(e.evaluate.weights) as weights:
+        found = Comparisons(Session(e, data, method, Run(file.parent.parent)))()
+    images_seen = content["method"]["counters"]["images_seen"]
+    notes = content["notes"]
+    same = protocol.id == notes["protocol"]["id"] and spec.digest == content["data"]["digest"]
+    return {
+        "experiment": e.name,
+        "seed": e.seed,
+        "images_seen": images_seen,
+        "weights": weights,
+        "protocol": {"id": protocol.id, **protocol.to_dict()},
+        "references": notes["references"] if same else {},
+        "final": {c.name: score(c, protocol, extractor) for c in found},
+        "recorded": Run(file.parent.parent).scores_at(images_seen) if same else None,
+    }
+
+
+def largest_difference(
+    a: Mapping[str, Mapping[str, float]], b: Mapping[str, Mapping[str, float]]
+) -> tuple[str, float]:
+    """The score in which two sets of scores differ most, and by how much; 0 when they are equal."""
+    flat = [{f"{n}/{m}": v for n, row in rows.items() for m, v in row.items()} for rows in (a, b)]
+    missing = float("inf")
+    by = {k: abs(flat[0].get(k, missing) - flat[1].get(k, -missing)) for k in flat[0] | flat[1]}
+    return max(by.items(), key=lambda item: item[1])
 
 
 def _device_name(trainer: Trainer) -> str:
@@ -276,4 +386,3 @@ def _device_name(trainer: Trainer) -> str:
     if device.type == "cuda":
         return f"{trainer.world_size} x {torch.cuda.get_device_name(device)}"
     return f"{trainer.world_size} x {device.type} ({platform.machine()}, {os.cpu_count()} cores)"
-

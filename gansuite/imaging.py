@@ -40,16 +40,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "TIFF": {"compression": "tiff_adobe_deflate"},
 }
 # EXIF orientation 1 to 8: (quarter turns to the left, then mirrored)
-_TURNS = [
-    (0, False),
-    (0, True),
-    (2, False),
-    (2, True),
-    (3, True),
-    (3, False),
-    (1, True),
-    (1, False),
-]
+_TURNS = ((0, 0), (0, 1), (2, 0), (2, 1), (3, 1), (3, 0), (1, 1), (1, 0))
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,13 @@ import errno
 import json
 import os
 import platform
+import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -97,11 +99,11 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
         torch.save({"gansuite": CHECKPOINT_FORMAT, **content}, file)
 
 
-def read_checkpoint(path: str | Path, map_location: str = "cpu") -> dict[str, Any]:
-    """Load a checkpoint with ``weights_only=True``.
+def find_checkpoint(path: str | Path) -> Path:
+    """The file of a checkpoint: ``path`` itself, or the last one of the run folder ``path``.
 
     Raises:
-        UserError: there is no such file, or it is no gansuite checkpoint.
+        UserError: there is none.
     """
     path = Path(path)
     if path.is_dir():
@@ -109,9 +111,19 @@ def read_checkpoint(path: str | Path, map_location: str = "cpu") -> dict[str, An
         found = next((p for p in inside if p.is_file()), None)
         if found is None:
             raise UserError(f"{path} is a folder without checkpoints/last.ckpt.")
-        path = found
+        return found
     if not path.is_file():
         raise UserError(f"There is no checkpoint {path}.")
+    return path
+
+
+def read_checkpoint(path: str | Path, map_location: str = "cpu") -> dict[str, Any]:
+    """Load a checkpoint with ``weights_only=True``.
+
+    Raises:
+        UserError: there is no such file, or it is no gansuite checkpoint.
+    """
+    path = find_checkpoint(path)
     try:
         content = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:
@@ -134,7 +146,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     records = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors="replace").splitlines():
         with contextlib.suppress(json.JSONDecodeError):
             records.append(json.loads(line))
     return records
@@ -169,7 +181,7 @@ def environment(device: str) -> dict[str, Any]:
         "device": device,
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
-        "command": " ".join(["gansuite", *sys.argv[1:]]),
+        "command": shlex.join(["gansuite", *sys.argv[1:]]),
     }
 
 
@@ -219,13 +231,15 @@ class Clock:
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
         """Time spent inside counts as evaluation."""
+        running = self._since is not None
         self.stop()
         begin = time.perf_counter()
         try:
             yield
         finally:
             self.evaluation += time.perf_counter() - begin
-            self.start()
+            if running:
+                self.start()
 
 
 class Run:
@@ -234,6 +248,7 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: Any = None
+        self._made: list[Path] = []
 
     @property
     def last(self) -> Path:
@@ -255,14 +270,19 @@ class Run:
     def results(self) -> Path:
         return self.path / "results.json"
 
+    @property
+    def recorded(self) -> bool:
+        """Whether there is anything to resume or to lose."""
+        return self.last.is_file() or bool(self.lengths()[self.metrics.name])
+
     def refuse_changes(self, experiment: Experiment) -> None:
         """Raise `UserError` with a diff when the run exists with another configuration."""
-        file = self.path / "config.yaml"
-        if not file.is_file():
+        if not self.recorded:
             return
+        file = self.path / "config.yaml"
         try:
             old = yaml.safe_load(file.read_text())
-        except (OSError, yaml.YAMLError):
+        except (OSError, ValueError, yaml.YAMLError):
             old = None
         if not isinstance(old, dict):
             raise UserError(f"{file} cannot be read; move {self.path} away to start again.")
@@ -281,26 +301,39 @@ class Run:
             UserError: another process runs in it, or its configuration differs.
         """
         self.refuse_changes(experiment)
+        made = [p for p in (self.path, *self.path.parents) if not p.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held until the process ends
         except OSError as error:
+            _remove_empty(made)
             raise UserError(f"{self.path} could not be made ({error.strerror}).") from error
-        self._take_lock()
-        write_text(self.path / "config.yaml", experiment.yaml())
-
-    def _take_lock(self) -> None:
-        self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held until the process ends
-        try:
-            import fcntl
-        except ImportError:  # no advisory locks on this system
-            return
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _hold(lock):
+            lock.close()
             raise UserError(
                 f"Another process is running in {self.path}; wait for it, or give 'name=' or "
                 f"'seed=' for a run of its own."
-            ) from None
+            )
+        self._lock, self._made = lock, made
+        write_text(self.path / "config.yaml", experiment.yaml())
+
+    def abandon(self) -> None:
+        """After a failure: a directory that `begin` made and that holds no record goes again."""
+        if self._made and not self.recorded:
+            shutil.rmtree(self.path, ignore_errors=True)
+            _remove_empty(self._made)
+
+    def scores_at(self, images_seen: int) -> dict[str, dict[str, float]] | None:
+        """The scores noted at ``images_seen``, comparison -> metric -> value; None without."""
+        for record in reversed(read_lines(self.metrics)):
+            if record["kind"] == "eval" and record["images_seen"] == images_seen:
+                found: dict[str, dict[str, float]] = {}
+                for key, value in record.items():
+                    name, slash, metric = key.partition("/")
+                    if slash:
+                        found.setdefault(name, {})[metric] = value
+                return found
+        return None
 
     def append(self, file: Path, record: Mapping[str, Any]) -> None:
         """Add one line; the disk being full is one clear sentence."""
@@ -319,3 +352,21 @@ class Run:
         for file in (self.metrics, self.timing):
             if file.exists():
                 os.truncate(file, lengths.get(file.name, 0))
+
+
+def _hold(file: Any) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # no advisory locks on this system
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()

@@ -252,6 +252,7 @@ def test_demodulation_keeps_unit_variance() -> None:
     x, w = randn(4, 64, 32, 32), 3 * randn(4, 32)
     inside = layer(x, w)[..., 1:-1, 1:-1]
     assert inside.var().item() == pytest.approx(1, abs=0.05)
+    assert layer.affine.bias.eq(1).all()  # styles start around 1
     plain = seeded(lambda: ModulatedConv2d(64, 64, 3, 32, demodulate=False))
     assert plain(x, w).var().item() > 3
 

@@ -33,6 +33,8 @@ class Budget(RunCallback):
             except ValueError:  # not the main thread: whoever runs us handles signals
                 break
         self.session.clock.start()
+        if self._used_up():  # interrupted between the last batch and the results
+            trainer.should_stop = True
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self._asked and number == signal.SIGINT:
@@ -55,13 +57,14 @@ class Budget(RunCallback):
             if method.world > 1:
                 spent = trainer.strategy.broadcast(spent, src=0)
             method.progress = float(spent) / seconds
-        done = method.progress >= 1
-        if session.budget_images is not None:
-            done = method.images_seen >= session.budget_images
         if agree and self._anyone_asked(trainer):
             session.stopped = self._asked or "SIGTERM"
-        if done or session.stopped:
+        if self._used_up() or session.stopped:
             trainer.should_stop = True
+
+    def _used_up(self) -> bool:
+        method, images = self.session.method, self.session.budget_images
+        return method.progress >= 1 if images is None else method.images_seen >= images
 
     def _anyone_asked(self, trainer: Trainer) -> bool:
         if self.session.method.world == 1:
@@ -71,5 +74,13 @@ class Budget(RunCallback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.session.clock.stop()
+        self._restore()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)

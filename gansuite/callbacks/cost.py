@@ -33,19 +33,21 @@ class _Counter(TorchDispatchMode):
 
 class CountFlops(RunCallback):
     """FLOPs per real picture, forward and backward, all players, over one cycle of the method's
-    turns and lazy terms; into ``notes["flops_per_image"]``."""
+    turns and lazy terms (whichever batch it begins with); into ``notes["flops_per_image"]``."""
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        self._counter: _Counter | None = None
+        self._counter = _Counter()
+        self._begin: int | None = None
+        self._counting = False
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        method = self.session.method
-        if method.batches < method.cycle:
-            self._counter = self._counter or _Counter()
+        if "flops_per_image" not in self.session.notes:
+            self._begin = self.session.method.batches if self._begin is None else self._begin
             self._counter.__enter__()
+            self._counting = True
 
     def on_train_batch_end(
         self,
@@ -55,14 +57,21 @@ class CountFlops(RunCallback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        method = self.session.method
-        if self._counter is None or method.batches > method.cycle:
-            return
-        self._counter.__exit__(None, None, None)
-        if method.batches == method.cycle:
+        self._stop()
+        method, notes = self.session.method, self.session.notes
+        if "flops_per_image" not in notes and method.batches - (self._begin or 0) == method.cycle:
             images = self.session.data.images_per_batch * method.cycle / method.world
-            self.session.notes["flops_per_image"] = round(self._counter.total / images)
-            self._counter = None
+            notes["flops_per_image"] = round(self._counter.total / images)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._counting:
+            self._counter.__exit__(None, None, None)
+            self._counting = False
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Nothing to do."""

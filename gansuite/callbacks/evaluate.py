@@ -66,37 +66,49 @@ class Comparisons:
 
         return [Comparison("gen", real=real, fake=self._each(real, make))]
 
+    def aims(self) -> list[tuple[str, list[str], str]]:
+        """(name, sources, target): ``a2b`` and ``b2a`` for two domains, else ``to_<target>`` from
+        all others."""
+        domains = list(self.session.method.spec.domains)
+        if len(domains) == 2:
+            a, b = domains
+            return [("a2b", [a], b), ("b2a", [b], a)]
+        return [(f"to_{t}", [d for d in domains if d != t], t) for t in domains]
+
     def translated(self) -> list[Comparison]:
-        """``a2b`` and ``b2a`` for two domains."""
+        """One comparison per aim; several sources share the number of pictures evenly."""
+        return [self._aim(*aim) for aim in self.aims()]
+
+    def _aim(self, name: str, sources: list[str], target: str) -> Comparison:
         data = self.session.data
-        a, b = self.session.method.spec.domains
-        found = []
-        for name, source, target in (("a2b", a, b), ("b2a", b, a)):
-            inputs = data.pictures("test", source, self.limit)
-            real = data.pictures("test", target, self.limit)
-            fake = self._translate(inputs, target)
-            found.append(
-                Comparison(
-                    name,
-                    real=real,
-                    fake=fake,
-                    source=inputs,
-                    truth=data.truth(source, target, self.limit),
-                    mask=data.masks(source, self.limit),
-                    rec=self._translate(fake, source),
-                    idt=self._translate(real, target),
-                )
-            )
-        return found
+        real = data.pictures("test", target, self.limit)
+        limit = max(1, self.limit // len(sources))
+        inputs = [data.pictures("test", source, limit) for source in sources]
+        fakes = [self._translate(x, target) for x in inputs]
+        back = [self._translate(x, s) for x, s in zip(fakes, sources, strict=True)]
+        return Comparison(
+            name,
+            real=real,
+            fake=torch.cat(fakes),
+            source=torch.cat(inputs),
+            truth=_joined([data.truth(s, target, limit) for s in sources]),
+            mask=_joined([data.masks(s, limit) for s in sources]),
+            rec=torch.cat(back),
+            idt=self._translate(real, target),
+        )
 
     def __call__(self) -> list[Comparison]:
         return self.generated() if self.session.method.task == "generate" else self.translated()
 
     def other_real(self, name: str, count: int) -> Tensor:
         """``count`` training pictures of the domain that comparison ``name`` aims at."""
-        domains = self.session.method.spec.domains
-        domain = {"a2b": domains[-1], "b2a": domains[0]}.get(name)
-        return self.session.data.pictures("train", domain, count)
+        targets = {n: target for n, _, target in self.aims()} if name != "gen" else {}
+        return self.session.data.pictures("train", targets.get(name), count)
+
+
+def _joined(parts: list[Tensor | None]) -> Tensor | None:
+    known = [part for part in parts if part is not None]
+    return torch.cat(known) if len(known) == len(parts) else None
 
 
 class Evaluate(RunCallback):
@@ -146,9 +158,7 @@ class Evaluate(RunCallback):
                 for c in found:
                     other = self.compare.other_real(c.name, len(c.fake))
                     real = self._statistics(c)
-                    pair = reference_rows(
-                        c, self.protocol, self.extractor, other=other, real=real
-                    )
+                    pair = reference_rows(c, self.protocol, self.extractor, other=other, real=real)
                     pair.setdefault("do_nothing", self._score(c))
                     for row, scores in pair.items():
                         rows[row][c.name] = scores

@@ -9,7 +9,6 @@ from lightning import LightningModule, Trainer
 
 from gansuite.callbacks.record import Recorder, peak_memory_mb
 from gansuite.callbacks.session import RunCallback, Session
-from gansuite.errors import UserError
 from gansuite.evaluation.verdict import verdict
 from gansuite.runs import read_lines, write_json
 
@@ -22,21 +21,20 @@ class Finish(RunCallback):
         self.recorder = recorder
 
     def act(self, trainer: Trainer) -> None:
-        session = self.session
-        unmet = session.method.unmet_weights()
-        if unmet:
-            raise UserError(
-                f"'method.weights.{unmet[0]}' met no term of {session.method.title} in this run; "
-                f"set it to 0."
-            )
-        if session.main:
-            write_json(session.run.results, self.results())
+        if self.session.main:
+            write_json(self.session.run.results, self.results())
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_end(trainer, pl_module)
         if self.session.main:
             done = not self.session.stopped
             self.recorder.finish(self.results() if done else None)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        if self.session.main:
+            self.recorder.finish(None)
 
     def results(self) -> dict[str, Any]:
         """The content of ``results.json``."""

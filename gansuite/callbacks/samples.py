@@ -44,7 +44,9 @@ def sample_rows(session: Session, count: int) -> Rows:
             if truth is not None and len(domains) == 2:
                 rows.append((f"true {target}", truth))
             if len(domains) == 2:
-                rows.append((f"and back to {source}", to_uint8(method.translate(fake, source).cpu())))
+                rows.append(
+                    (f"and back to {source}", to_uint8(method.translate(fake, source).cpu()))
+                )
         if len(domains) > 2 and i == 1:
             break
     return rows

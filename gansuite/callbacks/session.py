@@ -43,12 +43,12 @@ class Session:
 
 
 class RunCallback(Callback):
-    """A callback that acts when a multiple of ``every`` kimg is crossed, and at the end."""
+    """A callback that acts when a multiple of ``every`` kimg is crossed, and at the end; once per
+    number of pictures seen, also across an interruption."""
 
     def __init__(self, session: Session, every_kimg: float | None = None) -> None:
         self.session = session
         self.every = None if every_kimg is None else 1000 * every_kimg
-        self._last = -1
 
     def act(self, trainer: Trainer) -> None:
         """What to do at the interval."""
@@ -71,6 +71,7 @@ class RunCallback(Callback):
             self._once(trainer)
 
     def _once(self, trainer: Trainer) -> None:
-        if self._last != self.session.method.images_seen:
-            self._last = self.session.method.images_seen
+        acted, seen = self.session.notes.setdefault("acted", {}), self.session.method.images_seen
+        if acted.get(type(self).__name__) != seen:
+            acted[type(self).__name__] = seen
             self.act(trainer)

@@ -6,7 +6,9 @@ import hashlib
 import netrc
 import os
 import shutil
-from collections.abc import Mapping
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
@@ -16,8 +18,9 @@ from gansuite.config import Experiment
 from gansuite.errors import UserError
 from gansuite.runs import Run, read_lines
 
-
 Mode = Literal["online", "offline", "disabled"]
+_PICTURES = 32
+_NO_KEY = "there is no W&B key: set WANDB_API_KEY or run 'wandb login'"
 
 
 def wandb_mode(wanted: Literal["auto", "online", "offline", "disabled"]) -> Mode:
@@ -34,8 +37,9 @@ def has_wandb_key() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    named = os.environ.get("NETRC")
     try:
-        return netrc.netrc().authenticators(host) is not None
+        return netrc.netrc(named and os.path.expanduser(named)).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
 
@@ -45,11 +49,42 @@ def run_id(run: Run) -> str:
     return hashlib.blake2b(str(run.path.resolve()).encode(), digest_size=6).hexdigest()
 
 
+class _Once:
+    """What a run has recorded before it was taken up again.
+
+    The batches after the last checkpoint are trained once more, with the same result; what was
+    sent of them must not be sent twice.
+    """
+
+    def __init__(self, run: Run) -> None:
+        clock = {(r["kind"], r["images_seen"]): r for r in read_lines(run.timing)}
+        self.records = [
+            {
+                **r,
+                **{f"cost/{k}": v for k, v in clock.get((r["kind"], r["images_seen"]), {}).items()},
+            }
+            for r in read_lines(run.metrics)
+        ]
+        samples = (run.path / "samples").glob("*.jpg")
+        self.pictures = {int(p.stem): p for p in sorted(samples) if p.stem.isdigit()}
+        self._seen = {(r["kind"], r["images_seen"]) for r in self.records}
+        self._seen |= {("picture", at) for at in self.pictures}
+
+    def sent(self, kind: str, images_seen: int) -> bool:
+        return (kind, images_seen) in self._seen
+
+
+def worth_sending(index: int) -> bool:
+    """Which pictures of a run go to a server: the first 32, then half of the next 32, a quarter of
+    the next 64 and so on, so that a run of any length sends about a hundred."""
+    return index < _PICTURES or index % (1 << (index // _PICTURES).bit_length()) == 0
+
+
 class WandbSink:
     """One W&B run per run directory; every record carries ``images_seen``, the only x axis.
 
-    An offline run that is resumed is written anew from ``metrics.jsonl``, so that one folder holds
-    the whole history and nothing twice; an online one is continued under its id.
+    An offline run that is resumed is written anew from the run's own files, so that one folder
+    holds the whole history and nothing twice; an online one is continued under its id.
     """
 
     def __init__(
@@ -60,18 +95,18 @@ class WandbSink:
 
         e = experiment
         folder = run.path / "wandb"
-        replay = mode == "offline" and folder.is_dir()
-        if replay:
-            shutil.rmtree(folder)
+        before = _Once(run)
+        if mode == "offline":
+            shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
-        self._wandb = wandb
+        self._image = wandb.Image
         self.run = wandb.init(
             mode=mode,
             dir=str(run.path),
             id=run_id(run),
             resume="allow" if mode == "online" else None,
             project=e.log.project,
-            group=e.log.group or f"{e.data['name']}",
+            group=e.log.group or e.data["name"],
             job_type=e.method["name"],
             name=f"{e.method['name']}-{e.data['name']}-{e.seed}",
             tags=[e.method["name"], e.data["name"], *e.log.tags],
@@ -80,15 +115,29 @@ class WandbSink:
         )
         self.run.define_metric("images_seen")
         self.run.define_metric("*", step_metric="images_seen")
-        if replay:
-            for record in read_lines(run.metrics):
-                self.log(record)
+        self._before: _Once | None = None
+        if mode == "offline":
+            self._replay(before)
+        self._before = before
+
+    def _replay(self, before: _Once) -> None:
+        pictures = dict(before.pictures)
+        for record in before.records:
+            for at in [n for n in pictures if n < record["images_seen"]]:
+                self.picture(pictures.pop(at), at)
+            self.log(record)
+        for at, path in pictures.items():
+            self.picture(path, at)
 
     def log(self, record: Mapping[str, Any]) -> None:
-        self.run.log({k: v for k, v in record.items() if k != "kind"})
+        if self._before is None or not self._before.sent(record["kind"], record["images_seen"]):
+            self.run.log({k: v for k, v in record.items() if k == "images_seen" or "/" in k})
 
     def picture(self, path: Path, images_seen: int) -> None:
-        self.run.log({"samples": self._wandb.Image(str(path)), "images_seen": images_seen})
+        if self._before is None or not self._before.sent("picture", images_seen):
+            earlier = [p for p in path.parent.glob("*.jpg") if p.stem.isdigit() and p < path]
+            if worth_sending(len(earlier)):
+                self.run.log({"samples": self._image(str(path)), "images_seen": images_seen})
 
     def finish(self, results: Mapping[str, Any] | None) -> None:
         if results is not None:
@@ -98,7 +147,7 @@ class WandbSink:
             for key, value in results["cost"].items():
                 self.run.summary[f"cost/{key}"] = value
             self.run.summary["verdict"] = results["verdict"]
-        self.run.finish(quiet=True)
+        self.run.finish(exit_code=1 if results is None else 0)
 
 
 class TensorBoardSink:
@@ -111,15 +160,20 @@ class TensorBoardSink:
             raise UserError(
                 "log.tensorboard=true needs TensorBoard: pip install 'gansuite[tensorboard]'."
             ) from error
+        self._before = _Once(run)
         self.writer = SummaryWriter(str(run.path / "tensorboard"))
 
     def log(self, record: Mapping[str, Any]) -> None:
         at = int(record["images_seen"])
+        if self._before.sent(record["kind"], at):
+            return
         for key, value in record.items():
             if "/" in key:
                 self.writer.add_scalar(key, value, at)
 
     def picture(self, path: Path, images_seen: int) -> None:
+        if self._before.sent("picture", images_seen):
+            return
         import numpy as np
         from PIL import Image
 
@@ -132,11 +186,55 @@ class TensorBoardSink:
 
 
 def open_sinks(experiment: Experiment, run: Run) -> list[Sink]:
-    """The sinks an experiment asks for; called on rank 0 only."""
+    """The sinks an experiment asks for; called on rank 0 only.
+
+    Raises:
+        UserError: W&B shall be online without a key or a connection, or TensorBoard is missing.
+    """
     sinks: list[Sink] = []
-    mode = wandb_mode(experiment.log.wandb)
+    wanted = experiment.log.wandb
+    mode = wandb_mode(wanted)
+    if mode == "online" and not has_wandb_key():
+        raise UserError(f"'log.wandb' is online, but {_NO_KEY}; or use log.wandb=offline.")
     if mode != "disabled":
-        sinks.append(WandbSink(experiment, run, mode))
+        sinks.append(_open_wandb(experiment, run, mode, forced=wanted == "online"))
     if experiment.log.tensorboard:
         sinks.append(TensorBoardSink(run))
     return sinks
+
+
+def _open_wandb(
+    experiment: Experiment, run: Run, mode: Literal["online", "offline"], forced: bool
+) -> WandbSink:
+    import wandb
+
+    try:
+        return WandbSink(experiment, run, mode)
+    except wandb.Error as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        if forced or mode == "offline":
+            raise UserError(f"W&B does not start ({reason}); use log.wandb=offline.") from error
+        print(f"W&B is not reached ({reason}): recording offline, 'gansuite sync' sends it later")
+        return WandbSink(experiment, run, "offline")
+
+
+def sync(folders: Sequence[Path]) -> Iterator[Path]:
+    """Send the offline W&B runs in and below ``folders``; yields each when it is done.
+
+    Raises:
+        UserError: there is none, or no key, or the server does not take it.
+    """
+    found = [p for folder in folders for p in sorted(folder.glob("**/wandb/offline-run-*"))]
+    if not found:
+        raise UserError(f"There is no offline W&B run in {', '.join(map(str, folders))}.")
+    if not has_wandb_key():
+        raise UserError(f"{len(found)} offline W&B run(s) wait, but {_NO_KEY}.")
+    for path in found:
+        command = [sys.executable, "-m", "wandb", "sync", "--include-synced", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        if done.returncode:
+            told = (done.stderr + done.stdout).strip().splitlines()
+            raise UserError(
+                f"{path} could not be sent ({told[-1] if told else 'no reason given'})."
+            )
+        yield path

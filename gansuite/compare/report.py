@@ -345,7 +345,7 @@ def _chart(lines: Sequence[_Line], x_label: str, salt: str, from_zero: bool) -> 
             axes.plot(line.x, line.y, dashes, color=colour, lw=1.5, marker=marker, ms=3)
             every += [*line.y]
             for value, dash in zip(line.references, ((5, 3), (1, 2)), strict=True):
-                if value is not None:
+                if value is not None and math.isfinite(value):
                     axes.axhline(value, color=colour, lw=1, dashes=dash, alpha=0.8)
                     every.append(value)
         if every and min(every) > 0 and max(every) > 30 * min(every):

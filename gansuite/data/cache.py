@@ -78,7 +78,7 @@ def cached_array(
     except OSError as error:
         raise UserError(
             f"the picture cache '{folder}' cannot be written ({error.strerror or error}); "
-            f"it needs {int(np.prod(shape)) / 1e6:.0f} MB, choose another folder with data.cache"
+            f"it needs {int(np.prod(shape)) / 1e6:.0f} MB, set GANSUITE_CACHE to another folder"
         ) from error
     return found
 

@@ -229,6 +229,7 @@ class Source:
                 total=len(pictures),
                 unit=" pictures",
                 delay=2,
+                disable=None,
                 leave=False,
             )
             bad = [error for error in results if error is not None]
@@ -323,7 +324,11 @@ class Coats(Source):
         indices = self.indices(split, domain)
         drawn = min(size, SIZES[1])  # a load size above the largest drawing is a mere enlargement
         for start in tqdm(
-            range(0, len(indices), 64), desc=f"drawing {domain} ({split})", delay=2, leave=False
+            range(0, len(indices), 64),
+            desc=f"drawing {domain} ({split})",
+            delay=2,
+            disable=None,
+            leave=False,
         ):
             images, _ = render_many(
                 domain, indices[start : start + 64], size=drawn, seed=self._seed

@@ -8,13 +8,14 @@ Here each of the first three stages is averaged over the picture and projected a
 numbers, and the third stage also over its four quadrants, to 16: 112 numbers. Stages four and five
 are left out: they cost 40 % of the time and, random as they are, lower the ratio of *do nothing* to
 *real vs real*. The quadrants let it see where things are (a picture upside down).
-`docs/fairness.md` has the table of measurements.
+With 128 pictures of `coats` a side, horse -> zebra, *do nothing* scores 70 to 125 times *real vs
+real*; a blur, a colour shift, a collapse to eight pictures and a mixture of 70 % real and 30 %
+source score 10 to 460 times. On horse2zebra at 128 pixels: *do nothing* 5.9 times.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,13 +136,7 @@ class Inception(_Frozen):
     def __init__(self, weights: Path, *, sha256: str = INCEPTION_SHA256) -> None:
         super().__init__()
         check_inception(weights)
-        digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
-        if digest != sha256:
-            raise UserError(
-                f"{weights} is not the Inception network of 2015-12-05: its sha256 is"
-                f" {digest[:12]}..., expected {sha256[:12]}...; delete it and fetch it again with"
-                " `gansuite fetch-metrics`"
-            )
+        _verify(Path(weights), sha256)
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
         self.network = FeatureExtractorInceptionV3(
@@ -150,7 +145,7 @@ class Inception(_Frozen):
             feature_extractor_weights_path=str(weights),
         )
         self.dim = 2048
-        self.id = f"inception-2015-12-05-legacy-{digest[:12]}"
+        self.id = f"inception-2015-12-05-legacy-{sha256[:12]}"
         self.freeze()
 
     @torch.no_grad()
@@ -205,10 +200,30 @@ def check_inception(weights: Path) -> None:
         )
 
 
-def fetch_metrics(folder: Path) -> Iterable[Path]:
-    """Download the Inception weights into ``folder`` (resumes, checks the sha256); their path."""
-    from gansuite.data.downloads import download
+def fetch_metrics(folder: Path) -> list[Path]:
+    """The Inception weights in ``folder``, downloaded (resumed, verified) unless they are there.
+
+    UserError when they cannot be had, or when the file that is there is another one.
+    """
+    from gansuite.data.downloads import Archive, _download
 
     path = Path(folder) / INCEPTION_FILE
-    download(INCEPTION_URLS, path, bytes=INCEPTION_BYTES, sha256=INCEPTION_SHA256)
+    if path.is_file():
+        _verify(path, INCEPTION_SHA256)
+        return [path]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"folder '{folder}' cannot be made ({error.strerror})") from error
+    archive = Archive("the Inception weights", INCEPTION_URLS, INCEPTION_BYTES, INCEPTION_SHA256)
+    _download(archive, path)
     return [path]
+
+
+def _verify(path: Path, sha256: str) -> None:
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != sha256:
+        raise UserError(
+            f"'{path}' is not the Inception network of 2015-12-05 (its sha256 is {found[:12]}...,"
+            f" expected {sha256[:12]}...); remove it and run `gansuite fetch-metrics` again"
+        )

@@ -124,8 +124,8 @@ def score(
             why["diversity"] = "all real pictures are equal"
     if "checkerboard" in wanted:
         peaks = pixels.nyquist_excess(c.real), pixels.nyquist_excess(c.fake)
-        if peaks[0] is None or peaks[1] is None or peaks[0] == 0:
-            why["checkerboard"] = "needs even sides of at least 16 and pictures that are not flat"
+        if peaks[0] is None or peaks[1] is None:
+            why["checkerboard"] = "needs even sides of at least 16"
         else:
             found["checkerboard"] = peaks[1] / peaks[0]
     _pixelwise(c, found, why)

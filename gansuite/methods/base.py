@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from gansuite.config import Budget, Ema, Optim
 from gansuite.data.spec import Batch, DataSpec, Needs
 from gansuite.errors import UserError
+from gansuite.losses.path_length import lazy_adam
 from gansuite.rng import derive, torch_generator
 
 
@@ -45,10 +47,20 @@ class Plan:
     seed: int
     images_per_batch: int
     optim: Mapping[str, Optim] = field(default_factory=dict)
-    budget: Budget = Budget(kimg=1.0)
-    ema: Ema = Ema()
+    budget: Budget = field(default_factory=lambda: Budget(kimg=1.0))
+    ema: Ema = field(default_factory=Ema)
     accumulate: int = 1
     fused: bool = True
+
+
+def player_of(phase: str) -> str:
+    """The player of a phase: "g" of "g" and of "g.path"."""
+    return phase.partition(".")[0]
+
+
+def critic_turns(n_critic: int) -> tuple[tuple[str, ...], ...]:
+    """``n_critic`` batches for the critic, the last of which then trains the generator too."""
+    return (("d",),) * (n_critic - 1) + (("d", "g"),)
 
 
 def lr_factor(progress: float, budget: Budget) -> float:
@@ -71,26 +83,28 @@ class Step:
     """One batch (or one chunk of it) as the losses see it; lives for that batch.
 
     ``progress`` is the share of the budget used so far, ``rounds`` the number of batches in which
-    each player has been on turn. Noise is drawn for the whole global batch and sliced, so ranks differ and
-    several processes equal one.
+    each player has been on turn. Noise is drawn for the whole global batch and sliced, so
+    ranks differ and several processes equal one.
     """
 
-    def __init__(self, method: Method, turn: Sequence[str], chunk: int) -> None:
+    def __init__(self, method: Method, turn: Sequence[str], batch: Batch, chunk: int) -> None:
         self.images_seen = method.images_seen
         self.progress = method.progress
         self.batches = method.batches
         self.rounds = method.rounds
-        self.phase = ""
+        self.position = 0  # of the phase within the turn
         self._method = method
         self._turn = turn
+        self._batch = batch
         self._draws = 0
         self._kept: dict[str, Tensor] = {}
+        self._used: dict[str, int] = {}  # where the maker took a picture with its graph
         self._shards = method.world * method.plan.accumulate
         self._shard = method.rank * method.plan.accumulate + chunk
 
     @property
     def player(self) -> str:
-        return self.phase.partition(".")[0]
+        return player_of(self._turn[self.position])
 
     def due(self, every: int) -> bool:
         """Whether a lazy term is due: in this player's rounds 0, every, 2 * every, ..."""
@@ -122,29 +136,43 @@ class Step:
         """Uniform in [0, 1), [n, *shape]: this shard's slice of the global draw."""
         return self._slice(n, lambda m, g: torch.rand(m, *shape, generator=g))
 
-    def shuffled(self, x: Tensor) -> Tensor:
-        """This shard's part of the global batch of ``x`` (this process's, [n, ...]) in a random
-        order; every process must call it."""
-        whole = self._method.gathered(x)
+    def shuffled_labels(self) -> Tensor:
+        """The labels of the global batch in a random order: this shard's part, [n, K]. Every
+        process must call it."""
+        mine = self._batch.labels
+        assert mine is not None
+        whole = self._method.gathered(mine)
         order = torch.randperm(len(whole), generator=self.generator())
         n = len(whole) // self._shards
-        return whole[order[self._shard * n : (self._shard + 1) * n].to(x.device)]
+        return whole[order[self._shard * n : (self._shard + 1) * n].to(whole.device)]
 
     def _slice(self, n: int, draw: Callable[[int, torch.Generator], Tensor]) -> Tensor:
         full = draw(n * self._shards, self.generator())
-        return full[self._shard * n : (self._shard + 1) * n].to(self._method.device)
+        mine = full[self._shard * n : (self._shard + 1) * n]
+        device = self._method.device
+        return mine.to(device, non_blocking=device.type == "cuda")
+
+    def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        """A value without a graph that several phases of this batch share, made once."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        return self._kept[name]
 
     def fake(self, name: str, make: Callable[[], Tensor], maker: str = "g") -> Tensor:
         """The picture ``name`` of this batch, made once and shared by the players.
 
         Its maker gets it with its graph; everyone else detached. If another player asks first and
         the maker is still to come in this turn, it is made with its graph already and kept;
-        otherwise without one.
+        otherwise without one. A further phase of the maker makes its own: the first one's update
+        has used up the graph.
         """
         mine = self.player == maker
+        if mine and self._used.setdefault(name, self.position) != self.position:
+            self._used[name] = self.position
+            del self._kept[name]
         if name not in self._kept:
-            later = self._turn[self._turn.index(self.phase) + 1 :]
-            if mine or maker in {phase.partition(".")[0] for phase in later}:
+            later = self._turn[self.position + 1 :]
+            if mine or maker in map(player_of, later):
                 with self._method.thawed(maker):
                     self._kept[name] = make()
             else:
@@ -162,9 +190,13 @@ class Method(LightningModule):
     - ``turns``: for each batch, cycled, the phases in order. A phase is a player's name, or
       ``player.something`` for a further update of the same player; its losses come from
       ``<player>_losses(batch, step)`` or ``<player>_<something>_losses(batch, step)``: a dict of
-      unweighted terms. A term that is not due is absent; an empty dict skips the update;
+      unweighted terms. A term that is not due is absent; an empty dict skips the update. Every
+      weight other than 0 must meet its term within the first ``cycle`` batches. All parameters
+      of a player are trained: frozen networks belong elsewhere;
     - ``sample(n, ...)`` or ``translate(x, to)``, and ``stride`` if pictures must be padded;
-    - optionally ``averaged``, ``memory``, ``weight_of``, ``after_update``.
+    - optionally ``averaged``, ``memory``, ``weight_of``, ``after_update``, and ``lazy``: players
+      whose regulariser takes a step of its own every so many rounds, for which Adam is corrected
+      (StyleGAN2, appendix B).
     """
 
     needs: ClassVar[Needs] = Needs(view="single")
@@ -172,6 +204,7 @@ class Method(LightningModule):
     task: ClassVar[Literal["generate", "translate"]] = "generate"
 
     turns: Sequence[Sequence[str]] = (("g", "d"),)
+    lazy: Mapping[str, int] = {}
     stride: int = 1
 
     def __init__(self, spec: DataSpec, weights: Mapping[str, float]) -> None:
@@ -187,10 +220,10 @@ class Method(LightningModule):
         self.taken: dict[str, int] = {}  # updates of each player
         self.rounds: dict[str, int] = {}  # batches in which each player was on turn
         self.met: set[str] = set()
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self._noted: list[tuple[str, Tensor]] = []  # the values of this batch
+        self._ledger: dict[str, dict[str, Any]] = {}  # and of all since the last `collect`
         self._averages: dict[str, nn.Module] = {}  # a plain dict: not part of the module tree
-        self._averaged_at = 0
+        self._averaged_at: dict[str, int] = {}
         self._clipping: float | None = None
 
     # -- declared by a method ----------------------------------------------------------------
@@ -215,13 +248,13 @@ class Method(LightningModule):
     @property
     def players(self) -> tuple[str, ...]:
         """Names of the players, generator first."""
-        names = {phase.partition(".")[0] for turn in self.turns for phase in turn}
+        names = {player_of(phase) for turn in self.turns for phase in turn}
         return tuple(sorted(names, key=lambda name: (name != "g", name)))
 
     @property
     def cycle(self) -> int:
         """Batches after which turns and lazy terms repeat."""
-        return len(self.turns)
+        return math.lcm(len(self.turns), *(every for every in self.lazy.values() if every))
 
     def player(self, name: str) -> nn.Module:
         return cast(nn.Module, getattr(self, name))
@@ -276,7 +309,12 @@ class Method(LightningModule):
         return self.trainer.world_size if self._trainer is not None else 1
 
     def optim_of(self, player: str) -> Optim:
-        return self.plan.optim.get(player) or Optim()
+        """The optimiser settings of ``player``, corrected for its lazy regulariser."""
+        given, every = self.plan.optim.get(player) or Optim(), self.lazy.get(player, 0)
+        if not every or given.kind != "adam":
+            return given
+        lr, betas = lazy_adam(given.lr, (given.betas[0], given.betas[1]), every)
+        return given.model_copy(update={"lr": lr, "betas": list(betas)})
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One optimiser per player, in the order of ``players``."""
@@ -310,6 +348,12 @@ class Method(LightningModule):
         for module in self._averages.values():
             module.to(self.device)
 
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        """Without waiting for the device: Lightning's own way waits for all earlier work."""
+        return batch.to(device, non_blocking=True)
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """uint8 -> float in [-1, 1], on the device."""
         images = tuple(x.float().div_(127.5).sub_(1.0) for x in batch.images)
@@ -321,16 +365,23 @@ class Method(LightningModule):
         # layers that draw by themselves (dropout) are also a function of the position only
         torch.manual_seed(derive(self.plan.seed, "layers", self.batches, self.rank))
         chunks = self._split(batch)
-        steps = [Step(self, turn, i) for i in range(len(chunks))]
-        updated = {phase.partition(".")[0] for phase in turn if self._update(phase, chunks, steps)}
-        for name in {phase.partition(".")[0] for phase in turn}:
+        steps = [Step(self, turn, batch, i) for i in range(len(chunks))]
+        updated = set()
+        for position, phase in enumerate(turn):
+            if self._update(phase, position, chunks, steps):
+                updated.add(player_of(phase))
+        for name in set(map(player_of, turn)):
             self.rounds[name] += 1
+        self._enter()
         self.batches += 1
         self.images_seen += self.plan.images_per_batch
-        for name in updated & self._averages.keys():
-            self._average(name)
+        for name in self._averages:
+            if name in updated:
+                self._average(name)
         if self.plan.budget.kimg is not None:
             self.progress = self.images_seen / (1000 * self.plan.budget.kimg)
+        if self.batches == self.cycle:
+            self._check_weights()
 
     def _split(self, batch: Batch) -> list[Batch]:
         k = self.plan.accumulate
@@ -340,9 +391,9 @@ class Method(LightningModule):
         labels = batch.labels.chunk(k) if batch.labels is not None else [None] * k
         return [Batch(tuple(x[i] for x in images), labels[i]) for i in range(k)]
 
-    def _update(self, phase: str, chunks: list[Batch], steps: list[Step]) -> bool:
+    def _update(self, phase: str, position: int, chunks: list[Batch], steps: list[Step]) -> bool:
         """One optimiser step of the player on turn; False when no term was due."""
-        player = phase.partition(".")[0]
+        player = player_of(phase)
         losses = getattr(self, phase.replace(".", "_") + "_losses")
         for name in self.players:
             self.player(name).requires_grad_(name == player)
@@ -350,7 +401,7 @@ class Method(LightningModule):
         optimizer.zero_grad()
         updated = False
         for chunk, step in zip(chunks, steps, strict=True):
-            step.phase = phase
+            step.position = position
             found: dict[str, Tensor] = losses(chunk, step)
             if found:
                 total = self._weigh(player, found, step) / len(chunks)
@@ -361,6 +412,8 @@ class Method(LightningModule):
         self._schedule(optimizer.optimizer, player)
         self._clipping = self.optim_of(player).clip
         optimizer.step()
+        # autocast keeps 16-bit copies of the weights, which are old from here on
+        torch.clear_autocast_cache()
         self.taken[player] += 1
         self.after_update(phase, steps[-1])
         return True
@@ -379,39 +432,65 @@ class Method(LightningModule):
                     f"(weights: {', '.join(self.weights)})."
                 )
             self.met.add(term)
-            self._record(f"loss/{player}/{term}", loss)
+            self.record(f"loss/{player}/{term}", loss)
             part = loss * self.weight_of(term, step)
             total = part if total is None else total + part
         assert total is not None
-        self._record(f"loss/{player}/total", total)
+        self.record(f"loss/{player}/total", total)
         return total
+
+    def _check_weights(self) -> None:
+        unmet = [t for t, w in self.weights.items() if w and t not in self.met]
+        if unmet:
+            raise UserError(
+                f"'method.weights.{unmet[0]}' met no term of {self.title} in {self.batches} "
+                f"batches; set it to 0."
+            )
+
+    # -- what is logged ----------------------------------------------------------------------
 
     def record(self, key: str, value: Tensor) -> None:
         """Add a value to the means that are logged at the next interval (no synchronisation)."""
-        self._record(key, value)
+        self._noted.append((key, value.detach().float()))
 
-    def _record(self, key: str, value: Tensor) -> None:
-        value = value.detach().float()
-        self._sums[key] = self._sums[key] + value if key in self._sums else value
-        self._counts[key] = self._counts.get(key, 0) + 1
+    def _enter(self) -> None:
+        """Add the values of this batch to the sums of all batches with the same keys."""
+        if not self._noted:
+            return
+        keys, found = zip(*self._noted, strict=True)
+        self._noted = []
+        values = torch.stack(found)
+        # the batch in which a value ceased to be finite: every value follows soon after
+        bad = torch.where(values - values == 0, torch.inf, float(self.batches))
+        row = self._ledger.get("\n".join(keys))
+        if row is None:
+            row = {"sum": torch.zeros_like(values), "bad": torch.full_like(bad, torch.inf), "n": 0}
+            self._ledger["\n".join(keys)] = row
+        row["sum"] += values
+        row["bad"] = torch.minimum(row["bad"], bad)
+        row["n"] += 1
 
     def collect(self) -> dict[str, float]:
         """Means over the interval since the last call, over all ranks; the only synchronisation.
 
         Raises:
-            UserError: a value was not finite; the sentence names the term.
+            UserError: a value was not finite; the sentence names the first such term.
         """
-        if not self._sums:
+        if not self._ledger:
             return {}
-        keys = list(self._sums)
-        stacked = torch.stack([self._sums[k] / self._counts[k] for k in keys])
-        values = self.mean_over_ranks(stacked).tolist()
-        self._sums, self._counts = {}, {}
-        found = dict(zip(keys, values, strict=True))
-        for key, value in found.items():
-            if value != value or value in (float("inf"), float("-inf")):
-                raise self._not_finite(f"the term '{key}'")
+        keys = [key.split("\n") for key in self._ledger]
+        rows, self._ledger = list(self._ledger.values()), {}
+        sums = self._over_ranks(torch.cat([row["sum"] for row in rows]), "mean").tolist()
+        names = [name for group in keys for name in group]
+        if not all(map(math.isfinite, sums)):
+            first = self._over_ranks(torch.cat([row["bad"] for row in rows]), "min").tolist()
+            raise self._not_finite(f"the term '{names[first.index(min(first))]}'")
         self.assert_finite()
+        counts = [row["n"] for row, group in zip(rows, keys, strict=True) for _ in group]
+        found = {}
+        for name in dict.fromkeys(names):
+            at = [i for i, other in enumerate(names) if other == name]
+            found[name] = sum(sums[i] for i in at) / sum(counts[i] for i in at)
         return found | {f"lr/{n}": self.lr(n) for n in self.players}
 
     def gathered(self, x: Tensor) -> Tensor:
@@ -422,9 +501,12 @@ class Method(LightningModule):
 
     def mean_over_ranks(self, value: Tensor) -> Tensor:
         """The mean of ``value`` over all processes."""
+        return self._over_ranks(value, "mean")
+
+    def _over_ranks(self, value: Tensor, how: Literal["mean", "min"]) -> Tensor:
         if self.world == 1:
             return value
-        return cast(Tensor, self.trainer.strategy.reduce(value, reduce_op="mean"))
+        return cast(Tensor, self.trainer.strategy.reduce(value, reduce_op=how))
 
     def assert_finite(self) -> None:
         """Raise `UserError` if any parameter of a player is not finite."""
@@ -435,8 +517,8 @@ class Method(LightningModule):
 
     def _not_finite(self, what: str) -> UserError:
         return UserError(
-            f"Training stopped at {self.images_seen / 1000:g} kimg: {what} is not finite; the "
-            f"last checkpoint is from before. A lower 'optim.*.lr', 'optim.*.clip=1' or "
+            f"Training stopped at {self.images_seen / 1000:g} kimg: {what} is not finite; "
+            f"checkpoints are from before. A lower 'optim.*.lr', 'optim.*.clip=1' or "
             f"'trainer.precision=32-true' helps."
         )
 
@@ -455,10 +537,6 @@ class Method(LightningModule):
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             nn.utils.clip_grad_norm_(parameters, self._clipping)
 
-    def unmet_weights(self) -> list[str]:
-        """Weights that are not zero and have met no term so far."""
-        return [t for t, w in self.weights.items() if w and t not in self.met]
-
     # -- averaged weights --------------------------------------------------------------------
 
     @torch.no_grad()
@@ -466,17 +544,18 @@ class Method(LightningModule):
         half_life = 1000 * cast(float, self.plan.ema.half_life_kimg)
         now = self.images_seen
         if self.plan.ema.rampup is not None:
-            half_life = min(half_life, now * self.plan.ema.rampup)
-        beta = 0.5 ** ((now - self._averaged_at) / max(half_life, 1e-8))
-        self._averaged_at = now
-        average, source = self._averages[name], self.player(name)
-        parameters = list(source.parameters())
+            before = now - self.plan.images_per_batch  # as StyleGAN2 counts: without this batch
+            half_life = min(half_life, before * self.plan.ema.rampup)
+        beta = 0.5 ** ((now - self._averaged_at.get(name, 0)) / max(half_life, 1e-8))
+        self._averaged_at[name] = now
+        averages, live = self._averages[name], self.player(name)
         # a non-finite update must never reach the average; decided on the device, without a sync
-        finite = torch.isfinite(torch.stack(torch._foreach_norm(parameters)).sum())
-        for a, p in zip(average.parameters(), parameters, strict=True):
+        floats = [t for t in (*live.parameters(), *live.buffers()) if t.is_floating_point()]
+        finite = torch.isfinite(torch.stack(torch._foreach_norm(floats)).sum())
+        for a, p in zip(averages.parameters(), live.parameters(), strict=True):
             torch.where(finite, torch.lerp(a, p, 1 - beta), a, out=a)
-        for a, b in zip(average.buffers(), source.buffers(), strict=True):
-            a.copy_(b)
+        for kept, buffer in zip(averages.buffers(), live.buffers(), strict=True):
+            torch.where(finite, buffer, kept, out=kept)
 
     def has_averages(self) -> bool:
         return bool(self._averages)
@@ -515,7 +594,7 @@ class Method(LightningModule):
         return {
             "networks": self.state_dict(),
             "averages": {n: m.state_dict() for n, m in self._averages.items()},
-            "averaged_at": self._averaged_at,
+            "averaged_at": dict(self._averaged_at),
             "optimizers": dict(zip(self.players, optimizers, strict=True)),
             "counters": {
                 "batches": self.batches,
@@ -525,27 +604,28 @@ class Method(LightningModule):
             },
             "progress": self.progress,
             "met": sorted(self.met),
-            "sums": dict(self._sums),
-            "counts": dict(self._counts),
+            "ledger": {k: dict(row) for k, row in self._ledger.items()},
             "memory": {n: m.state_dict() for n, m in self.memory.items()},
         }
 
     def _raw_optimizers(self) -> list[torch.optim.Optimizer]:
         found = self.optimizers(use_pl_optimizer=False)
-        return found if isinstance(found, list) else [cast(torch.optim.Optimizer, found)]
+        return found if isinstance(found, list) else [found]
 
     def load_weights(self, state: Mapping[str, Any]) -> None:
         """The networks and their averages of a training state: enough to sample or translate."""
         self.load_state_dict(state["networks"])
         for name, average in state["averages"].items():
-            self._averages.setdefault(name, self._copy(name)).load_state_dict(average)
+            if name not in self._averages:
+                self._averages[name] = self._copy(name)
+            self._averages[name].load_state_dict(average)
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Continue exactly where `training_state` was taken."""
         self.load_weights(state)
         for name, optimizer in zip(self.players, self._raw_optimizers(), strict=True):
             optimizer.load_state_dict(state["optimizers"][name])
-        self._averaged_at = state["averaged_at"]
+        self._averaged_at = dict(state["averaged_at"])
         counters = state["counters"]
         self.batches = counters["batches"]
         self.images_seen = counters["images_seen"]
@@ -553,7 +633,9 @@ class Method(LightningModule):
         self.rounds = dict(counters["rounds"])
         self.progress = state["progress"]
         self.met = set(state["met"])
-        self._sums = {k: v.to(self.device) for k, v in state["sums"].items()}
-        self._counts = dict(state["counts"])
+        self._ledger = {
+            key: {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in row.items()}
+            for key, row in state["ledger"].items()
+        }
         for name, memory in self.memory.items():
             memory.load_state_dict(state["memory"][name])

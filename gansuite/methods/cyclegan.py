@@ -4,21 +4,22 @@ Adversarial Networks", arXiv:1703.10593)."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, cast
+from typing import Literal
 
 from torch import Tensor, nn
 
-from gansuite.data.spec import Batch, DataSpec, Needs
+from gansuite.data.spec import Batch, DataSpec
 from gansuite.losses.adversarial import adversarial
 from gansuite.losses.reconstruction import l1
-from gansuite.methods.base import Method, Step, terms
+from gansuite.methods._two_way import TwoWay
+from gansuite.methods.base import Step, terms
 from gansuite.networks.patchgan import PatchDiscriminator
 from gansuite.networks.pool import ImagePool
 from gansuite.networks.resnet import ResnetGenerator
 from gansuite.networks.unet import UNetGenerator
 
 
-class CycleGAN(Method):
+class CycleGAN(TwoWay):
     """Two generators that undo one another, and a discriminator for each domain.
 
     ``g["ab"]`` is the paper's G: A -> B, ``g["ba"]`` its F: B -> A. ``d["b"]`` judges domain B.
@@ -40,9 +41,6 @@ class CycleGAN(Method):
     indexes A in order and B at random); under several processes each keeps its own history.
     """
 
-    needs = Needs(view="unpaired", domains=2)
-    task = "translate"
-
     def __init__(
         self,
         spec: DataSpec,
@@ -57,7 +55,6 @@ class CycleGAN(Method):
         loss: str = "lsgan",
         weights: Mapping[str, float] = terms(gan=1.0, cycle=10.0, identity=5.0),
     ) -> None:
-        super().__init__(spec, weights)
 
         def g() -> nn.Module:
             if generator == "unet":
@@ -68,19 +65,10 @@ class CycleGAN(Method):
         def d() -> nn.Module:
             return PatchDiscriminator(spec.channels, d_width, d_layers)
 
-        self.g = nn.ModuleDict({"ab": g(), "ba": g()})
-        self.d = nn.ModuleDict({"a": d(), "b": d()})
+        super().__init__(spec, weights, g, d)
         self.adversarial = adversarial(loss)
         self.pool_A, self.pool_B = ImagePool(pool), ImagePool(pool)
         self.memory = {"pool_A": self.pool_A, "pool_B": self.pool_B}
-        self.stride = cast(int, self.g["ab"].stride)
-
-    def fakes(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor]:
-        """fake_A = F(y) and fake_B = G(x)."""
-        real_A, real_B = batch.images
-        fake_A = step.fake("fake_A", lambda: self.g["ba"](real_B))
-        fake_B = step.fake("fake_B", lambda: self.g["ab"](real_A))
-        return fake_A, fake_B
 
     def g_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         real_A, real_B = batch.images
@@ -104,6 +92,3 @@ class CycleGAN(Method):
         loss_A = self.adversarial.d(self.d["a"](real_A), self.d["a"](fake_A))
         loss_B = self.adversarial.d(self.d["b"](real_B), self.d["b"](fake_B))
         return {"gan": loss_A + loss_B}
-
-    def translate(self, x: Tensor, to: str) -> Tensor:
-        return cast(Tensor, self.g["ba" if self.spec.domains.index(to) == 0 else "ab"](x))

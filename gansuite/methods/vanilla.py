@@ -4,17 +4,19 @@ arXiv:1511.06434), SNGAN (Miyato et al. 2018, arXiv:1802.05957)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from gansuite.data.spec import Batch, DataSpec, Needs
+from gansuite.data.spec import Batch, DataSpec
 from gansuite.errors import UserError
 from gansuite.losses.adversarial import adversarial
 from gansuite.losses.penalties import clip_weights_, gradient_penalty, r1
-from gansuite.methods.base import Method, Step, terms
+from gansuite.methods._unconditional import Augment, Latent, Unconditional
+from gansuite.methods.base import Step, critic_turns, terms
 from gansuite.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from gansuite.networks.layers import Norm
 from gansuite.networks.mlp import MLPDiscriminator, MLPGenerator
@@ -26,7 +28,7 @@ from gansuite.networks.sngan import (
 )
 
 
-class VanillaGAN(Method):
+class VanillaGAN(Unconditional):
     """A generator against a discriminator.
 
     The discriminator minimises ``gan`` (``loss``: minimax, nonsaturating, lsgan, hinge, wgan,
@@ -39,7 +41,7 @@ class VanillaGAN(Method):
     Options: ``network`` dcgan, mlp (2014; take ``latent: uniform``), sngan or resnet; ``width``
     and ``d_width`` of their layers; ``g_norm``/``d_norm`` and ``spectral`` of the DCGAN;
     ``clip``: bound on all of D's weights after each of its updates (WGAN: 0.01); ``codes``:
-    outputs of the critic for the mmd loss.
+    outputs of the critic for the mmd loss; ``augment``: none, diffaugment or ada.
 
     Follows the PyTorch DCGAN where it differs from the paper: 4x4 kernels, Gaussian z, real and
     fake pictures through D's batch norm apart. Known deviations: WGAN's 100 critic updates at the
@@ -48,14 +50,12 @@ class VanillaGAN(Method):
     relativistic has R1 on real pictures only.
     """
 
-    needs = Needs(view="single")
-
     def __init__(
         self,
         spec: DataSpec,
         *,
         network: Literal["dcgan", "mlp", "sngan", "resnet"] = "dcgan",
-        latent: Literal["normal", "uniform"] = "normal",
+        latent: Latent = "normal",
         z_dim: int = 100,
         width: int = 64,
         d_width: int = 64,
@@ -67,9 +67,10 @@ class VanillaGAN(Method):
         n_critic: int = 1,
         clip: float | None = None,
         r1_every: int = 1,
+        augment: Augment = "none",
         weights: Mapping[str, float] = terms(gan=1.0, gp=0.0, r1=0.0),
     ) -> None:
-        super().__init__(spec, weights)
+        super().__init__(spec, weights, z_dim, augment, latent)
         size, channels = spec.size, spec.channels
         outputs = codes if loss == "mmd" else 1
         self.g: nn.Module
@@ -97,40 +98,35 @@ class VanillaGAN(Method):
             raise UserError("'method.loss=mmd' needs method.network=dcgan.")
         self.adversarial = adversarial(loss)
         self.pairs = loss in {"relativistic", "mmd"}  # G's loss compares with real pictures
-        self.latent, self.z_dim = latent, z_dim
         self.clip, self.r1_every = clip, r1_every
-        self.turns = (("d",),) * (n_critic - 1) + (("d", "g"),)
+        self.turns = critic_turns(n_critic)
 
     @property
     def cycle(self) -> int:
-        return len(self.turns) * (self.r1_every if self.weights["r1"] else 1)
+        return math.lcm(len(self.turns), self.r1_every if self.weights["r1"] else 1)
 
     def fake(self, n: int, step: Step) -> Tensor:
         """G(z), made once per batch."""
         return step.fake("fake", lambda: cast(Tensor, self.g(self.z(n, step))))
 
-    def z(self, n: int, step: Step) -> Tensor:
-        """Latents [n, z_dim]: N(0, 1), or U(-1, 1)."""
-        if self.latent == "normal":
-            return step.randn(n, self.z_dim)
-        return step.rand(n, self.z_dim) * 2 - 1
-
     def d_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         (real,) = batch.images
         fake = self.fake(len(real), step)
-        losses = {"gan": self.adversarial.d(self.d(real), self.d(fake))}
+        real_logits, fake_logits = self.d(self.seen(real, step)), self.d(self.seen(fake, step))
+        self.adapt(real_logits, step)
+        losses = {"gan": self.adversarial.d(real_logits, fake_logits)}
         if self.weights["gp"]:
             losses["gp"] = gradient_penalty(
                 self.d, real, fake, step.generator(), shard=step.shard
             )
         if self.weights["r1"] and step.due(self.r1_every):
-            losses["r1"] = r1(self.d, real) * self.r1_every
+            losses["r1"] = r1(lambda x: self.d(self.seen(x, step)), real) * self.r1_every
         return losses
 
     def g_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         (real,) = batch.images
-        fake_logits = self.d(self.fake(len(real), step))
-        real_logits = self.d(real) if self.pairs else None
+        fake_logits = self.d(self.seen(self.fake(len(real), step), step))
+        real_logits = self.d(self.seen(real, step)) if self.pairs else None
         return {"gan": self.adversarial.g(fake_logits, real_logits)}
 
     def after_update(self, phase: str, step: Step) -> None:
@@ -138,7 +134,4 @@ class VanillaGAN(Method):
             clip_weights_(self.d, self.clip)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        draw = torch.randn if self.latent == "normal" else torch.rand
-        z = draw(n, self.z_dim, generator=generator)
-        z = z if self.latent == "normal" else z * 2 - 1
-        return cast(Tensor, self.g(z.to(self.device)))
+        return cast(Tensor, self.g(self.z_from(n, generator)))

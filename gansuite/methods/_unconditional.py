@@ -1,0 +1,75 @@
+"""What the methods that make pictures from noise share: the latent and the augmentation of what
+the discriminator sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gansuite.data.spec import DataSpec, Needs
+from gansuite.methods.base import Method, Step
+from gansuite.networks.augment import ADA, DiffAugment, ada_update
+
+Augment = Literal["none", "diffaugment", "ada"]
+Latent = Literal["normal", "uniform"]
+ADA_EVERY = 4  # of the discriminator's rounds
+
+
+class Unconditional(Method):
+    """Pictures from z [N, z_dim]: N(0, 1), or U(-1, 1) with ``latent="uniform"``.
+
+    ``augment``: what happens to real and fake pictures alike on their way into D, so that few
+    pictures suffice: DiffAugment (Zhao et al. 2020) or ADA (Karras et al. 2020b, section 3),
+    whose strength follows how sure D is of real pictures.
+    """
+
+    needs = Needs(view="single")
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        weights: Mapping[str, float],
+        z_dim: int,
+        augment: Augment,
+        latent: Latent = "normal",
+    ) -> None:
+        super().__init__(spec, weights)
+        self.z_dim, self.latent = z_dim, latent
+        self.augment = {"none": lambda: None, "diffaugment": DiffAugment, "ada": ADA}[augment]()
+        if isinstance(self.augment, ADA):
+            self.register_buffer("signs", torch.zeros(()))
+
+    def z(self, n: int, step: Step) -> Tensor:
+        """Latents of this shard, [n, z_dim]."""
+        if self.latent == "normal":
+            return step.randn(n, self.z_dim)
+        return step.rand(n, self.z_dim) * 2 - 1
+
+    def z_from(self, n: int, generator: torch.Generator | None) -> Tensor:
+        """Latents [n, z_dim] from ``generator``."""
+        if self.latent == "normal":
+            z = torch.randn(n, self.z_dim, generator=generator)
+        else:
+            z = torch.rand(n, self.z_dim, generator=generator) * 2 - 1
+        return z.to(self.device)
+
+    def seen(self, images: Tensor, step: Step) -> Tensor:
+        """``images`` as D gets to see them."""
+        if self.augment is None:
+            return images
+        return self.augment(images, step.generator(), step.shard)
+
+    def adapt(self, real_logits: Tensor, step: Step) -> None:
+        """ADA: every four rounds, move p by the mean sign of D(real) since the last time."""
+        if not isinstance(self.augment, ADA):
+            return
+        if step.due(ADA_EVERY) and step.rounds["d"]:
+            batch = self.plan.images_per_batch
+            p = ada_update(self.augment.p, self.signs, batch, interval=ADA_EVERY)
+            self.augment.p.copy_(p)
+            self.signs.zero_()
+            self.record("ada/p", p)
+        self.signs += self.mean_over_ranks(real_logits.detach().sign().mean()) / ADA_EVERY

@@ -1,0 +1,90 @@
+"""DualGAN (Yi et al. 2017, "DualGAN: Unsupervised Dual Learning for Image-to-Image Translation",
+arXiv:1704.02510)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from torch import Tensor
+
+from gansuite.data.spec import Batch, DataSpec
+from gansuite.losses.adversarial import Wasserstein
+from gansuite.losses.penalties import clip_weights_, gradient_penalty
+from gansuite.losses.reconstruction import l1
+from gansuite.methods._two_way import TwoWay
+from gansuite.methods.base import Step, critic_turns, terms
+from gansuite.networks.dualgan import DualGANCritic, DualGANGenerator
+
+
+class DualGAN(TwoWay):
+    """Two U-Nets that undo one another, judged by Wasserstein critics.
+
+    ``d["b"]`` is the paper's D_A, the critic of domain B. The critics minimise (section 3.1)
+
+        gan   E D_B(G_AB(u)) - E D_B(v), and likewise for A
+        gp    (||grad D(x^)|| - 1)^2, the penalty of the authors' code
+
+    the generators (eq. 3)
+
+        gan   -E D_B(G_AB(u)) - E D_A(G_BA(v))
+        rec   |u - G_BA(G_AB(u))| + |v - G_AB(G_BA(v))|, mean over pixels, weight 500
+
+    Options: ``head`` of the critic: one value per picture (global) or a map of them (patch);
+    ``n_critic`` batches per generator update; ``clip``: bound on the critics' weights after each
+    of their updates; ``dropout`` in the three innermost decoder layers.
+
+    Follows the authors' code (gradient penalty, n_critic 1, global critic, no dropout); the
+    paper's setting is ``clip: 0.01, n_critic: 3, head: patch, dropout: 0.5, weights.gp: 0``
+    (`experiments/dualgan_facades_paper.yaml`). Known deviations: RMSprop is PyTorch's, whose
+    accumulator begins at 0 and whose eps is outside the root (TensorFlow 1: 1, inside); pictures
+    are RGB, not BGR; dropout is off when the model is used.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        head: Literal["global", "patch"] = "global",
+        width: int = 64,
+        d_width: int = 64,
+        dropout: float = 0.0,
+        upsample: Literal["deconv", "resize_conv"] = "deconv",
+        n_critic: int = 1,
+        clip: float | None = None,
+        weights: Mapping[str, float] = terms(gan=1.0, rec=500.0, gp=10.0),
+    ) -> None:
+        super().__init__(
+            spec,
+            weights,
+            lambda: DualGANGenerator(spec.size, spec.channels, width, dropout, upsample),
+            lambda: DualGANCritic(spec.size, spec.channels, d_width, head),
+        )
+        self.wasserstein = Wasserstein()
+        self.clip = clip
+        self.turns = critic_turns(n_critic)
+
+    def d_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        real_A, real_B = batch.images
+        fake_A, fake_B = self.fakes(batch, step)
+        d_A, d_B = self.d["a"], self.d["b"]
+        loss_A = self.wasserstein.d(d_A(real_A), d_A(fake_A))
+        loss_B = self.wasserstein.d(d_B(real_B), d_B(fake_B))
+        losses = {"gan": loss_A + loss_B}
+        if self.weights["gp"]:
+            gp_A = gradient_penalty(d_A, real_A, fake_A, step.generator(), shard=step.shard)
+            gp_B = gradient_penalty(d_B, real_B, fake_B, step.generator(), shard=step.shard)
+            losses["gp"] = gp_A + gp_B
+        return losses
+
+    def g_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        real_A, real_B = batch.images
+        fake_A, fake_B = self.fakes(batch, step)
+        rec_A, rec_B = self.g["ba"](fake_B), self.g["ab"](fake_A)
+        loss_A = self.wasserstein.g(self.d["a"](fake_A))
+        loss_B = self.wasserstein.g(self.d["b"](fake_B))
+        return {"gan": loss_A + loss_B, "rec": l1(rec_A, real_A) + l1(rec_B, real_B)}
+
+    def after_update(self, phase: str, step: Step) -> None:
+        if phase == "d" and self.clip is not None:
+            clip_weights_(self.d, self.clip)

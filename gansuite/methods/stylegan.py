@@ -1,0 +1,145 @@
+"""StyleGAN-lite: StyleGAN2 (Karras et al. 2020, "Analyzing and Improving the Image Quality of
+StyleGAN", arXiv:1912.04958) with small networks, in plain PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from gansuite.data.spec import Batch, DataSpec
+from gansuite.losses.adversarial import NonSaturating
+from gansuite.losses.path_length import path_length_penalty
+from gansuite.losses.penalties import r1
+from gansuite.methods._unconditional import Augment, Unconditional
+from gansuite.methods.base import Step, terms
+from gansuite.networks.stylegan2 import (
+    PRESETS,
+    StyleDiscriminator,
+    StyleGenerator,
+    mixing_cutoff,
+)
+
+
+class StyleGAN(Unconditional):
+    """A mapping network z -> w, a synthesis network of modulated convolutions, a residual
+    discriminator with minibatch standard deviation.
+
+    Of every batch, in this order (sections 2-4, appendix B):
+
+        g       gan   softplus(-D(G(z))), with style mixing in ``mixing`` of the batches
+        g.path  path  (|J_w^T y| - a)^2 on half a batch, every ``path_every`` batches
+        d       gan   softplus(D(G(z))) + softplus(-D(x))
+        d.r1    r1    ||grad D(x)||^2, every ``r1_every`` batches; its weight is gamma/2
+
+    A lazy term counts as many times as batches it stands for, and Adam's learning rate and betas
+    are corrected for the additional steps. Samples come from the averaged generator
+    (``ema.half_life_kimg``).
+
+    Options: ``z_dim``, ``w_dim``, ``base``, ``max_channels``, ``mapping_layers``: 0 takes the
+    lite preset of the size (32, 64, 128, 256); ``augment``: none, diffaugment or ada.
+
+    Known deviations: D judges the fakes that G was trained on in the same batch (the code draws
+    new ones); no mixed fp16 layers; no label conditioning; gradients that are not finite stop the
+    run instead of being replaced by 0.
+    """
+
+    turns = (("g", "g.path", "d", "d.r1"),)
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        z_dim: int = 0,
+        w_dim: int = 0,
+        base: int = 0,
+        max_channels: int = 0,
+        mapping_layers: int = 0,
+        mixing: float = 0.9,
+        mbstd_group: int = 4,
+        path_every: int = 4,
+        r1_every: int = 16,
+        augment: Augment = "none",
+        weights: Mapping[str, float] = terms(gan=1.0, path=2.0, r1=5.0),
+    ) -> None:
+        given = {
+            "z_dim": z_dim,
+            "w_dim": w_dim,
+            "base": base,
+            "max_channels": max_channels,
+            "mapping_layers": mapping_layers,
+        }
+        sizes = PRESETS.get(spec.size, PRESETS[256]) | {k: v for k, v in given.items() if v}
+        super().__init__(spec, weights, sizes["z_dim"], augment)
+        self.g = StyleGenerator(spec.size, spec.channels, **sizes)
+        self.d = StyleDiscriminator(
+            spec.size,
+            spec.channels,
+            base=sizes["base"],
+            max_channels=sizes["max_channels"],
+            mbstd_group=mbstd_group,
+        )
+        self.adversarial = NonSaturating()
+        self.mixing = mixing
+        self.path_every, self.r1_every = path_every, r1_every
+        self.register_buffer("path_mean", torch.zeros(()))
+        self.lazy = {
+            "g": path_every if self.weights["path"] else 0,
+            "d": r1_every if self.weights["r1"] else 0,
+        }
+
+    def ws(self, n: int, step: Step, update_average: bool = True) -> Tensor:
+        """Styles [n, num_ws, w_dim] of new latents, mixed from two in most batches."""
+        cutoff = mixing_cutoff(self.g.num_ws, step.generator(), self.mixing)
+        z, other = self.z(n, step), self.z(n, step)
+        return self.g.styles(z, z_mix=other, cutoff=cutoff, update_average=update_average)
+
+    def synthesis(self, ws: Tensor, step: Step) -> Tensor:
+        return cast(Tensor, self.g.synthesis(ws, generator=step.generator(), shard=step.shard))
+
+    def fake(self, n: int, step: Step) -> Tensor:
+        return step.fake("fake", lambda: self.synthesis(self.ws(n, step), step))
+
+    def g_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        fake = self.fake(len(batch.images[0]), step)
+        return {"gan": self.adversarial.g(self.d(self.seen(fake, step)))}
+
+    def g_path_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        if not self.weights["path"] or not step.due(self.path_every):
+            return {}
+        ws = self.ws(max(1, len(batch.images[0]) // 2), step, update_average=False)
+        with torch.autocast(self.device.type, enabled=False):
+            images = self.synthesis(ws.float(), step)
+            penalty, mean, lengths = path_length_penalty(
+                images, ws, self.path_mean, step.generator(), shard=step.shard
+            )
+        self.path_mean.copy_(self.mean_over_ranks(mean))
+        self.record("path/length", lengths.mean())
+        return {"path": penalty * self.path_every}
+
+    def d_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        (real,) = batch.images
+        fake_logits = self.d(self.seen(self.fake(len(real), step), step))
+        real_logits = self.d(self.seen(real, step))
+        self.adapt(real_logits, step)
+        return {"gan": self.adversarial.d(real_logits, fake_logits)}
+
+    def d_r1_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        if not self.weights["r1"] or not step.due(self.r1_every):
+            return {}
+        (real,) = batch.images
+        penalty = r1(lambda x: self.d(self.seen(x, step)), real)
+        return {"r1": penalty * self.r1_every}
+
+    def after_update(self, phase: str, step: Step) -> None:
+        if phase == "g":  # linear in the batches' means, so this is that of the global batch
+            average = self.g.mapping.w_avg
+            average.copy_(self.mean_over_ranks(average))
+
+    def sample(
+        self, n: int, generator: torch.Generator | None = None, truncation_psi: float = 1.0
+    ) -> Tensor:
+        z = self.z_from(n, generator)
+        return cast(Tensor, self.g(z, noise="const", truncation_psi=truncation_psi)).clamp(-1, 1)
