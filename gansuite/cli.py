@@ -132,7 +132,7 @@ def _check_data(args: argparse.Namespace) -> int:
 
     source = engine.build_source_of(engine.load_experiment(args.name, args.overrides))
     report = check_data(source)
-    print(report)
+    print(report.render())
     return 0 if report.ok else 2
 
 

@@ -122,7 +122,12 @@ def build_method(options: Mapping[str, Any], spec: DataSpec, seed: int) -> Metho
     cls = method_class(options.pop("name"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "init"))
-        method = cls(spec, **options)
+        try:
+            method = cls(spec, **options)
+        except (ValueError, RuntimeError, ArithmeticError) as error:
+            raise UserError(
+                f"{cls.__name__} cannot be built with these options: {str(error).splitlines()[0]}"
+            ) from error
     stride = method.stride
     if spec.size % stride:
         below = max(spec.size // stride * stride, stride)
@@ -147,7 +152,7 @@ def load_method(path: str | Path, weights: str = "auto") -> Method:
     method = build_method(options, spec, seed=0)
     method.load_weights(content["method"])
     if weights == "ema" and not method.has_averages():
-        raise UserError(f"{path} holds no averaged weights; use weights=raw.")
+        raise UserError(f"{path} holds no averaged weights; use --weights raw.")
     if weights != "raw":
         method.adopt_averages()
     return method.eval().requires_grad_(False)
@@ -229,7 +234,7 @@ def make_trainer(experiment: Experiment, callbacks: list[Any]) -> Trainer:
             callbacks=callbacks,
         )
     except (ValueError, RuntimeError, MisconfigurationException) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
+        reason = " ".join(str(error).split()).rstrip(".!")
         raise UserError(f"The trainer settings do not fit this machine: {reason}.") from error
 
 
@@ -293,6 +298,8 @@ def train(experiment: Experiment) -> Session:
                 f"computes a batch in so many chunks, or lower 'data.batch' or 'data.size'."
             ) from error
         raise
+    finally:
+        run.release()
     return session
 
 
@@ -300,7 +307,7 @@ def ready_method(experiment: Experiment, data: DataModule) -> Method:
     """The method of an experiment, built for its data and told its plan."""
     method = build_method(experiment.method, data.spec, experiment.seed)
     if experiment.trainer.channels_last and prefers_channels_last(method):
-        method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        method = method.to(memory_format=torch.channels_last)
     method.follow(make_plan(experiment, data))
     return method
 

@@ -281,3 +281,9 @@ def contact_sheet(images: Tensor, columns: int = 8) -> Image.Image:
     """
     rows = [("", part) for part in images.split(columns)]
     return grid(rows, columns_max=columns)
+
+
+def strip(images: Tensor) -> Image.Image:
+    """``images`` ([N, 1 or 3, H, W], as :func:`to_bytes` takes them) side by side, unscaled."""
+    row = np.concatenate(list(to_bytes(images)), axis=1)
+    return Image.fromarray(row[:, :, 0] if row.shape[2] == 1 else row)

@@ -56,14 +56,18 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
         temporary = None
     except (OSError, RuntimeError) as error:
-        # torch.save wraps a failed write into a RuntimeError of its own
-        if isinstance(error, RuntimeError) and "write" not in str(error).lower():
+        # torch.save hides the failed write behind a RuntimeError of its own
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
             raise
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        full = full or _is_full(path.parent)
-        reason = "the disk is full" if full else str(error).splitlines()[0]
+        full = cause.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = "the disk is full" if full else cause.strerror or str(cause)
         kept = "; the previous one is kept" if path.exists() else ""
-        raise UserError(f"{path} could not be written ({reason}){kept}.") from error
+        raise UserError(
+            f"{path} could not be written ({reason}){kept}; make room and repeat the command."
+        ) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
@@ -74,14 +78,6 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def _is_full(folder: Path) -> bool:
-    try:
-        stat = os.statvfs(folder)
-    except (OSError, AttributeError):
-        return False
-    return stat.f_bavail * stat.f_frsize < 1 << 20
 
 
 def write_text(path: Path, text: str) -> None:
@@ -304,7 +300,7 @@ class Run:
         made = [p for p in (self.path, *self.path.parents) if not p.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held until the process ends
+            lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held until `release`
         except OSError as error:
             _remove_empty(made)
             raise UserError(f"{self.path} could not be made ({error.strerror}).") from error
@@ -322,6 +318,12 @@ class Run:
         if self._made and not self.recorded:
             shutil.rmtree(self.path, ignore_errors=True)
             _remove_empty(self._made)
+
+    def release(self) -> None:
+        """Let other processes have the directory."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def scores_at(self, images_seen: int) -> dict[str, dict[str, float]] | None:
         """The scores noted at ``images_seen``, comparison -> metric -> value; None without."""

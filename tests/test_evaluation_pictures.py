@@ -50,7 +50,9 @@ def test_a_comparison_checks_its_pictures() -> None:
     mask = torch.ones(3, 1, 32, 32, dtype=torch.bool)
     c = Comparison("a2b", a, b, source=b, truth=b, mask=mask, rec=b, idt=a)
     assert len(c.head(2).real) == 2
-    assert len(c.head(2).mask) == 2  # type: ignore[arg-type]
+    mask_head = c.head(2).mask
+    assert mask_head is not None
+    assert len(mask_head) == 2
     for wrong in (
         {"source": a},
         {"truth": b.float()},
@@ -59,7 +61,7 @@ def test_a_comparison_checks_its_pictures() -> None:
         {"rec": pictures(3, 0, 16)},
     ):
         with pytest.raises(ValueError, match=f"a2b.*{next(iter(wrong))}"):
-            Comparison("a2b", a, b, **wrong)  # type: ignore[arg-type]
+            Comparison("a2b", a, b, **wrong)
 
 
 def test_psnr_is_the_mean_over_pictures() -> None:
@@ -138,8 +140,9 @@ def test_swd_of_equal_sets_and_of_halves() -> None:
     setting = {"patches": 32, "directions": 32, "repeats": 1}
     assert swd.sliced_wasserstein(a, a.clone(), **setting) == 0
     floor = swd.sliced_wasserstein(a, b, **setting)
-    blurred = torch.nn.functional.avg_pool2d(b.float(), 3, 1, 1).round().byte()
-    assert 0 < floor < swd.sliced_wasserstein(a, blurred, **setting) / 2
+    striped = b.clone()
+    striped[..., ::2, :] = (0.7 * b[..., ::2, :]).byte()
+    assert 0 < 1.3 * floor < swd.sliced_wasserstein(a, striped, **setting)
     assert floor == swd.sliced_wasserstein(b, a, **setting)
     assert floor == swd.sliced_wasserstein(a, torch.cat([b, a]), **setting)
 

@@ -163,6 +163,20 @@ def test_the_truth_scores_perfectly(
     assert found["psnr"] == found["psnr_mask"] == found["psnr_outside"] == pytest.approx(58.9226)
 
 
+def test_each_pixel_score_compares_the_right_pictures(
+    protocol: Protocol, extractor: Extractor
+) -> None:
+    """Six sets of flat pictures with different levels: every pair has its own distance."""
+    level = {"real": 0, "fake": 1, "source": 3, "truth": 7, "rec": 15, "idt": 31}
+    sets = {k: torch.full((4, 3, 16, 16), 5 * v, dtype=torch.uint8) for k, v in level.items()}
+    found = score(Comparison("a2b", **sets), protocol, extractor)
+    assert found["l1"] == pytest.approx(5 * (7 - 1) / 255)
+    assert found["cycle_l1"] == pytest.approx(5 * (15 - 3) / 255)
+    assert found["identity_l1"] == pytest.approx(5 * 31 / 255)
+    assert found["psnr"] == pytest.approx(20 * math.log10(255 / 30))
+    assert found["correlation"] == 0
+
+
 def test_statistics_are_computed_once(
     horses_to_zebras: Comparison, protocol: Protocol, extractor: Extractor
 ) -> None:

@@ -17,14 +17,8 @@ import torch
 from PIL import Image
 
 from gansuite.compare import report
-from gansuite.compare.report import (
-    METRICS,
-    duration,
-    gap_closed,
-    human,
-    summary_table,
-    write_report,
-)
+from gansuite.compare.format import METRICS, duration, human
+from gansuite.compare.report import gap_closed, summary_table, write_report
 from gansuite.errors import UserError
 from gansuite.imaging import grid, save_picture
 from gansuite.rng import torch_generator

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gansuite.callbacks.checkpoint import Checkpoint
 from gansuite.callbacks.record import Recorder
-from gansuite.callbacks.samples import to_model
+from gansuite.callbacks.samples import save_strips, to_model
 from gansuite.callbacks.session import RunCallback, Session
 from gansuite.errors import UserError, nearest
 from gansuite.evaluation.comparison import Comparison, to_uint8
@@ -140,10 +140,11 @@ class Evaluate(RunCallback):
             samples=e.pictures,
             weights=e.weights,
         )
-        if e.best_by not in self.protocol.metrics:
+        ranking = [m for m in self.protocol.metrics if HIGHER_IS_BETTER[m] is not None]
+        if e.best_by not in ranking:
             raise UserError(
-                f"'evaluate.best_by' is '{e.best_by}', which this protocol does not measure"
-                f"{nearest(e.best_by, self.protocol.metrics)}."
+                f"'evaluate.best_by' is '{e.best_by}', by which this protocol cannot rank"
+                f"{nearest(e.best_by, ranking)} (known: {', '.join(ranking)})."
             )
         self.session.notes["protocol"] = {"id": self.protocol.id, **self.protocol.to_dict()}
 
@@ -181,6 +182,8 @@ class Evaluate(RunCallback):
             with session.method.evaluating(e.weights):
                 found = self.compare()
             scores = {c.name: self._score(c) for c in found} if session.main else {}
+            for c in found if session.main else ():
+                save_strips(session.run.path / "samples", c, e.samples)
             improved = self._keep(scores)
         if session.main:
             flat = {f"{n}/{m}": v for n, s in scores.items() for m, v in s.items()}

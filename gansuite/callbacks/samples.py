@@ -10,8 +10,8 @@ from torch import Tensor
 
 from gansuite.callbacks.record import Recorder
 from gansuite.callbacks.session import RunCallback, Session
-from gansuite.evaluation.comparison import to_uint8
-from gansuite.imaging import grid, save_picture
+from gansuite.evaluation.comparison import Comparison, to_uint8
+from gansuite.imaging import grid, save_picture, strip
 from gansuite.rng import torch_generator
 
 Rows = list[tuple[str, Tensor]]
@@ -50,6 +50,20 @@ def sample_rows(session: Session, count: int) -> Rows:
         if len(domains) > 2 and i == 1:
             break
     return rows
+
+
+def save_strips(folder: Path, comparison: Comparison, count: int) -> None:
+    """``strip_<comparison>_{source,fake,truth}.png``: ``count`` of the pictures that were scored.
+
+    They lie evenly over the whole set, so that every source domain and, between two runs of one
+    protocol, the same inputs are in them. One lossless row of squares per file, unscaled.
+    """
+    total = len(comparison.fake)
+    picked = torch.arange(min(count, total)) * total // min(count, total)
+    for row in ("source", "fake", "truth"):
+        pictures = getattr(comparison, row)
+        if pictures is not None:
+            save_picture(strip(pictures[picked]), folder / f"strip_{comparison.name}_{row}.png")
 
 
 class Samples(RunCallback):

@@ -57,13 +57,12 @@ class _Once:
     """
 
     def __init__(self, run: Run) -> None:
-        clock = {(r["kind"], r["images_seen"]): r for r in read_lines(run.timing)}
+        clock: dict[tuple[str, int], dict[str, Any]] = {}
+        for r in read_lines(run.timing):
+            position = (r.pop("kind"), r.pop("images_seen"))
+            clock[position] = {f"cost/{k}": v for k, v in r.items()}
         self.records = [
-            {
-                **r,
-                **{f"cost/{k}": v for k, v in clock.get((r["kind"], r["images_seen"]), {}).items()},
-            }
-            for r in read_lines(run.metrics)
+            {**r, **clock.get((r["kind"], r["images_seen"]), {})} for r in read_lines(run.metrics)
         ]
         samples = (run.path / "samples").glob("*.jpg")
         self.pictures = {int(p.stem): p for p in sorted(samples) if p.stem.isdigit()}
@@ -233,8 +232,6 @@ def sync(folders: Sequence[Path]) -> Iterator[Path]:
         command = [sys.executable, "-m", "wandb", "sync", "--include-synced", str(path)]
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if done.returncode:
-            told = (done.stderr + done.stdout).strip().splitlines()
-            raise UserError(
-                f"{path} could not be sent ({told[-1] if told else 'no reason given'})."
-            )
+            told = (done.stderr + done.stdout).strip().splitlines() or ["no reason given"]
+            raise UserError(f"{path} could not be sent ({told[-1]}).")
         yield path

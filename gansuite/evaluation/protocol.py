@@ -68,7 +68,7 @@ class Protocol:
     one that has no meaning for a comparison (PSNR without a truth) is absent from its scores.
     ``fid_small``: report FID also below 2048 pictures, where it mostly measures their number.
     ``swd_repeats``: the paper has 4; both sets meet the same directions, so more of them change the
-    distance by less than 3 % and cost as much as all other metrics together.
+    distance by about 4 % and cost as much as all other metrics together.
     """
 
     extractor: str

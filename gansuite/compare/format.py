@@ -1,0 +1,168 @@
+"""What a score means and how a number is shown to people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a reader needs to know about a score: its name, its good direction, its meaning."""
+
+    label: str
+    better: str  # "lower", "higher" or "" (neither: it is read, not ranked)
+    meaning: str
+
+    @property
+    def arrow(self) -> str:
+        return {"lower": "↓", "higher": "↑", "": ""}[self.better]
+
+
+METRICS: dict[str, Metric] = {
+    "fd_random": Metric(
+        "Fréchet distance, random VGG",
+        "lower",
+        "How far the made pictures are, as a set, from real ones in a random network's eyes. "
+        "Not FID.",
+    ),
+    "kd_random": Metric(
+        "Kernel distance, random VGG",
+        "lower",
+        "The same question with a measure that few pictures do not bias.",
+    ),
+    "fid": Metric("FID", "lower", "Fréchet distance in the eyes of the Inception network of 2015."),
+    "kid": Metric("KID", "lower", "Kernel distance in the eyes of the Inception network of 2015."),
+    "is": Metric(
+        "Inception score", "higher", "Are the pictures clear and varied, as ImageNet sees them?"
+    ),
+    "swd": Metric(
+        "Sliced Wasserstein distance",
+        "lower",
+        "How different texture and shapes are, from fine detail to coarse.",
+    ),
+    "psnr_mask": Metric(
+        "PSNR inside the mask, dB", "higher", "How close the animal is to the true translation."
+    ),
+    "psnr_outside": Metric(
+        "PSNR outside the mask, dB", "higher", "How well the background is left alone."
+    ),
+    "psnr": Metric("PSNR, dB", "higher", "How close the whole picture is to the true translation."),
+    "ssim": Metric("SSIM", "higher", "Likeness of structure to the true translation; 1 is equal."),
+    "l1": Metric("L1 to the truth", "lower", "Mean difference from the true translation."),
+    "lpips": Metric("LPIPS", "lower", "Perceived difference from the true translation."),
+    "precision": Metric("Precision", "higher", "Share of made pictures that pass for real."),
+    "recall": Metric("Recall", "higher", "Share of real pictures that the model could have made."),
+    "density": Metric("Density", "higher", "How deep inside the real ones the made pictures lie."),
+    "coverage": Metric(
+        "Coverage", "higher", "Share of real pictures with a made one close by; low is collapse."
+    ),
+    "diversity": Metric(
+        "Diversity", "higher", "How much made pictures differ from one another; low is collapse."
+    ),
+    "cycle_l1": Metric("Cycle error, L1", "lower", "What is lost on the way there and back."),
+    "identity_l1": Metric(
+        "Identity error, L1", "lower", "How much a picture changes that needed no change."
+    ),
+    "correlation": Metric(
+        "Correlation with the input",
+        "",
+        "1: nothing changed; near -1: colours are inverted.",
+    ),
+    "checkerboard": Metric(
+        "Checkerboard",
+        "",
+        "Strength of the pattern that upsampling can draw; real pictures have about 1.",
+    ),
+    "ppl": Metric("Perceptual path length", "lower", "How smoothly pictures follow the noise."),
+}
+
+
+def metric(name: str) -> Metric:
+    """The entry of :data:`METRICS`, or a bare one for a score it does not know."""
+    return METRICS.get(name, Metric(name, "", ""))
+
+
+def ordered(names: Iterable[str]) -> list[str]:
+    """Scores in the order of :data:`METRICS`, unknown ones behind."""
+    order = list(METRICS)
+    return sorted(set(names), key=lambda n: (order.index(n) if n in order else len(order), n))
+
+
+def human(value: float | int | None, missing: str = "–") -> str:
+    """Three significant digits, whole numbers in full; ``missing`` for None and for NaN."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return missing
+    if isinstance(value, int) or abs(value) >= 1000:
+        return f"{value:,.0f}" if math.isfinite(value) else f"{value}"
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size < 1e-3:
+        return f"{value:.2e}"
+    return f"{value:.{max(0, 2 - math.floor(math.log10(size)))}f}"
+
+
+def percent(share: float | None, missing: str = "–") -> str:
+    """``94 %``; ``missing`` for None."""
+    return missing if share is None else f"{100 * share:.0f} %"
+
+
+def interval(mean: float, low: float | None, high: float | None) -> str:
+    """``12.31 ± 0.42`` (two significant digits of the half width), or the mean alone."""
+    if low is None or high is None:
+        return human(mean)
+    half = (high - low) / 2
+    if half == 0 or not math.isfinite(half):
+        return f"{human(mean)} ± {human(half)}"
+    digits = max(0, 1 - math.floor(math.log10(half)))
+    if digits > 5:
+        return f"{human(mean)} ± {half:.1e}"
+    return f"{mean:,.{digits}f} ± {half:,.{digits}f}"
+
+
+def duration(seconds: float) -> str:
+    """``7.5 s``, ``5 min 32 s``, ``2 h 05 min``."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def large(value: float, unit: str) -> str:
+    for power, prefix in ((12, "T"), (9, "G"), (6, "M")):
+        if value >= 10**power:
+            return f"{value / 10**power:.3g} {prefix}{unit}"
+    return f"{value:,.0f} {unit}"
+
+
+def tick(value: float) -> str:
+    for size, suffix in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{suffix}"
+    return f"{value:g}"
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            rows += flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            rows.append((f"{prefix}{key}", " ".join(str(v) for v in value)))
+        else:
+            rows.append((f"{prefix}{key}", "–" if value is None else str(value)))
+    return rows
+
+
+def comparison_title(name: str, config: Mapping[str, Any]) -> str:
+    """What comparison ``name`` does, in words, with the domains of a run's config."""
+    data = config.get("data")
+    domains = data.get("domains") if isinstance(data, Mapping) else None
+    a, b = domains if isinstance(domains, list) and len(domains) == 2 else ("A", "B")
+    titles = {"a2b": f"From {a} to {b}", "b2a": f"From {b} to {a}", "gen": "Pictures from noise"}
+    return titles.get(name, f"To {name.removeprefix('to_')}")

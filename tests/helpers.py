@@ -1,0 +1,180 @@
+"""A toy method, a bare loop around any method, and tiny runs of real experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from gansuite import engine
+from gansuite.callbacks.session import Session
+from gansuite.config import Budget, Optim
+from gansuite.data.spec import Batch, DataSpec
+from gansuite.methods.base import Method, Plan, Step, terms
+
+SIZE = 4
+# an experiment on 16 little pictures: a batch of 2 (4 drawn by a translator), scored on 8
+TINY = (
+    "data.train=16",
+    "data.test=8",
+    "data.batch=2",
+    "evaluate.pictures=8",
+    "evaluate.samples=2",
+    "log.wandb=disabled",
+    "trainer.accelerator=cpu",
+)
+SMALL = {
+    "cyclegan_coats": ("method.width=4", "method.d_width=4", "method.blocks=1"),
+    "vanilla_coats": ("method.width=4", "method.d_width=4"),
+}
+
+
+def toy_spec() -> DataSpec:
+    counts = {"train": {"x": 64}, "test": {"x": 8}}
+    return DataSpec("toy", SIZE, 3, ("x",), counts, False, (), "0")
+
+
+class Toy(Method):
+    """Linear networks. ``turns`` and ``weights`` as the test wants them; ``log`` is what went on;
+    ``after`` has the parameters after each update."""
+
+    def __init__(
+        self,
+        turns: Sequence[Sequence[str]] = (("g", "d"),),
+        weights: Mapping[str, float] = terms(gan=1.0),
+        norm: bool = False,
+    ) -> None:
+        super().__init__(toy_spec(), weights)
+        torch.manual_seed(0)
+        layers: list[nn.Module] = [nn.Linear(4, 3 * SIZE * SIZE), nn.Tanh()]
+        self.g = nn.Sequential(*([nn.BatchNorm1d(4)] if norm else []), *layers)
+        self.d = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 1))
+        self.turns = turns
+        self.log_: list[Any] = []
+        self.after: list[dict[str, Tensor]] = []
+        self.forwards = 0
+
+    def fake(self, batch: Batch, step: Step) -> Tensor:
+        def make() -> Tensor:
+            self.forwards += 1
+            return self.g(step.randn(len(batch.images[0]), 4)).unflatten(1, (3, SIZE, SIZE))
+
+        return step.fake("fake", make)
+
+    def g_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        fake = self.fake(batch, step)
+        self.log_.append(("g", fake.requires_grad))
+        return {"gan": (self.d(fake).float() - 1).square().mean()}
+
+    def d_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        fake = self.fake(batch, step)
+        self.log_.append(("d", fake.requires_grad))
+        real = self.d(batch.images[0]).float()
+        return {"gan": (real - 1).square().mean() + self.d(fake).float().square().mean()}
+
+    def after_update(self, phase: str, step: Step) -> None:
+        self.after.append(parameters(self))
+
+    def order(self) -> str:
+        return "".join(name for name, _ in self.log_)
+
+
+def parameters(module: nn.Module) -> dict[str, Tensor]:
+    return {k: v.detach().clone() for k, v in module.state_dict().items()}
+
+
+class Pictures(Dataset[Batch]):
+    """Batch i of ``size`` random uint8 pictures, for each of ``domains``."""
+
+    def __init__(self, batches: int, batch: int) -> None:
+        self.batches, self.batch = batches, batch
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __getitem__(self, index: int) -> Batch:
+        if index >= self.batches:
+            raise IndexError
+        g = torch.Generator().manual_seed(index)
+        shape = (self.batch, 3, SIZE, SIZE)
+        return Batch((torch.randint(256, shape, generator=g, dtype=torch.uint8),))
+
+
+def fit(
+    method: Method,
+    batches: int,
+    *,
+    batch: int = 4,
+    precision: Any = "32-true",
+    callbacks: Sequence[Callback] = (),
+    optim: Mapping[str, Any] | None = None,
+    **plan: Any,
+) -> Method:
+    """Train ``method`` for ``batches`` with nothing but a Trainer around it."""
+    chosen = {name: Optim(**(optim or {"lr": 1e-2})) for name in method.players}
+    plan.setdefault("budget", Budget(kimg=batches * batch / 1000))
+    method.follow(Plan(seed=3, images_per_batch=batch, optim=chosen, **plan))
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        precision=precision,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=list(callbacks),
+    )
+    trainer.fit(method, DataLoader(Pictures(batches, batch), batch_size=None))
+    return method
+
+
+class EachBatch(Callback):
+    """Calls ``do(method)`` after every batch."""
+
+    def __init__(self, do: Callable[[Any], None]) -> None:
+        self.do = do
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        self.do(pl_module)
+
+
+def arguments(name: str, out: Path, batches: int, *overrides: str) -> list[str]:
+    """``name`` and the overrides that make it tiny, for a number of batches (of 2 pictures per
+    domain), logged every 2 and scored every 4."""
+    per = 0.004 if "cyclegan" in name else 0.002
+    kimg = (("budget.kimg", batches), ("log.every_kimg", 2), ("evaluate.every_kimg", 4))
+    defaults = [*TINY, *SMALL[name], *(f"{key}={n * per:g}" for key, n in kimg)]
+    return [name, *defaults, f"out={out}", *overrides]
+
+
+def experiment(name: str, out: Path, batches: int, *overrides: str) -> Any:
+    """The same as an experiment."""
+    return engine.load_experiment(name, arguments(name, out, batches, *overrides)[1:])
+
+
+def train(monkeypatch: Any, experiment: Any, *callbacks: Callback) -> Session:
+    """`engine.train` with further callbacks, which come last."""
+    real = engine.make_trainer
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "make_trainer", lambda e, c: real(e, [*c, *callbacks]))
+        return engine.train(experiment)
+
+
+def difference(a: Any, b: Any, where: str = "") -> str:
+    """Where two nests of containers and tensors differ by a bit; "" when nowhere."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        same = a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b)
+        return "" if same else f"{where} (tensor)"
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        if a.keys() != b.keys():
+            return f"{where}: {sorted(map(str, a.keys() ^ b.keys()))}"
+        return next((d for k in a if (d := difference(a[k], b[k], f"{where}/{k}"))), "")
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
+        pairs = enumerate(zip(a, b, strict=True))
+        return next((d for i, (x, y) in pairs if (d := difference(x, y, f"{where}/{i}"))), "")
+    return "" if type(a) is type(b) and a == b else f"{where}: {a!r} != {b!r}"

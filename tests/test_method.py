@@ -1,0 +1,520 @@
+"""The contract of `Method`: turns, fakes, weights, schedules, averages, guards, logging."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import (
+    SIZE,
+    EachBatch,
+    Pictures,
+    Toy,
+    difference,
+    experiment,
+    fit,
+    parameters,
+    train,
+)
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gansuite import engine
+from gansuite.cli import main
+from gansuite.config import Budget, Ema, Optim
+from gansuite.data.spec import Batch, DataSpec
+from gansuite.errors import UserError
+from gansuite.methods.base import Plan, Step, lr_factor
+from gansuite.methods.cyclegan import CycleGAN
+from gansuite.methods.vanilla import VanillaGAN
+from gansuite.rng import torch_generator
+from gansuite.runs import read_checkpoint, read_lines
+
+# -- turns ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("turns", "expected"),
+    [
+        ([["g", "d"]], "gdgdgdgdgdgdgd"),
+        ([["d"], ["g"], ["g"]], "dggdggd"),  # DiscoGAN
+        ([["d"]] * 4 + [["d", "g"]], "dddddgdd"),  # n_critic 5
+    ],
+)
+def test_turns(turns: Any, expected: str) -> None:
+    toy = fit(Toy(turns), 7)
+    assert toy.order() == expected
+    assert (toy.batches, toy.images_seen, toy.progress) == (7, 28, 1.0)
+    assert toy.taken == {"g": expected.count("g"), "d": expected.count("d")}
+    assert toy.rounds == toy.taken
+
+
+@pytest.mark.parametrize("n_critic", [1, 5])
+def test_budget_is_in_batches_whatever_the_alternation(
+    n_critic: int, tmp_path: Path, monkeypatch: Any
+) -> None:
+    e = experiment("vanilla_coats", tmp_path, 11, f"method.n_critic={n_critic}")
+    session = train(monkeypatch, e)
+    assert session.method.batches == 11
+    assert session.method.images_seen == 22
+    assert session.method.taken == {"g": 11 // n_critic, "d": 11}
+    lines = read_lines(session.run.metrics)
+    assert [r["batches"] for r in lines if r["kind"] == "train"] == [2, 4, 6, 8, 10, 11]
+    assert [r["batches"] for r in lines if r["kind"] == "eval"] == [4, 8, 11]
+
+
+class Lazy(Toy):
+    """R1 in the discriminator's batches 0, 3, 6, ...; a phase of its own for the generator."""
+
+    def d_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        found = super().d_losses(batch, step)
+        if step.due(3):
+            self.log_.append(("!", self.batches))
+            found["r1"] = self.d[1].weight.square().sum()
+        return found
+
+    def g_path_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        if not step.due(4):
+            return {}
+        self.log_.append(("p", self.batches))
+        return {"path": self.fake(batch, step).square().mean()}
+
+
+def test_lazy_terms_and_phases_count_the_players_own_batches() -> None:
+    toy = fit(Lazy([["d", "g", "g.path"]], {"gan": 1, "r1": 1, "path": 1}), 9)
+    assert [at for name, at in toy.log_ if name == "!"] == [0, 3, 6]
+    assert [at for name, at in toy.log_ if name == "p"] == [0, 4, 8]
+    assert toy.taken == {"d": 9, "g": 12}
+    # the same when the player has only every second batch
+    toy = fit(Lazy([["d"], ["d", "g", "g.path"]], {"gan": 1, "r1": 1, "path": 1}), 9)
+    assert [at for name, at in toy.log_ if name == "p"] == [1]
+
+
+def test_a_further_phase_of_the_maker_makes_its_own_pictures() -> None:
+    toy = fit(Lazy([["g", "d", "g.path"]], {"gan": 1, "r1": 1, "path": 1}), 1)
+    assert toy.forwards == 2
+    assert toy.order().replace("!", "") == "gdp"
+
+
+def test_empty_losses_skip_the_update() -> None:
+    class Idle(Toy):
+        def g_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+            return {}
+
+    toy = Idle([["d", "g"]])
+    before = parameters(toy)
+    fit(toy, 3, ema=Ema(half_life_kimg=0.01))
+    assert toy.taken == {"g": 0, "d": 3}
+    assert difference(parameters(toy.g), {k[2:]: v for k, v in before.items() if k[0] == "g"}) == ""
+    assert toy._raw_optimizers()[0].state_dict()["state"] == {}
+    assert toy._averaged_at == {}
+
+
+# -- fakes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("turn", [("g", "d"), ("d", "g")])
+@pytest.mark.parametrize("clip", [None, 0.05])
+def test_equals_a_plain_loop(turn: tuple[str, str], clip: float | None) -> None:
+    """Fakes are made once, before any update; each update changes its player alone."""
+    torch.manual_seed(0)
+    g = nn.Sequential(nn.Linear(4, 3 * SIZE * SIZE), nn.Tanh())
+    d = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 1))
+    optimizers = {
+        n: torch.optim.Adam(m.parameters(), 1e-2, (0.5, 0.999)) for n, m in (("g", g), ("d", d))
+    }
+    for i, batch in enumerate(Pictures(4, 4)):
+        real = batch.images[0] / 127.5 - 1
+        z = torch.randn(4, 4, generator=torch_generator(3, "step", i, 1, 0))
+        fake = g(z).unflatten(1, (3, SIZE, SIZE))
+        for name in turn:
+            if name == "g":
+                loss = (d(fake) - 1).square().mean()
+            else:
+                loss = (d(real) - 1).square().mean() + d(fake.detach()).square().mean()
+            optimizers[name].zero_grad()
+            loss.backward()
+            if clip is not None:
+                group = optimizers[name].param_groups[0]["params"]
+                assert nn.utils.clip_grad_norm_(group, clip) > clip
+            optimizers[name].step()
+    toy = fit(Toy([turn]), 4, optim={"lr": 1e-2, "clip": clip})
+    assert toy.forwards == 4
+    assert toy.log_ == [(name, name == "g") for name in turn] * 4
+    torch.testing.assert_close(dict(toy.g.state_dict()), dict(g.state_dict()), rtol=0, atol=1e-6)
+    torch.testing.assert_close(dict(toy.d.state_dict()), dict(d.state_dict()), rtol=0, atol=1e-6)
+
+
+def test_an_update_changes_its_player_alone() -> None:
+    toy = fit(Toy(), 1)
+    after_g, after_d = toy.after
+    changed = {k for k in after_g if not torch.equal(after_g[k], after_d[k])}
+    assert changed == {"d.1.weight", "d.1.bias"}
+
+
+def _count_forwards(method: Any, names: list[str]) -> list[int]:
+    count = [0]
+    for name in names:
+        method.get_submodule(name).register_forward_hook(
+            lambda *_: count.__setitem__(0, count[0] + 1)
+        )
+    return count
+
+
+def _specs(domains: tuple[str, ...]) -> DataSpec:
+    counts = {split: dict.fromkeys(domains, 8) for split in ("train", "test")}
+    return DataSpec("toy", 32, 3, domains, counts, False, (), "0")
+
+
+class Big(Pictures):
+    def __getitem__(self, index: int) -> Batch:
+        (x,) = super().__getitem__(index).images
+        x = x.repeat_interleave(32 // SIZE, 2).repeat_interleave(32 // SIZE, 3)
+        return Batch((x, x.flip(3))[: self.domains])
+
+    domains = 2
+
+
+@pytest.mark.parametrize(("weight", "expected"), [(0.0, 4), (5.0, 6)])
+def test_cyclegan_makes_each_picture_once(weight: float, expected: int, monkeypatch: Any) -> None:
+    weights = {"gan": 1.0, "cycle": 10.0, "identity": weight}
+    method = CycleGAN(_specs(("a", "b")), width=4, d_width=4, blocks=1, weights=weights)
+    count = _count_forwards(method, ["g.ab", "g.ba"])
+    monkeypatch.setattr("helpers.Pictures", Big)
+    fit(method, 2, batch=1)
+    assert count[0] == 2 * expected
+
+
+@pytest.mark.parametrize("n_critic", [1, 2])
+def test_vanilla_makes_each_picture_once(n_critic: int, monkeypatch: Any) -> None:
+    method = VanillaGAN(_specs(("a",)), width=4, d_width=4, n_critic=n_critic)
+    count = _count_forwards(method, ["g"])
+    monkeypatch.setattr(Big, "domains", 1)
+    monkeypatch.setattr("helpers.Pictures", Big)
+    fit(method, 4, batch=2)
+    assert count[0] == 4
+    assert method.taken == {"g": 4 // n_critic, "d": 4}
+
+
+# -- noise ---------------------------------------------------------------------------------------
+
+
+def test_shards_of_the_noise_are_the_noise_of_one_process(monkeypatch: Any) -> None:
+    def draw(world: int, accumulate: int) -> list[Tensor]:
+        monkeypatch.setattr(Toy, "world", world)
+        toy, found = Toy(), []
+        toy.follow(Plan(seed=1, images_per_batch=8, accumulate=accumulate))
+        labels = torch.arange(8.0).chunk(world)
+        for rank in range(world):
+            monkeypatch.setattr(Toy, "rank", rank)
+            monkeypatch.setattr(Toy, "gathered", lambda self, x: torch.arange(8.0))
+            for chunk in range(accumulate):
+                step = Step(toy, ("g",), Batch((), labels[rank]), chunk)
+                n = 8 // (world * accumulate)
+                found.append((step.randn(n, 3), step.rand(n), step.shuffled_labels()))
+        return [torch.cat(parts) for parts in zip(*found, strict=True)]
+
+    whole = draw(1, 1)
+    assert sorted(whole[2].tolist()) == list(range(8))
+    assert len(set(whole[0].flatten().tolist())) == 24
+    for world, accumulate in ((2, 1), (1, 2), (2, 2)):
+        assert difference(draw(world, accumulate), whole) == ""
+
+
+# -- schedules -----------------------------------------------------------------------------------
+
+
+def test_learning_rate_closed_form() -> None:
+    linear = Budget(kimg=1, decay_from=0.5)
+    assert [lr_factor(p, linear) for p in (0, 0.5, 0.75, 1, 1.2)] == [1, 1, 0.5, 0, 0]
+    assert [lr_factor(p, Budget(kimg=1)) for p in (0, 0.5, 1)] == [1, 1, 1]
+    assert lr_factor(0.25, Budget(kimg=1, decay_from=0.0)) == 0.75
+
+
+def test_learning_rate_stairs_as_the_optimisers_see_them() -> None:
+    seen: list[list[float]] = []
+    watch = EachBatch(lambda m: seen.append([o.param_groups[0]["lr"] for o in m._raw_optimizers()]))
+    budget = Budget(kimg=0.2, decay_from=0.5, decay_steps=200)
+    fit(Toy(), 200, batch=1, callbacks=[watch], optim={"lr": 2.0, "kind": "sgd"}, budget=budget)
+    g, d = zip(*seen, strict=True)
+    assert g == d
+    assert set(g[:100]) == {2.0}
+    assert g[100] == pytest.approx(2 * 100 / 101)
+    assert g[199] == pytest.approx(2 / 101)
+    expected = [2 * (1 - (e - 99) / 101) for e in range(100, 200)]
+    assert g[100:] == pytest.approx(expected)
+
+
+# -- weights -------------------------------------------------------------------------------------
+
+
+class Two(Toy):
+    def g_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        found = super().g_losses(batch, step)
+        return {**found, "extra": found["gan"] * 0 + 3.0}
+
+
+def test_a_term_without_a_weight_is_named() -> None:
+    with pytest.raises(UserError, match=r"term 'extra' .*player 'g' has no weight \(weights: gan"):
+        fit(Two(), 1)
+
+
+def test_a_weight_without_a_term_is_named_after_one_cycle() -> None:
+    toy = Toy([["d"], ["g"]], {"gan": 1.0, "cycle": 10.0})
+    with pytest.raises(UserError, match=r"'method.weights.cycle' met no term .* in 2 batches"):
+        fit(toy, 9)
+    assert toy.batches == 2
+    fit(Toy(weights={"gan": 1.0, "cycle": 0.0}), 3)
+
+
+def test_weights_may_depend_on_progress() -> None:
+    class Rising(Two):
+        def weight_of(self, term: str, step: Step) -> float:
+            return step.progress if term == "extra" else super().weight_of(term, step)
+
+    totals: list[float] = []
+    watch = EachBatch(lambda m: totals.append(m.collect()))
+    fit(Rising(weights={"gan": 2.0, "extra": 0.0}), 4, callbacks=[watch])
+    for i, found in enumerate(totals):
+        expected = 2 * found["loss/g/gan"] + 3 * i / 4
+        assert found["loss/g/total"] == pytest.approx(expected)
+
+
+# -- averages ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rampup", [None, 0.5])
+def test_average_is_the_closed_form(rampup: float | None) -> None:
+    live: list[Tensor] = []
+    toy = Toy([["d"], ["g"], ["d", "g"]], norm=True)
+    start = toy.g[1].weight.detach().clone()
+    watch = EachBatch(lambda m: live.append(m.g[1].weight.detach().clone()))
+    fit(toy, 6, callbacks=[watch], ema=Ema(half_life_kimg=0.008, rampup=rampup))
+    expected, last = start, 0
+    for batch in (1, 2, 4, 5):  # those with a turn of g; 4 pictures each, a half-life of 8
+        now = 4 * (batch + 1)
+        half = 8 if rampup is None else min(8, rampup * 4 * batch)
+        beta = 0.5 ** ((now - last) / half)
+        expected, last = beta * expected + (1 - beta) * live[batch], now
+    average = toy._averages["g"]
+    torch.testing.assert_close(average[1].weight, expected)
+    assert difference(dict(average.named_buffers()), dict(toy.g.named_buffers())) == ""
+    assert toy.taken["g"] == 4
+
+
+def _averaging(half_life_kimg: float, images_seen: int, batch: int, rampup: float | None) -> Toy:
+    toy = Toy(norm=True)
+    ema = Ema(half_life_kimg=half_life_kimg, rampup=rampup)
+    toy.follow(Plan(seed=0, images_per_batch=batch, ema=ema))
+    for p in toy._averages["g"].parameters():
+        p.zero_()
+    for p in toy.g.parameters():
+        nn.init.ones_(p)
+    toy.images_seen = images_seen
+    toy._averaged_at["g"] = images_seen - batch
+    return toy
+
+
+def test_average_constants_of_stylegan2() -> None:
+    toy = _averaging(10, 320032, 32, 0.05)
+    toy._average("g")
+    assert 1 - toy._averages["g"][1].bias[0].item() == pytest.approx(0.997784, abs=1e-6)
+    toy = _averaging(10, 1032, 32, 0.05)  # the half-life is still .05 * 1000 pictures
+    toy._average("g")
+    assert 1 - toy._averages["g"][1].bias[0].item() == pytest.approx(0.5 ** (32 / 50), abs=1e-6)
+
+
+def test_every_averaged_player_is_averaged() -> None:
+    class Both(Toy):
+        averaged = ("g", "d")
+
+    toy = fit(Both(), 3, ema=Ema(half_life_kimg=1e-6, rampup=None))  # forgets at once
+    for name in ("g", "d"):
+        torch.testing.assert_close(
+            dict(toy._averages[name].state_dict()), dict(toy.player(name).state_dict())
+        )
+
+
+@pytest.mark.parametrize("spoil", ["1.weight", "0.running_mean"])
+def test_nothing_that_is_not_finite_reaches_the_average(spoil: str) -> None:
+    toy = _averaging(1, 8, 4, None)
+    before = parameters(toy._averages["g"])
+    toy.g.state_dict()[spoil].view(-1)[0] = torch.nan
+    toy.g[0].num_batches_tracked += 1
+    toy._average("g")
+    assert difference(parameters(toy._averages["g"]), before) == ""
+
+
+def test_evaluating_swaps_and_restores() -> None:
+    toy = fit(Toy(norm=True), 2, ema=Ema(half_life_kimg=1))
+    live, average = toy.g, toy._averages["g"]
+    assert all(module is not average for module in toy.modules())
+    assert len(list(toy.parameters())) == 6
+    assert not any(p.requires_grad for p in average.parameters())
+    toy.train()
+    with contextlib.suppress(ZeroDivisionError), toy.evaluating() as chosen:
+        assert chosen == "ema"
+        assert toy.g is average
+        assert not toy.training
+        assert not toy.g.training
+        assert not torch.is_grad_enabled()
+        raise ZeroDivisionError
+    assert toy.g is live
+    assert toy.training
+    assert live.training
+    with toy.evaluating("raw") as chosen:
+        assert (chosen, toy.g is live) == ("raw", True)
+    with pytest.raises(UserError, match="no averaged weights"), Toy().evaluating("ema"):
+        pass
+
+
+# -- chunks, precision ---------------------------------------------------------------------------
+
+
+def test_two_chunks_equal_one_batch() -> None:
+    one, two = (
+        fit(Toy([["d", "g"]]), 5, optim={"kind": "sgd", "lr": 0.1}, accumulate=k) for k in (1, 2)
+    )
+    torch.testing.assert_close(parameters(two), parameters(one), rtol=0, atol=1e-6)
+    assert two.forwards == 2 * one.forwards
+    assert two.taken == one.taken
+    assert two.collect() == pytest.approx(one.collect(), rel=1e-4)
+
+
+def test_a_second_phase_in_mixed_precision_sees_the_updated_weights() -> None:
+    class Twice(Toy):
+        def d_again_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+            x = batch.images[0]
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+                self.fresh = self.d(x)
+            out = self.d(x)
+            assert out.dtype == torch.bfloat16
+            assert torch.equal(out, self.fresh)
+            return {"gan": out.float().mean()}
+
+    fit(Twice([["d", "d.again", "g"]]), 2, precision="bf16-mixed", optim={"kind": "sgd", "lr": 1.0})
+
+
+def test_half_precision_needs_a_gpu(tmp_path: Path) -> None:
+    e = experiment("vanilla_coats", tmp_path, 1, "trainer.precision=16-mixed")
+    with pytest.raises(UserError, match="16-mixed, which needs a CUDA device; use bf16-mixed"):
+        engine.make_trainer(e, [])
+
+
+# -- guards --------------------------------------------------------------------------------------
+
+
+def test_the_term_that_failed_first_is_named() -> None:
+    class Sick(Toy):
+        def d_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+            found = super().d_losses(batch, step)
+            return {"gan": found["gan"] * (torch.nan if self.batches == 3 else 1)}
+
+    toy = fit(Sick(), 7)  # from batch 4 on the generator's loss, which comes first, is NaN too
+    with pytest.raises(UserError, match=r"0\.028 kimg: the term 'loss/d/gan' is not finite"):
+        toy.collect()
+
+
+def test_a_gradient_that_is_not_finite_is_found() -> None:
+    class Sick(Toy):
+        def g_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+            found = super().g_losses(batch, step)
+            found["gan"].register_hook(lambda grad: grad * torch.nan)
+            return found
+
+    with pytest.raises(UserError, match="a parameter of player 'g' is not finite"):
+        fit(Sick(), 1).collect()
+
+
+def test_checkpoints_outlive_a_run_that_fails(
+    tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    e = experiment("vanilla_coats", tmp_path, 8, "log.every_kimg=0.002")
+    checkpoints = tmp_path / "vanilla_coats" / "seed0" / "checkpoints"
+    bytes_at_4: dict[str, bytes] = {}
+    losses = VanillaGAN.g_losses
+
+    def sick(self: VanillaGAN, batch: Batch, step: Step) -> dict[str, Tensor]:
+        found = losses(self, batch, step)
+        if self.batches == 5:
+            bytes_at_4.update((p.name, p.read_bytes()) for p in checkpoints.iterdir())
+            return {"gan": found["gan"] * torch.inf}
+        return found
+
+    monkeypatch.setattr(VanillaGAN, "g_losses", sick)
+    monkeypatch.setattr("gansuite.engine.load_experiment", lambda *_: e)
+    with pytest.raises(SystemExit) as exit_:
+        main(["exp", "vanilla_coats"])
+    assert exit_.value.code == 2
+    assert "the term 'loss/g/gan' is not finite" in capsys.readouterr().err
+    assert bytes_at_4.keys() == {"last.ckpt", "best.ckpt"}
+    assert {p.name: p.read_bytes() for p in checkpoints.iterdir()} == bytes_at_4
+    assert read_checkpoint(checkpoints / "last.ckpt")["method"]["counters"]["batches"] == 4
+
+
+# -- what is logged ------------------------------------------------------------------------------
+
+
+class CountSyncs(TorchDispatchMode):
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func._overloadpacket is torch.ops.aten._local_scalar_dense
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["cyclegan_coats", "vanilla_coats"])
+def test_no_synchronisation_between_log_points(name: str, tmp_path: Path, monkeypatch: Any) -> None:
+    counted: list[int] = []
+    e = experiment(name, tmp_path, 6, "optim.g.clip=1", "ema.half_life_kimg=0.01")
+
+    class Watch(EachBatch):
+        mode: CountSyncs
+
+        def on_train_batch_start(self, *_: Any) -> None:
+            self.mode = CountSyncs()
+            self.mode.__enter__()
+
+    def leave(method: Any) -> None:
+        watch.mode.__exit__(None, None, None)
+        counted.append(watch.mode.count)
+
+    watch = Watch(leave)
+    train(monkeypatch, e, watch)
+    assert counted[0::2] == [0, 0, 0]  # batches 1, 3, 5
+    assert all(counted[1::2])  # logged, evaluated
+
+
+def test_means_over_the_interval_and_over_ranks(monkeypatch: Any) -> None:
+    seen: dict[str, list[float]] = {}
+    record = Toy.record
+
+    def spy(self: Toy, key: str, value: Tensor) -> None:
+        seen.setdefault(key, []).append(value.item())
+        record(self, key, value)
+
+    monkeypatch.setattr(Toy, "record", spy)
+    found: list[dict[str, float]] = []
+
+    def every_third(toy: Toy) -> None:
+        if toy.batches % 3 == 0:
+            found.append(toy.collect())
+            expected = {k: sum(v) / len(v) for k, v in seen.items()}
+            lrs = {k: v for k, v in found[-1].items() if k.startswith("lr/")}
+            assert lrs == {"lr/g": 1e-2, "lr/d": 1e-2}
+            assert {**found[-1]} == pytest.approx({**expected, **lrs}, rel=1e-5)
+            seen.clear()
+
+    weights = {"gan": 1, "r1": 0.5, "path": 0}
+    fit(Lazy([["d"], ["d", "g"]], weights), 9, callbacks=[EachBatch(every_third)], accumulate=2)
+    assert len(found) == 3
+    assert found[0]["loss/d/r1"] != found[1]["loss/d/r1"]
+    assert Toy().collect() == {}
+
+
+def test_plans_name_only_players() -> None:
+    with pytest.raises(UserError, match=r"'optim.e' is the optimiser of no player .*: g, d\)"):
+        Toy().follow(Plan(seed=0, images_per_batch=1, optim={"e": Optim()}))
