@@ -1,7 +1,7 @@
 # gansuite: `make help` lists what there is. Without an active environment everything goes into .venv.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help exp test fast lint format report clean
+.PHONY: help exp named compare listed test fast lint format report clean
 
 ifneq ($(VIRTUAL_ENV),)
 ENV := $(VIRTUAL_ENV)
@@ -18,9 +18,17 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 p
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-exp: $(ENV)/.gansuite-run ## train an experiment, or resume it: make exp NAME=cyclegan_coats [ARGS="seed=1 ..."]
-	@[ -n "$(NAME)" ] || { echo 'Say which: make exp NAME=cyclegan_coats ("gansuite list" shows all)'; exit 2; }
+exp: named $(ENV)/.gansuite-run ## train an experiment, or resume it: make exp NAME=cyclegan_coats [ARGS="seed=1 ..."]
 	@$(BIN)/gansuite exp $(NAME) $(ARGS)
+
+named:
+	@[ -n "$(NAME)" ] || { echo 'Say which: make exp NAME=cyclegan_coats ("gansuite list" shows all)'; exit 2; }
+
+compare: listed $(ENV)/.gansuite-run ## train what is missing, and compare: make compare NAMES=compare_coats [SEEDS="0 1 2"] [ARGS="jobs=2 ..."]
+	@$(BIN)/gansuite compare $(NAMES) $(if $(strip $(SEEDS)),seeds=$(shell echo $(SEEDS) | tr -s ' ' ,)) $(ARGS)
+
+listed:
+	@[ -n "$(NAMES)" ] || { echo 'Say what: make compare NAMES=compare_coats ("gansuite list" shows all)'; exit 2; }
 
 test: $(ENV)/.gansuite-test ## all tests that need no network
 	$(BIN)/python -m pytest -m "not network" $(ARGS)

@@ -68,6 +68,18 @@ def _parser() -> argparse.ArgumentParser:
     experiment(add("check-data", _check_data, "say what data an experiment expects and finds"))
     add("list", _list, "list methods, data sets and experiments")
 
+    sub = add("compare", _compare, "run what is missing of a comparison, and compare")
+    sub.add_argument(
+        "arguments",
+        nargs="+",
+        metavar="NAME, key=value",
+        help="experiments, a comparison, folders with results; seeds=0,1,2 budget.kimg=8 jobs=2 "
+        "name=... out=...; any other key=value goes to every run",
+    )
+    sub.add_argument(
+        "--allow-unequal", action="store_true", help="note what is unequal instead of refusing"
+    )
+
     sub = add("translate", _translate, "translate pictures with a trained model")
     sub.add_argument("checkpoint", metavar="CKPT", help="a .ckpt file or a run folder")
     sub.add_argument("input", metavar="IN", help="a picture, a folder, or a pattern in quotes")
@@ -85,6 +97,28 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("evaluate", _evaluate, "score a checkpoint again, exactly as its run did")
     sub.add_argument("checkpoint", metavar="CKPT", help="a .ckpt file or a run folder")
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="such as data.root=...")
+
+    sub = add("score", _score, "score pictures that another program made, as an entry to compare")
+    sub.add_argument("folder", metavar="DIR", help="the pictures, or folders a2b, b2a, gen")
+    sub.add_argument("--name", required=True, help="what the entry is called")
+    sub.add_argument(
+        "--data",
+        required=True,
+        nargs="+",
+        metavar="NAME, key=value",
+        help="the experiment or comparison whose test pictures and protocol count",
+    )
+    sub.add_argument("--comparison", help="what the pictures in DIR are: a2b, b2a, to_..., gen")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--seconds", type=float, help="how long it trained, if known")
+    sub.add_argument("--parameters", type=int, help="of all networks together, if known")
+    sub.add_argument("--images-per-second", type=float, help="of its training, if known")
+    sub.add_argument("--out", default="entries", help="where entries lie (entries)")
+
+    sub = add("export-test", _export_test, "write the test pictures for other programs")
+    sub.add_argument("name", metavar="NAME", help="an experiment or a comparison")
+    sub.add_argument("folder", metavar="DIR", help="where to write them")
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="such as data.size=64")
 
     sub = add("report", _report, "write the report page of a run again")
     sub.add_argument("run", metavar="RUN", help="a run folder such as runs/cyclegan_coats/seed0")
@@ -147,6 +181,12 @@ def _list(args: argparse.Namespace) -> None:
         print()
 
 
+def _compare(args: argparse.Namespace) -> int:
+    from gansuite.compare.run import compare
+
+    return compare(args.arguments, allow_unequal=args.allow_unequal)
+
+
 def _translate(args: argparse.Namespace) -> None:
     from gansuite import engine
     from gansuite.tools.translate import translate
@@ -181,6 +221,33 @@ def _evaluate(args: argparse.Namespace) -> None:
     key, by = engine.largest_difference(found["final"], found["recorded"])
     same = "Equal to the scores that the run recorded."
     print("\n" + (f"Unlike the scores that the run recorded: {key} by {by:.2g}." if by else same))
+
+
+def _score(args: argparse.Namespace) -> None:
+    from gansuite.compare.report import summary_table
+    from gansuite.runs import read_json
+    from gansuite.tools.score import score_folder
+
+    cost = {k: getattr(args, k) for k in ("seconds", "parameters", "images_per_second")}
+    entry = score_folder(
+        Path(args.folder),
+        args.data,
+        args.name,
+        comparison=args.comparison,
+        seed=args.seed,
+        cost=cost,
+        out=Path(args.out),
+        note=print,
+    )
+    print(summary_table(read_json(entry / f"seed{args.seed}" / "results.json")))
+    print(f"\nEntry: {entry} (gansuite compare NAME {entry})")
+
+
+def _export_test(args: argparse.Namespace) -> None:
+    from gansuite.tools.score import export_test
+
+    for domain, count in export_test([args.name, *args.overrides], Path(args.folder)).items():
+        print(f"{count} picture(s) of {domain} written to {Path(args.folder) / domain}")
 
 
 def _sync(args: argparse.Namespace) -> None:

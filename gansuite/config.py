@@ -139,6 +139,32 @@ class DataOptions(Section):
     workers: int = Field(default=0, ge=0)
 
 
+COMPARISON = "compare_"
+
+
+class CompareBudget(Section):
+    """What is equal for all runs of a comparison, at most one of: thousands of real pictures,
+    seconds of training, 10^15 floating-point operations. Without any, each has its own budget,
+    and these must be equal."""
+
+    kimg: float | None = Field(default=None, gt=0)
+    seconds: float | None = Field(default=None, gt=0)
+    pflop: float | None = Field(default=None, gt=0)
+
+
+class Compare(Section):
+    """What is compared. ``set``: overrides for every run; ``entries``: run folders, or outside
+    entries written by `gansuite score`; ``rank_by``: the metric whose final value ranks."""
+
+    title: str = ""
+    experiments: list[str] = []
+    entries: list[str] = []
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
+    budget: CompareBudget = CompareBudget()
+    set: list[str] = []
+    rank_by: str = "fd_random"
+
+
 class Experiment(Section):
     """What runs. ``method`` and ``data`` are validated dicts (their classes know them)."""
 
@@ -186,7 +212,13 @@ def experiment_folder() -> Path:
 
 def experiment_files() -> dict[str, Path]:
     """Every experiment by name; files in folders whose name begins with ``_`` are only bases."""
-    return {p.stem: p for p in sorted(experiment_folder().glob("*.yaml"))}
+    found = sorted(experiment_folder().glob("*.yaml"))
+    return {p.stem: p for p in found if not p.stem.startswith(COMPARISON)}
+
+
+def comparison_files() -> dict[str, Path]:
+    """Every comparison by name: the files in ``experiments/`` whose name begins with compare_."""
+    return {p.stem: p for p in sorted(experiment_folder().glob(f"{COMPARISON}*.yaml"))}
 
 
 def find_experiment(name: str) -> Path:
@@ -196,6 +228,10 @@ def find_experiment(name: str) -> Path:
             raise UserError(f"There is no experiment file {name}.")
         return Path(name)
     known = experiment_files()
+    if name in comparison_files():
+        raise UserError(
+            f"'{name}' is a comparison of experiments; run it with 'gansuite compare {name}'."
+        )
     if name not in known:
         raise UserError(
             f"There is no experiment '{name}' in {experiment_folder()}{nearest(name, known)} "
@@ -302,12 +338,14 @@ def _plain(value: Any) -> Any:
 
 def _signature_model(cls: type, base: type[Section], name: str) -> type[Section]:
     """A strict model of ``cls.__init__``'s keyword-only arguments on top of ``base``'s fields."""
-    hints = typing.get_type_hints(cls.__init__)  # type: ignore[misc]
+    hints = typing.get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
     fields: dict[str, Any] = {}
     for p in inspect.signature(cls.__init__).parameters.values():  # type: ignore[misc]
         if p.kind is p.KEYWORD_ONLY:
             default = ... if p.default is p.empty else _plain(p.default)
-            fields[p.name] = (hints.get(p.name, Any), default)
+            hint = hints.get(p.name, Any)
+            # a bare int is a size, a count or a seed: a negative one is always a slip
+            fields[p.name] = (Annotated[int, Field(ge=0)] if hint is int else hint, default)
     return create_model(name, __base__=base, name=(str, ...), **fields)
 
 
@@ -384,6 +422,40 @@ def load(name: str, overrides: Sequence[str], schemas: Schemas) -> Experiment:
     path = find_experiment(name)
     layers = [(str(path), {"name": path.stem}), *read_layers(path), *read_overrides(overrides)]
     return resolve(layers, schemas)
+
+
+def load_comparison(path: Path | None, overrides: Sequence[str] = ()) -> Compare:
+    """The ``compare:`` section of a comparison file (None: of no file), with overrides of it.
+
+    Raises:
+        UserError: one sentence that names the file, the key and the nearest match.
+    """
+    layers = read_layers(path) if path else []
+    layers = [*layers, *read_overrides([f"compare.{item}" for item in overrides])]
+    merged: dict[str, Any] = {}
+    for where, content in layers:
+        for key in content.keys() - {"compare"}:
+            raise UserError(
+                f"{where}: there is no key '{key}' in a comparison{nearest(key, ['compare'])}; "
+                f"all of it stands under 'compare'."
+            )
+        if not isinstance(content.get("compare", {}), dict):
+            raise UserError(f"{where}: 'compare' must be a mapping of keys to values.")
+        full = OmegaConf.merge(merged, content)
+        merged = typing.cast(dict[str, Any], OmegaConf.to_container(full, resolve=True))
+    spec = _validate(Compare, merged.get("compare", {}), layers, ["compare"])
+    spec = typing.cast(Compare, spec)
+    given = [k for k, v in spec.budget.model_dump().items() if v is not None]
+    for what, many in (("seeds", spec.seeds), ("experiments", spec.experiments)):
+        twice = [v for i, v in enumerate(many) if v in many[:i]]
+        if twice:
+            raise UserError(f"{_where(layers, ['compare', what])}: {what} names {twice[0]} twice.")
+    if len(given) > 1:
+        raise UserError(
+            f"{_where(layers, ['compare', 'budget'])}: a comparison has one budget, not "
+            f"{' and '.join(given)}; set the others to null."
+        )
+    return spec
 
 
 def resolve(layers: Layers, schemas: Schemas) -> Experiment:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from gansuite import config as configuration
@@ -24,7 +24,7 @@ from gansuite.callbacks.finish import Finish
 from gansuite.callbacks.progress import Progress
 from gansuite.callbacks.record import LogLosses, Recorder
 from gansuite.callbacks.samples import Samples
-from gansuite.callbacks.session import Session
+from gansuite.callbacks.session import RunCallback, Session
 from gansuite.callbacks.sinks import open_sinks
 from gansuite.config import Experiment
 from gansuite.data import SOURCES, DataModule, Source, build_source, describe_sources
@@ -78,15 +78,21 @@ def inventory() -> dict[str, list[tuple[str, str]]]:
         (name, ((method_class(name).__doc__ or "").strip().splitlines() or [""])[0])
         for name in method_names()
     ]
-    experiments = []
-    for name, path in configuration.experiment_files().items():
-        first = path.read_text().splitlines()[0] if path.stat().st_size else ""
-        experiments.append((name, first.lstrip("# ").partition("  ")[0]))
     return {
         "Methods (method.name)": methods,
         "Data sets (data.name)": list(describe_sources()),
-        "Experiments (make exp NAME=...)": experiments,
+        "Experiments (make exp NAME=...)": _first_lines(configuration.experiment_files()),
+        "Comparisons (make compare NAMES=...)": _first_lines(configuration.comparison_files()),
     }
+
+
+def _first_lines(files: Mapping[str, Path]) -> list[tuple[str, str]]:
+    """What each file is, as its first comment says."""
+    found = []
+    for name, path in files.items():
+        first = path.read_text().splitlines()[0] if path.stat().st_size else ""
+        found.append((name, first.lstrip("# ").partition("  ")[0]))
+    return found
 
 
 def is_done(experiment: Experiment) -> bool:
@@ -119,15 +125,18 @@ def build_method(options: Mapping[str, Any], spec: DataSpec, seed: int) -> Metho
         UserError: the size does not fit the networks; the nearest sizes that do are named.
     """
     options = dict(options)
-    cls = method_class(options.pop("name"))
+    name = options.pop("name")
+    cls = method_class(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "init"))
         try:
             method = cls(spec, **options)
         except (ValueError, RuntimeError, ArithmeticError) as error:
-            raise UserError(
-                f"{cls.__name__} cannot be built with these options: {str(error).splitlines()[0]}"
-            ) from error
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{name} cannot be built with these options: {reason}.") from error
+    for key, parameter in method.named_parameters():
+        if not parameter.numel():
+            raise UserError(f"{name} cannot be built with these options: {key} would be empty.")
     stride = method.stride
     if spec.size % stride:
         below = max(spec.size // stride * stride, stride)
@@ -301,6 +310,28 @@ def train(experiment: Experiment) -> Session:
     finally:
         run.release()
     return session
+
+
+def measure_flops(experiment: Experiment) -> tuple[int, int]:
+    """FLOPs per real picture (as in ``results.json``) and pictures per batch.
+
+    Trains one cycle of the method's turns and lazy terms; nothing is scored, written or kept.
+    """
+    quiet()
+    data = build_data(experiment)
+    method = ready_method(experiment, data)
+    session = Session(experiment, data, method, Run(experiment.run_dir))
+    trainer = make_trainer(experiment, [CountFlops(session), _StopWhenCounted(session)])
+    trainer.fit(method, datamodule=data)
+    return session.notes["flops_per_image"], data.images_per_batch
+
+
+class _StopWhenCounted(RunCallback):
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        trainer.should_stop = "flops_per_image" in self.session.notes
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Nothing to do."""
 
 
 def ready_method(experiment: Experiment, data: DataModule) -> Method:

@@ -313,6 +313,14 @@ class Run:
         self._lock, self._made = lock, made
         write_text(self.path / "config.yaml", experiment.yaml())
 
+    def held(self) -> bool:
+        """Whether a process is running in this directory."""
+        try:
+            with open(self.path / ".lock", "r+") as lock:
+                return not _hold(lock)
+        except OSError:
+            return False
+
     def abandon(self) -> None:
         """After a failure: a directory that `begin` made and that holds no record goes again."""
         if self._made and not self.recorded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,26 +12,28 @@ from lightning import Callback, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from gansuite import config as configuration
 from gansuite import engine
 from gansuite.callbacks.session import Session
-from gansuite.config import Budget, Optim
+from gansuite.config import Budget, Experiment, Optim
 from gansuite.data.spec import Batch, DataSpec
+from gansuite.methods import method_class
 from gansuite.methods.base import Method, Plan, Step, terms
 
 SIZE = 4
-# an experiment on 16 little pictures: a batch of 2 (4 drawn by a translator), scored on 8
-TINY = (
-    "data.train=16",
-    "data.test=8",
-    "data.batch=2",
-    "evaluate.pictures=8",
-    "evaluate.samples=2",
-    "log.wandb=disabled",
-    "trainer.accelerator=cpu",
-)
+# options of methods that make them small, where they have them
 SMALL = {
-    "cyclegan_coats": ("method.width=4", "method.d_width=4", "method.blocks=1"),
-    "vanilla_coats": ("method.width=4", "method.d_width=4"),
+    "width": 4,
+    "d_width": 4,
+    "d_layers": 3,
+    "blocks": 1,
+    "z_dim": 8,
+    "w_dim": 8,
+    "base": 64,
+    "max_channels": 8,
+    "mapping_layers": 1,
+    "mbstd_group": 2,
+    "curriculum": 2,
 }
 
 
@@ -143,21 +146,41 @@ class EachBatch(Callback):
         self.do(pl_module)
 
 
-def arguments(name: str, out: Path, batches: int, *overrides: str) -> list[str]:
-    """``name`` and the overrides that make it tiny, for a number of batches (of 2 pictures per
-    domain), logged every 2 and scored every 4."""
-    per = 0.004 if "cyclegan" in name else 0.002
-    kimg = (("budget.kimg", batches), ("log.every_kimg", 2), ("evaluate.every_kimg", 4))
-    defaults = [*TINY, *SMALL[name], *(f"{key}={n * per:g}" for key, n in kimg)]
-    return [name, *defaults, f"out={out}", *overrides]
+def experiment(name: str, out: Path, batches: int, *overrides: str) -> Experiment:
+    """The experiment ``name`` made tiny: batches of 2 little coats per domain, logged every 2,
+    saved and scored every 4."""
+    plain = engine.load_experiment(name).plain()
+    method, given = plain["method"], plain["data"]
+    method |= {k: v for k, v in SMALL.items() if k in method}
+    domains = given["domains"] if given["name"] == "coats" else ["horse", "zebra"]
+    data = {"name": "coats", "size": 32, "domains": domains, "train": 16, "test": 8, "batch": 2}
+    both = method_class(method["name"]).needs.view in ("unpaired", "paired")
+    step = 0.004 if both else 0.002
+    tiny = {
+        "name": name,
+        "out": str(out),
+        "method": method,
+        "data": data,
+        "optim": plain["optim"],
+        "ema": plain["ema"],
+        "budget": {**plain["budget"], "kimg": step * batches, "seconds": None},
+        "log": {"every_kimg": 2 * step, "wandb": "disabled"},
+        "evaluate": {"every_kimg": 4 * step, "pictures": 8, "samples": 2},
+        "trainer": {"accelerator": "cpu"},
+    }
+    return configuration.resolve(
+        [(name, tiny), *configuration.read_overrides(overrides)], engine.SCHEMAS
+    )
 
 
-def experiment(name: str, out: Path, batches: int, *overrides: str) -> Any:
-    """The same as an experiment."""
-    return engine.load_experiment(name, arguments(name, out, batches, *overrides)[1:])
+def command(experiment: Experiment, folder: Path) -> list[str]:
+    """What runs an experiment in a process of its own."""
+    file = folder / f"{experiment.name}.yaml"
+    file.write_text(experiment.yaml())
+    return [sys.executable, "-m", "gansuite", "exp", str(file)]
 
 
-def train(monkeypatch: Any, experiment: Any, *callbacks: Callback) -> Session:
+def train(monkeypatch: Any, experiment: Experiment, *callbacks: Callback) -> Session:
     """`engine.train` with further callbacks, which come last."""
     real = engine.make_trainer
     with monkeypatch.context() as patch:

@@ -6,20 +6,19 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import EachBatch, arguments, difference, experiment, train
+from helpers import EachBatch, command, difference, experiment, train
 
 from gansuite import engine
 from gansuite.callbacks.finish import Finish
 from gansuite.runs import Run, read_checkpoint, read_lines
 
 CASES = {
-    "cyclegan": ("cyclegan_coats", "method.pool=4"),
+    "cyclegan": ("cyclegan_coats",),  # with its pools full; in process: see test_contract.py
     # batch norm, averages, two batches per turn of the generator
     "dcgan": ("vanilla_coats", "method.n_critic=2", "ema.half_life_kimg=0.005"),
     # dropout, clipping, chunks, another optimiser
@@ -59,14 +58,12 @@ def kill() -> None:
     raise Killed
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ["dcgan", "mlp"])
 def test_resumes_bit_for_bit(case: str, tmp_path: Path, monkeypatch: Any) -> None:
     expected = undisturbed(case, tmp_path / "a", monkeypatch)
     counters = expected["method"]["counters"]
     assert counters["batches"] == BATCHES
     assert len(expected["lines"].splitlines()) == BATCHES / 2 + BATCHES / 4
-    if case == "cyclegan":
-        assert expected["memory"][0]["pool_A"]["images"].shape == (4, 3, 32, 32)
     if case == "dcgan":
         assert counters["taken"] == {"g": BATCHES // 2, "d": BATCHES}
         assert expected["method"]["averages"].keys() == {"g"}
@@ -99,9 +96,10 @@ def test_an_interruption_after_the_last_batch_adds_nothing(
     tmp_path: Path, monkeypatch: Any
 ) -> None:
     e = experiment("vanilla_coats", tmp_path, 4)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(Finish, "act", lambda self, trainer: kill())
-        train(monkeypatch, e)
+        with pytest.raises(Killed):
+            train(monkeypatch, e)
     run = Run(e.run_dir)
     lines = run.metrics.read_bytes()
     assert not engine.is_done(e)
@@ -118,22 +116,26 @@ def test_an_interruption_after_the_last_batch_adds_nothing(
 # -- processes -----------------------------------------------------------------------------------
 
 
-def start(out: Path, case: str) -> subprocess.Popen[str]:
+def start(out: Path, case: str) -> subprocess.Popen[bytes]:
+    """80 batches, logged every 2, saved every 8 or 16, scored every 40 or 80."""
     name, *overrides = CASES[case]
-    command = arguments(name, out, 200, *overrides, "log.every_kimg=0.02")
-    return subprocess.Popen([sys.executable, "-m", "gansuite", "exp", *command], text=True)
+    rare = ("evaluate.every_kimg=0.16", "log.checkpoint_every_kimg=0.032")
+    out.mkdir(exist_ok=True)
+    return subprocess.Popen(command(experiment(name, out, 80, *overrides, *rare), out))
 
 
-def interrupt(process: subprocess.Popen[str], run: Path, number: int) -> int:
-    """Send a signal as soon as there are lines enough; returns the exit status."""
-    lines = run / "metrics.jsonl"
-    before = lines.read_bytes() if lines.exists() else b""
+def interrupt(process: subprocess.Popen[bytes], run: Path, number: int) -> int:
+    """Send a signal between two checkpoints; returns the exit status."""
+    lines, checkpoint = run / "metrics.jsonl", run / "checkpoints" / "last.ckpt"
+    least = 1 << 30
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
-        if lines.exists() and abs(len(lines.read_bytes()) - len(before)) > 1500:
+        size = lines.stat().st_size if lines.exists() else 0
+        least = min(size, least)
+        if checkpoint.exists() and size > least + 150:
             process.send_signal(number)
             break
-        time.sleep(0.002)
+        time.sleep(0.001)
     return process.wait(60)
 
 
@@ -146,12 +148,11 @@ def test_killed_processes_resume_bit_for_bit(case: str, tmp_path: Path) -> None:
     expected = state(whole / name / "seed0")
     run = cut / name / "seed0"
     assert interrupt(start(cut, case), run, signal.SIGKILL) == -signal.SIGKILL
-    assert read_checkpoint(run)["method"]["counters"]["batches"] < 200
+    assert read_checkpoint(run)["method"]["counters"]["batches"] < 80
     assert not (run / "results.json").exists()
     # resumed, and asked to stop at once
     assert interrupt(start(cut, case), run, signal.SIGTERM) == 75
-    stopped = read_checkpoint(run)["method"]["counters"]["batches"]
-    assert 0 < stopped < 200
+    assert read_checkpoint(run)["method"]["counters"]["batches"] < 80
     assert start(cut, case).wait(300) == 0
     assert difference(state(run), expected) == ""
     assert (run / "results.json").exists()

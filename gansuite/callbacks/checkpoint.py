@@ -9,6 +9,7 @@ import torch
 from lightning import LightningModule, Trainer
 
 from gansuite.callbacks.session import RunCallback, Session
+from gansuite.errors import UserError
 from gansuite.runs import read_checkpoint, write_checkpoint
 
 
@@ -67,6 +68,11 @@ class Resume(RunCallback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         content = read_checkpoint(self.path)
         session = self.session
+        if content["data"]["digest"] != session.data.spec.digest:
+            raise UserError(
+                f"The pictures have changed since {session.run.path} was begun; put them back to "
+                f"resume it, give another 'name=' for a new run, or remove the folder."
+            )
         # a run resumed on more processes than before starts the new ones with rank 0's memory
         memory = content["memory"]
         rank = session.method.rank

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,15 @@ from gansuite.evaluation.score import Statistics, reference_rows, score
 from gansuite.rng import torch_generator
 
 Make = Callable[[int, Tensor], Tensor]
+
+
+def aims(domains: Sequence[str]) -> list[tuple[str, list[str], str]]:
+    """(name, sources, target): ``a2b`` and ``b2a`` for two domains, else ``to_<target>`` from
+    all others."""
+    if len(domains) == 2:
+        a, b = domains
+        return [("a2b", [a], b), ("b2a", [b], a)]
+    return [(f"to_{t}", [d for d in domains if d != t], t) for t in domains]
 
 
 class Comparisons:
@@ -67,13 +76,7 @@ class Comparisons:
         return [Comparison("gen", real=real, fake=self._each(real, make))]
 
     def aims(self) -> list[tuple[str, list[str], str]]:
-        """(name, sources, target): ``a2b`` and ``b2a`` for two domains, else ``to_<target>`` from
-        all others."""
-        domains = list(self.session.method.spec.domains)
-        if len(domains) == 2:
-            a, b = domains
-            return [("a2b", [a], b), ("b2a", [b], a)]
-        return [(f"to_{t}", [d for d in domains if d != t], t) for t in domains]
+        return aims(self.session.method.spec.domains)
 
     def translated(self) -> list[Comparison]:
         """One comparison per aim; several sources share the number of pictures evenly."""
@@ -98,6 +101,10 @@ class Comparisons:
         )
 
     def __call__(self) -> list[Comparison]:
+        if self.session.method.world > 1:
+            # each process has batch statistics of its own; the model is that of rank 0
+            for buffer in self.session.method.buffers():
+                torch.distributed.broadcast(buffer, 0)
         return self.generated() if self.session.method.task == "generate" else self.translated()
 
     def other_real(self, name: str, count: int) -> Tensor:

@@ -11,7 +11,7 @@ import io
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ POINTS = 120  # of a loss curve; more cannot be told apart at this size
 COLOURS = ("#0052cc", "#ff3c00", "#148d67", "#953782", "#499dc2", "#3d2d3f", "#668e21", "#7c3922")
 _MARKERS = "os^DvPX*"
 _GLYPHS = "●■▲◆▼✚✖★"
-_INK, _RULE, _PAPER = "#123456", "#123457", "#123458"  # replaced by what the page's theme says
+_INK, _RULE = "#123456", "#123457"  # replaced by what the page's theme says
 
 
 @dataclass
@@ -63,13 +63,23 @@ def mark(style: int) -> dict[str, str]:
     return {"colour": f"var(--c{index})", "glyph": _GLYPHS[index]}
 
 
+@dataclass
+class _Sheet:
+    """Axes to draw on, points to be named (data coordinates), levels that are named at the right
+    border, and afterwards the SVG."""
+
+    axes: Any
+    levels: list[tuple[str, float]] = field(default_factory=list)
+    names: list[tuple[str, float, float]] = field(default_factory=list)
+    svg: Markup = field(default_factory=Markup)
+
+
 @contextlib.contextmanager
-def _drawing(size: tuple[float, float], salt: str) -> Iterator[tuple[Any, list[Markup]]]:
-    """Axes to draw on, and a list that holds the SVG afterwards."""
+def _drawing(size: tuple[float, float], salt: str) -> Iterator[_Sheet]:
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     style: Any = {
         "svg.fonttype": "none",
@@ -84,7 +94,6 @@ def _drawing(size: tuple[float, float], salt: str) -> Iterator[tuple[Any, list[M
         "axes.spines.right": False,
         "path.simplify": True,
     }
-    out: list[Markup] = []
     with mpl.rc_context(style):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(figure)
@@ -92,13 +101,19 @@ def _drawing(size: tuple[float, float], salt: str) -> Iterator[tuple[Any, list[M
         axes.grid(axis="y", color=_RULE, lw=0.6)
         axes.set_axisbelow(True)
         axes.tick_params(length=2.5)
-        yield axes, out
+        sheet = _Sheet(axes)
+        yield sheet
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         for axis in (axes.xaxis, axes.yaxis):
+            if axis.get_scale() == "log":
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
             axis.set_minor_formatter(NullFormatter())
+        if sheet.names:
+            _label(axes, sheet.names, sheet.levels)
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    out.append(_for_page(text.getvalue()))
+    sheet.svg = _for_page(text.getvalue())
 
 
 def _for_page(svg: str) -> Markup:
@@ -107,10 +122,9 @@ def _for_page(svg: str) -> Markup:
     svg = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", svg)  # figure_1, axes_1: the same in every figure
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg)
-    svg = re.sub(r"(font: [\d.]+px) [^;\"]+", r"\1 system-ui, sans-serif", svg)
+    svg = re.sub(r"(font: [\d.]+px|font-family:) [^;\"]+", r"\1 system-ui, sans-serif", svg)
     svg = re.sub(r' d="[^"]*"', lambda m: re.sub(r"(\.\d\d)\d+", r"\1", m[0]), svg)
     svg = svg.replace(_INK, "currentColor").replace(_RULE, "var(--line)")
-    svg = svg.replace(_PAPER, "var(--bg)")
     for index, colour in enumerate(COLOURS):
         svg = svg.replace(colour, f"var(--c{index})")
     return Markup(re.sub(r"\n\s*", "\n", svg.replace("<svg", '<svg aria-hidden="true"', 1)))
@@ -122,18 +136,23 @@ def _drawn(style: int) -> tuple[str, str, str]:
     return COLOURS[index], _MARKERS[index], "-" if style < len(COLOURS) else "--"
 
 
-def _label(axes: Any, points: Sequence[tuple[str, float, float]]) -> None:
+def _label(
+    axes: Any,
+    points: Sequence[tuple[str, float, float]],
+    levels: Sequence[tuple[str, float]] = (),
+) -> None:
     """Names beside their points (data coordinates), moved up or down until none hides another."""
-    from matplotlib.patheffects import withStroke
-
     high, wide = 10.5, 5.0  # points: one line of text, and about one letter
     figure = axes.figure
-    figure.draw_without_rendering()  # the layout decides where a point is
+    figure.get_layout_engine().execute(figure)  # it decides where a point is
     figure.set_layout_engine("none")
     to_points = 72 / figure.dpi
     right = axes.bbox.x1 * to_points
     at = {name: axes.transData.transform((x, y)) * to_points for name, x, y in points}
     boxes = {name: (px - 4, px + 4, py) for name, (px, py) in at.items()}  # left, right, middle
+    for name, level in levels:
+        middle = axes.transData.transform((1, level))[1] * to_points + high / 2
+        boxes[f"{name} (level)"] = (right - wide * len(name), right, middle)
 
     def free(name: str, left: float, length: float, y: float) -> bool:
         """Whether a text there lies on no other name and on no other point."""
@@ -159,9 +178,15 @@ def _label(axes: Any, points: Sequence[tuple[str, float, float]]) -> None:
             ha="right" if leftward else "left",
             va="center",
             annotation_clip=False,
-            path_effects=[withStroke(linewidth=2.5, foreground=_PAPER)],
             zorder=5,
         )
+
+
+def _room_for_names(axes: Any) -> None:
+    """Makes the x axis longer, so that names stand to the right of their points."""
+    start, end = axes.get_xlim()
+    more = (end / start) ** 0.26 * end if axes.get_xscale() == "log" else end + 0.26 * (end - start)
+    axes.set_xlim(start, more)
 
 
 def chart(
@@ -174,9 +199,8 @@ def chart(
 ) -> Markup:
     """Curves in one SVG. ``levels`` are named horizontal lines; ``direct`` names the curves at
     their ends, on a larger chart."""
-    from matplotlib.ticker import MaxNLocator
-
-    with _drawing((4.6, 3.1) if direct else (3.5, 2.1), salt) as (axes, out):
+    with _drawing((4.6, 3.1) if direct else (3.5, 2.1), salt) as sheet:
+        axes = sheet.axes
         every: list[float] = []
         for index, line in enumerate(lines):
             colour, marker, dashes = _drawn(index if line.style is None else line.style)
@@ -197,17 +221,17 @@ def chart(
         elif from_zero:
             axes.set_ylim(bottom=0)
         axes.set_xlabel(x_label)
-        axes.xaxis.set_major_locator(MaxNLocator(4))
         if direct:
-            low, high = axes.get_xlim()
-            axes.set_xlim(low, high + 0.24 * (high - low))
-            for name, value in levels:
+            _room_for_names(axes)
+            sheet.levels += levels[:1]
+            for (name, value), side in zip(levels, ("right", "left"), strict=False):
+                place = (1 if side == "right" else 0, value)
                 axes.annotate(
-                    name, (1, value), (0, 2), ("axes fraction", "data"), "offset points",
-                    ha="right", va="bottom", fontsize=7.5, alpha=0.8,
+                    name, place, (2, 2), ("axes fraction", "data"), "offset points",
+                    ha=side, va="bottom", fontsize=7.5, alpha=0.8,
                 )  # fmt: skip
-            _label(axes, [(line.name, line.x[-1], line.y[-1]) for line in lines])
-    return out[0]
+            sheet.names += [(line.name, line.x[-1], line.y[-1]) for line in lines]
+    return sheet.svg
 
 
 def scatter(
@@ -218,7 +242,8 @@ def scatter(
     levels: Sequence[tuple[str, float]] = (),
 ) -> Markup:
     """Named points with their intervals in one SVG; an axis is logarithmic over a wide range."""
-    with _drawing((3.5, 2.6), salt) as (axes, out):
+    with _drawing((3.5, 2.6), salt) as sheet:
+        axes = sheet.axes
         for dot in dots:
             colour, marker, _ = _drawn(dot.style)
             if dot.low < dot.high:
@@ -232,19 +257,22 @@ def scatter(
         ):
             if min(values) > 0 and max(values) > 8 * min(values):
                 scale("log")
-        axes.margins(x=0.12, y=0.12)
+        axes.margins(x=0.08, y=0.12)
+        _room_for_names(axes)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
-        _label(axes, [(dot.name, dot.x, dot.y) for dot in dots])
-    return out[0]
+        sheet.names += [(dot.name, dot.x, dot.y) for dot in dots]
+    return sheet.svg
 
 
-def series(records: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:
-    """(images seen, value) of the records that have a finite value for ``key``."""
+def series(
+    records: Sequence[Mapping[str, Any]], key: str, over: str = "images_seen"
+) -> tuple[list[float], list[float]]:
+    """(``over``, ``key``) of the records that have both, with a finite value."""
     points = [
-        (float(r["images_seen"]), float(r[key]))
+        (float(r[over]), float(r[key]))
         for r in records
-        if isinstance(r.get(key), int | float) and math.isfinite(r[key])
+        if over in r and isinstance(r.get(key), int | float) and math.isfinite(r[key])
     ]
     return [x for x, _ in points], [y for _, y in points]
 
@@ -265,11 +293,13 @@ def figure(
     lines: Sequence[Line],
     x_label: str,
     score: Metric | None = None,
+    about: str = "",
     **options: Any,
 ) -> dict[str, Any]:
     """What the template's macro ``figures`` takes: a chart of ``lines`` with its words.
 
-    ``options`` are those of `chart`; lines that are named in the chart need no legend.
+    ``about`` is what its title leaves unsaid. ``options`` are those of `chart`; lines that are
+    named in the chart need no legend.
     """
     words = [
         f"{line.name or title} from {human(line.y[0])} to {human(line.y[-1])}" for line in lines
@@ -283,6 +313,6 @@ def figure(
         "title": title,
         "score": score,
         "legend": legend,
-        "label": f"{title} over {x_label}: {'; '.join(words)}",
-        "svg": chart(lines, x_label, f"{title}/{x_label}", **options),
+        "label": f"{title}{about} over {x_label}: {'; '.join(words)}",
+        "svg": chart(lines, x_label, f"{title}{about}/{x_label}", **options),
     }

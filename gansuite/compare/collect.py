@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -157,18 +157,6 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Gallery:
-    """The same test pictures through all rows, as PNG files in test order.
-
-    ``source`` and ``truth`` are () where there is none (generators; data without truth).
-    """
-
-    source: tuple[Path, ...]
-    truth: tuple[Path, ...]
-    made: Mapping[str, tuple[Path, ...]]
-
-
-@dataclass(frozen=True)
 class Comparison:
     """Rows on equal terms.
 
@@ -176,7 +164,7 @@ class Comparison:
     ("a2b", "b2a", "gen", "to_x"), in order. ``rank_by``: the metric that ranks. ``notes``: what a
     reader must know, one sentence each (unequal budgets, failed runs, outside entrants, single
     seeds). ``unequal``: the notes that were let pass with ``--allow-unequal``. ``command``: repeats
-    it all. ``gallery``: by comparison name; {} before the pictures were made.
+    it all.
     """
 
     name: str
@@ -190,7 +178,6 @@ class Comparison:
     notes: tuple[str, ...] = ()
     unequal: tuple[str, ...] = ()
     command: str = ""
-    gallery: Mapping[str, Gallery] = field(default_factory=dict)
 
     @property
     def done(self) -> tuple[Entry, ...]:
@@ -244,12 +231,7 @@ class Comparison:
             UserError: the metric has no better and worse, or is unknown.
         """
         metric = metric or self.rank_by
-        if HIGHER_IS_BETTER.get(metric) is None:
-            known = [m for m, better in HIGHER_IS_BETTER.items() if better is not None]
-            raise UserError(
-                f"compare.rank_by is '{metric}', by which nothing can be ranked"
-                f"{nearest(metric, known)} (possible: {', '.join(known)})."
-            )
+        check_ranking(metric)
         return rank(self.scores(name, metric), bool(HIGHER_IS_BETTER[metric]))
 
     def references(self, name: str) -> dict[str, dict[str, float]]:
@@ -280,11 +262,18 @@ class Comparison:
             shares.append(gap_closed(final, ends[0], ends[1]))
         return math.fsum(shares) / len(shares) if shares else None
 
-    def with_gallery(self, gallery: Mapping[str, Gallery]) -> Comparison:
-        return replace(self, gallery=gallery)
-
 
 _REFERENCES = ("do_nothing", "real_vs_real")
+
+
+def check_ranking(metric: str) -> None:
+    """Raise `UserError` for a metric that has no better and worse, or is unknown."""
+    if HIGHER_IS_BETTER.get(metric) is None:
+        known = [m for m, better in HIGHER_IS_BETTER.items() if better is not None]
+        raise UserError(
+            f"rank_by is '{metric}', by which nothing can be ranked{nearest(metric, known)} "
+            f"(possible: {', '.join(known)})."
+        )
 
 
 def read_entry(path: Path, row: str = "", seed: int | None = None) -> Entry:

@@ -107,20 +107,23 @@ def human(value: float | int | None, missing: str = "–") -> str:
 
 def percent(share: float | None, missing: str = "–") -> str:
     """``94 %``; ``missing`` for None."""
-    return missing if share is None else f"{100 * share:.0f} %"
+    return missing if share is None else f"{100 * share:.0f} %".replace("-", "−")
 
 
 def interval(mean: float, low: float | None, high: float | None) -> str:
-    """``12.31 ± 0.42`` (two significant digits of the half width), or the mean alone."""
+    """``12.31 ± 0.42``, or the mean alone without an interval.
+
+    The half width has two significant digits, unless the mean would then have more than four.
+    """
     if low is None or high is None:
         return human(mean)
     half = (high - low) / 2
-    if half == 0 or not math.isfinite(half):
-        return f"{human(mean)} ± {human(half)}"
-    digits = max(0, 1 - math.floor(math.log10(half)))
-    if digits > 5:
-        return f"{human(mean)} ± {half:.1e}"
-    return f"{mean:,.{digits}f} ± {half:,.{digits}f}"
+    if half <= 1e-12 * abs(mean) or not math.isfinite(half):
+        return f"{human(mean)} ± {human(half) if half > 1 else 0}"
+    size = math.floor(math.log10(max(abs(mean), half)))
+    digits = max(0, min(1 - math.floor(math.log10(half)), 3 - size))
+    shown = f"{half:,.{digits}f}"
+    return f"{mean:,.{digits}f} ± {shown if float(shown.replace(',', '')) else f'{half:.1g}'}"
 
 
 def duration(seconds: float) -> str:
@@ -133,11 +136,12 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def large(value: float, unit: str) -> str:
-    for power, prefix in ((12, "T"), (9, "G"), (6, "M")):
+def large(value: float, unit: str = "") -> str:
+    """``1.43 GB``, ``700 k``."""
+    for power, prefix in ((15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
         if value >= 10**power:
             return f"{value / 10**power:.3g} {prefix}{unit}"
-    return f"{value:,.0f} {unit}"
+    return f"{value:,.0f} {unit}".rstrip()
 
 
 def tick(value: float) -> str:

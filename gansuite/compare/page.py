@@ -28,15 +28,15 @@ from gansuite.compare.format import (
     percent,
 )
 from gansuite.compare.stats import Standing, mean_interval
+from gansuite.compare.tables import reference_label
 from gansuite.evaluation.verdict import COLLAPSED
 from gansuite.runs import write_text
 
 MAX_PICTURE_BYTES = 6_000_000  # of all pictures together; base64 makes 8 MB of it
-_BESIDE = ("fid", "kid", "fd_random", "swd", "psnr_mask", "psnr", "coverage", "diversity")
-_SHOWN_BESIDE = 4  # further scores in the ranking; all of them are in the table below it
+_BESIDE = ("fid", "kid", "fd_random", "swd", "psnr_mask", "coverage", "psnr", "diversity")
+_SHOWN_BESIDE = 3  # further scores in the ranking; all of them are in the table below it
 _CURVES = (*_BESIDE, "correlation")
 _OWN = ("name", "seed", "out", "log.", "method.")  # config keys that are no setting of a comparison
-_REFERENCES = {"do_nothing": "Do nothing", "real_vs_real": "Real vs real"}
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,9 @@ def _cell(text: str, value: float | str | None = None, **more: Any) -> dict[str,
     return {"text": text, "value": "" if value is None else value, **plain, **more}
 
 
-def _column(label: str, name: str = "", sorted_by: bool = False) -> dict[str, Any]:
-    return {"label": label, "score": metric(name) if name else None, "sorted": sorted_by}
+def _column(label: str, name: str = "", **more: Any) -> dict[str, Any]:
+    plain = {"sorted": False, "words": False}
+    return {"label": label, "score": metric(name) if name else None, **plain, **more}
 
 
 def _title(c: Comparison, name: str) -> str:
@@ -117,7 +118,7 @@ def _answers(c: Comparison, rows: Mapping[str, _Row]) -> list[dict[str, str]]:
         elif gap is not None:
             said += f" and closed {percent(gap)} of the gap"
         if first.tied:
-            said += f"; {_list([rows[r].label for r in first.tied])} can't be told from it"
+            said += f"; {_list([rows[r].label for r in first.tied])} can't be told apart from it"
         elif first.single and len(ranking) > 1:
             said += "; with one seed this may be chance"
         found.append({"lead": _title(c, name), "strong": rows[first.name].label, "rest": said})
@@ -153,7 +154,7 @@ def _ranking(c: Comparison, name: str, rows: Mapping[str, _Row]) -> dict[str, An
     repeated = any(not s.single for s in standings)
     columns = [
         _column("Method"),
-        _column("Place", sorted_by=True),
+        _column("Place", sorted=True),
         _column(metric(c.rank_by).label, c.rank_by),
         _column("Best seen"),
         *([_column("Behind the first")] if several else []),
@@ -178,17 +179,15 @@ def _ranking(c: Comparison, name: str, rows: Mapping[str, _Row]) -> dict[str, An
         bar = None if gap is None else round(100 * min(1, max(0, gap)))
         cells.append(_cell(percent(gap), gap, bar=bar))
         cells += [_mean(scores[m].get(s.name)) for m in beside]
-        body.append({"cells": cells, "class": "bold" if s.bold else ""})
+        body.append({"cells": cells})
     foot, every = [], []
     blank = [_cell("")] * (len(columns) - 3 - len(beside))
-    for key, label in _REFERENCES.items():
-        values = references.get(key)
-        if values is not None:
-            numbers = {m: _cell(human(values.get(m))) for m in metrics}
-            ranked = numbers.get(c.rank_by, _cell("–"))
-            cells = [_cell(label), _cell(""), ranked, *blank, *(numbers[m] for m in beside)]
-            foot.append({"cells": cells, "class": ""})
-            every.append({"cells": [_cell(label), *numbers.values()], "class": ""})
+    for key, values in references.items():
+        label = _cell(reference_label(name, key).capitalize())
+        numbers = {m: _cell(human(values.get(m))) for m in metrics}
+        ranked = numbers.get(c.rank_by, _cell("–"))
+        foot.append({"cells": [label, _cell(""), ranked, *blank, *(numbers[m] for m in beside)]})
+        every.append({"cells": [label, *numbers.values()]})
     all_rows = [
         {"cells": [rows[s.name].cell(), *(_mean(scores[m].get(s.name)) for m in metrics)]}
         for s in standings
@@ -214,8 +213,12 @@ def _difference(s: Standing) -> dict[str, Any]:
     if s.difference is None:
         return _cell("–", 0 if s.rank == 1 else None)
     mean, low, high = s.difference
-    small = "" if low is None or high is None else f"{human(low)} to {human(high)}"
-    return _cell(human(mean), mean, small=small)
+    small = "" if low is None or high is None else f"{_signed(low)} to {_signed(high)}"
+    return _cell(_signed(mean), mean, small=small)
+
+
+def _signed(value: float) -> str:
+    return human(value).replace("-", "−", 1) if value < 0 else human(value)
 
 
 # Pictures
@@ -266,11 +269,10 @@ def _strip(entry: Entry, name: str, kind: str) -> Path:
 
 
 def _levels(c: Comparison, name: str, score: str) -> list[tuple[str, float]]:
-    found = c.references(name)
     return [
-        (label.lower(), found[key][score])
-        for key, label in _REFERENCES.items()
-        if score in found.get(key, {})
+        (reference_label(name, key), values[score])
+        for key, values in c.references(name).items()
+        if score in values
     ]
 
 
@@ -305,10 +307,10 @@ def _curves(c: Comparison, name: str, rows: Mapping[str, _Row]) -> dict[str, Any
         x_label = "images seen" if clock is None else f"{clock[1]} of training"
         levels = _levels(c, name, score)
         known = metric(score)
-        title = f"{known.label}, {_title(c, name).lower()}"
+        about = f", {_title(c, name).lower()},"
         if not lines:
             return None
-        return figure(title, lines, x_label, known, levels=levels, direct=True)
+        return figure(known.label, lines, x_label, known, about, levels=levels, direct=True)
 
     seconds = [r.cost(lambda e: e.cost.get("seconds")) or 0 for r in rows.values()]
     figures = [drawn(c.rank_by), drawn(c.rank_by, _unit(max(seconds, default=0)))]
@@ -343,20 +345,21 @@ def _device(c: Comparison) -> str:
     return "GPU" if all("cpu" not in kind for kind in kinds) else "device"
 
 
+def _device_seconds(e: Entry) -> float | None:
+    return None if e.device_hours is None else 3600 * e.device_hours
+
+
 def _prices(c: Comparison, rows: Mapping[str, _Row]) -> list[tuple[str, Get]]:
     """(axis label, what it shows) of the scatter charts."""
-
-    def spent(e: Entry) -> float | None:
-        return None if e.device_hours is None else 3600 * e.device_hours
 
     def per_image(e: Entry) -> float | None:
         flops = e.cost.get("flops_per_image")
         return None if flops is None else flops / 1e9
 
-    size, unit = _unit(max((r.cost(spent) or 0 for r in rows.values()), default=0))
+    size, unit = _unit(max((r.cost(_device_seconds) or 0 for r in rows.values()), default=0))
     return [
         ("images per second", lambda e: e.cost.get("images_per_second")),
-        (f"{_device(c)} {unit} of training", lambda e: (v := spent(e)) and v / size),
+        (f"{_device(c)} {unit} of training", lambda e: (v := _device_seconds(e)) and v / size),
         ("peak memory, MB", lambda e: e.cost.get("peak_memory_mb")),
         ("parameters", lambda e: e.parameters),
         ("GFLOP per image", per_image),
@@ -395,15 +398,17 @@ def _cost(c: Comparison, rows: Mapping[str, _Row]) -> dict[str, Any]:
     def cost(key: str) -> Get:
         return lambda e: e.cost.get(key)
 
+    several = any(e.devices > 1 for e in c.done)
+
     def size(unit: str, scale: float = 1) -> Callable[[float], str]:
         return lambda v: large(scale * v, unit)
 
     prices: list[tuple[str, Get, Callable[[float], str]]] = [
         ("Training a run", cost("seconds"), duration),
-        (f"{_device(c)} time", lambda e: (h := e.device_hours) and 3600 * h, duration),
+        *([(f"{_device(c)} time", _device_seconds, duration)] if several else []),
         ("Images per second", cost("images_per_second"), human),
         ("Peak memory", cost("peak_memory_mb"), size("B", 1e6)),
-        ("Parameters", lambda e: e.parameters, size("")),
+        ("Parameters", lambda e: e.parameters, large),
         ("FLOPs per image", cost("flops_per_image"), size("FLOP")),
         ("FLOPs of a run", lambda e: (p := e.pflop) and 1e15 * p, size("FLOP")),
         ("Images seen", lambda e: e.results.get("images_seen"), lambda v: human(round(v))),
@@ -415,7 +420,7 @@ def _cost(c: Comparison, rows: Mapping[str, _Row]) -> dict[str, Any]:
         for label, get, show in prices:
             value = row.cost(get)
             players = row.done[0].cost.get("parameters") if label == "Parameters" else None
-            small = ", ".join(f"{k} {large(n, '')}" for k, n in (players or {}).items())
+            small = ", ".join(f"{k} {large(n)}" for k, n in (players or {}).items())
             cells.append(_cell("–" if value is None else show(value), value, small=small))
         body.append({"cells": cells})
     columns = [_column("Method"), *(_column(label) for label, *_ in prices)]
@@ -441,7 +446,8 @@ def _collapse(e: Entry) -> str:
                 break
             since = x
         if since is not None:
-            found.append(f"{name} from {since:,} images on")
+            start = "the start" if since == curve[0][0] else f"{since:,} images"
+            found.append(f"{name} from {start} on")
     return f"collapsed: {_list(found)}" if found else ""
 
 
@@ -468,7 +474,7 @@ def _health(c: Comparison, rows: Mapping[str, _Row]) -> dict[str, Any]:
                 }
             )
     ranked = [_column(f"{metric(c.rank_by).label}, {name}", c.rank_by) for name in c.names]
-    columns = [_column("Method"), _column("Seed"), _column("How it ended"), *ranked]
+    columns = [_column("Method"), _column("Seed"), _column("How it ended", words=True), *ranked]
     return {"columns": [*columns, _column("Best seen at")], "rows": body, "foot": []}
 
 

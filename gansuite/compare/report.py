@@ -13,9 +13,20 @@ from typing import Any
 import numpy as np
 
 from gansuite.compare.charts import Line, figure, series, thinned
+from gansuite.compare.collect import Entry, read_entry
 from gansuite.compare.document import embed, render
-from gansuite.compare.format import comparison_title, duration, flat, human, large, metric, ordered
-from gansuite.compare.record import Record, by_images, clock, read_record
+from gansuite.compare.format import (
+    comparison_title,
+    duration,
+    flat,
+    human,
+    large,
+    metric,
+    ordered,
+    percent,
+)
+from gansuite.errors import UserError
+from gansuite.evaluation import verdict
 from gansuite.runs import write_text
 
 MAX_PICTURE_BYTES = 3_000_000  # of all pictures together; base64 makes 4 MB of it
@@ -37,7 +48,7 @@ def gap_closed(
     final = results.get("final", {}).get(comparison, {}).get(name)
     if nothing is None or floor is None or final is None or nothing == floor:
         return None
-    return float((nothing - final) / (nothing - floor))
+    return verdict.gap_closed(final, nothing, floor)
 
 
 def summary_table(results: Mapping[str, Any]) -> str:
@@ -68,13 +79,40 @@ def summary_table(results: Mapping[str, Any]) -> str:
     )
 
 
+# Reading a run directory
+
+
+def _read(path: Path) -> Entry:
+    if not path.is_dir():
+        raise UserError(f"'{path}' is no run directory; give runs/<experiment>/seed<k>")
+    run = read_entry(path)
+    if not (run.config or run.results or run.metrics or run.error):
+        raise UserError(f"'{path}' is no run directory: it has neither config.yaml nor metrics")
+    if (path / "results.json").is_file() and not run.results:
+        raise UserError(run.error)
+    return run
+
+
+def _records(run: Entry, kind: str) -> list[Mapping[str, Any]]:
+    """In order of images seen, the last of equals (a resumed run may have written one twice)."""
+    found = {r["images_seen"]: r for r in run.metrics if r.get("kind") == kind}
+    return [r for _, r in sorted(found.items())]
+
+
+def _setting(run: Entry, section: str, key: str) -> Any:
+    block = run.config.get(section)
+    return block.get(key) if isinstance(block, Mapping) else None
+
+
 # Pictures
 
 
-def _pictures(run: Record) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-    final = embed(run.final, MAX_PICTURE_BYTES // 3) if run.final else None
-    shown = run.final.read_bytes() if run.final else b""
-    earlier = [(images, path) for images, path in run.grids if path.read_bytes() != shown]
+def _pictures(run: Entry) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+    grids = run.grids
+    last = run.final_grid or (grids[-1][1] if grids else None)
+    final = embed(last, MAX_PICTURE_BYTES // 3) if last else None
+    shown = last.read_bytes() if last else b""
+    earlier = [(images, path) for images, path in grids if path.read_bytes() != shown]
     steps = np.linspace(0, len(earlier) - 1, MAX_GRIDS) if earlier else ()
     history = []
     for images, path in (earlier[i] for i in sorted({round(step) for step in steps})):
@@ -88,58 +126,56 @@ def _pictures(run: Record) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]
 # Curves
 
 
-def _score_lines(run: Record, name: str, clock: Callable[[float], float] | None) -> list[Line]:
-    references = run.results.get("references", {})
+def _score_lines(run: Entry, name: str, over_time: bool = False) -> list[Line]:
     found = []
-    keys = [k for r in run.evals[:1] + run.evals[-1:] for k in r if k.endswith(f"/{name}")]
+    evals = _records(run, "eval")
+    keys = [k for r in evals[:1] + evals[-1:] for k in r if k.endswith(f"/{name}")]
     for key in dict.fromkeys(keys):
         comparison = key.rsplit("/", 1)[0]
-        x, y = series(run.evals, key)
-        if x:
+        points = [
+            (seconds if over_time else float(images), value)
+            for images, seconds, value in run.curve(comparison, name)
+        ]
+        known = [(x, y) for x, y in points if x is not None]
+        if known:
             nothing, floor = (
-                references.get(row, {}).get(comparison, {}).get(name)
+                run.references.get(row, {}).get(comparison, {}).get(name)
                 for row in ("do_nothing", "real_vs_real")
             )
-            x = [clock(value) for value in x] if clock else x
+            x, y = zip(*known, strict=True)
             found.append(Line(comparison, x, y, references=(nothing, floor)))
     return found
 
 
-def _curves(run: Record) -> list[dict[str, Any]]:
+def _curves(run: Entry) -> list[dict[str, Any]]:
     """Groups of figures: scores, losses of each player and learning rates, and the clock."""
-    names = ordered(
-        k.rsplit("/", 1)[1] for r in run.evals for k in r if "/" in k and not k.startswith("_")
-    )
-    note = "Dashed: do nothing. Dotted: real vs real." if run.results.get("references") else ""
+    train, evals = _records(run, "train"), _records(run, "eval")
+    names = ordered(k.rsplit("/", 1)[1] for r in evals for k in r if "/" in k)
+    note = "Dashed: do nothing. Dotted: real vs real." if run.references else ""
     scores = {}
     for name in names:
-        lines = _score_lines(run, name, None)
+        lines = _score_lines(run, name)
         if lines:
             scores[name] = figure(metric(name).label, lines, "images seen", metric(name))
     groups: dict[str, list[str]] = {}
-    for key in dict.fromkeys(k for r in run.train[:1] + run.train[-1:] for k in r if "/" in k):
+    for key in dict.fromkeys(k for r in train[:1] + train[-1:] for k in r if "/" in k):
         groups.setdefault(key.rsplit("/", 1)[0], []).append(key)
     losses = []
     for group, keys in groups.items():
-        lines = [thinned(k[len(group) + 1 :], *series(run.train, k)) for k in keys]
+        lines = [thinned(k[len(group) + 1 :], *series(train, k)) for k in keys]
         lines = [line for line in lines if line.x]
         if lines:
             title = {"lr": "Learning rate"}.get(group, group.replace("loss/", "Losses of "))
             losses.append(figure(title, lines, "images seen", from_zero=group == "lr"))
-    seconds = clock(run)
     times = []
-    if seconds is not None:
-        for name in [n for n in _SUMMARY if n in names][:2]:
-            lines = _score_lines(run, name, seconds)
-            if lines:
-                times.append(figure(metric(name).label, lines, "training seconds", metric(name)))
-        images, speed = series(
-            by_images(r for r in run.timing if r.get("kind") == "train"), "images_per_second"
-        )
-        if images:
-            x = [seconds(i) for i in images]
-            line = thinned("", x, speed)
-            times.append(figure("Images per second", [line], "training seconds", from_zero=True))
+    for name in [n for n in _SUMMARY if n in names][:2]:
+        lines = _score_lines(run, name, over_time=True)
+        if lines:
+            times.append(figure(metric(name).label, lines, "training seconds", metric(name)))
+    x, speed = series(run.timing, "images_per_second", "seconds")
+    if x:
+        line = thinned("", x, speed)
+        times.append(figure("Images per second", [line], "training seconds", from_zero=True))
     main = [scores[n] for n in _SUMMARY if n in scores][:6] or [*scores.values()][:3]
     rest = [one for one in scores.values() if one not in main]
     found = [
@@ -153,12 +189,13 @@ def _curves(run: Record) -> list[dict[str, Any]]:
 # Tables
 
 
-def _scores(run: Record) -> list[dict[str, Any]]:
+def _scores(run: Entry) -> list[dict[str, Any]]:
     """One table per comparison; of an unfinished run, with its last evaluation as the score."""
     results = run.results
-    final = results.get("final") or {}
-    if not final and run.evals:
-        for key, value in run.evals[-1].items():
+    final = dict(results.get("final") or {})
+    evals = _records(run, "eval")
+    if not final and evals:
+        for key, value in evals[-1].items():
             if "/" in key:
                 comparison, name = key.rsplit("/", 1)
                 final.setdefault(comparison, {})[name] = value
@@ -184,7 +221,7 @@ def _scores(run: Record) -> list[dict[str, Any]]:
                 "name": comparison,
                 "title": comparison_title(comparison, run.config),
                 "best_at": f"at {seen:,} images" if isinstance(seen, int) else "",
-                "gap": None if gap is None else f"{100 * gap:.0f} %",
+                "gap": None if gap is None else percent(gap),
                 "bar": 0 if gap is None else round(100 * min(1, max(0, gap))),
                 "rows": rows,
             }
@@ -192,7 +229,7 @@ def _scores(run: Record) -> list[dict[str, Any]]:
     return tables
 
 
-def _cost(run: Record) -> list[tuple[str, str]]:
+def _cost(run: Entry) -> list[tuple[str, str]]:
     cost = run.results.get("cost") or {}
     if not cost and run.timing:
         last: dict[str, Any] = {}
@@ -217,17 +254,17 @@ def _cost(run: Record) -> list[tuple[str, str]]:
     return rows
 
 
-def _command(run: Record, experiment: str, seed: Any) -> str:
+def _command(run: Entry, experiment: str, seed: Any) -> str:
     said = run.environment.get("command")
     if said:
         return said if isinstance(said, str) else " ".join(str(word) for word in said)
     return f"make exp NAME={experiment}" + (f' ARGS="seed={seed}"' if seed else "")
 
 
-def _facts(run: Record, tables: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+def _facts(run: Entry, tables: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """The few numbers that stand at the top."""
     cost = run.results.get("cost") or {}
-    records = [*run.train[-1:], *run.evals[-1:]]
+    records = [*_records(run, "train")[-1:], *_records(run, "eval")[-1:]]
     facts = [(f"of the gap closed, {t['name']}", t["gap"]) for t in tables if t["gap"]]
     if records:
         facts.append(("images seen", human(max(int(r["images_seen"]) for r in records))))
@@ -238,28 +275,30 @@ def _facts(run: Record, tables: Sequence[Mapping[str, Any]]) -> list[tuple[str, 
     return facts
 
 
-def _context(run: Record) -> dict[str, Any]:
+def _context(run: Entry) -> dict[str, Any]:
     results = run.results
     experiment = str(results.get("experiment") or run.path.resolve().parent.name)
-    seed = results.get("seed", run.get("seed"))
+    seed = results.get("seed", run.config.get("seed"))
     tables = _scores(run)
+    config = run.path / "config.yaml"
     final, history = _pictures(run)
     about = " · ".join(
         str(part)
         for part in (
-            run.get("method", "name"),
-            run.get("data", "name"),
-            f"{run.get('data', 'size')} pixels" if run.get("data", "size") else None,
+            _setting(run, "method", "name"),
+            _setting(run, "data", "name"),
+            f"{_setting(run, 'data', 'size')} pixels" if _setting(run, "data", "size") else None,
             f"seed {seed}" if seed is not None else None,
         )
         if part is not None
     )
-    unfinished = "" if run.finished else "This run has not finished; the page shows it so far."
+    finished = bool(results.get("final"))
+    unfinished = "" if finished else "This run has not finished; the page shows it so far."
     return {
         "experiment": experiment,
         "about": about,
         "verdict": str(results.get("verdict") or unfinished),
-        "finished": run.finished,
+        "finished": finished,
         "facts": _facts(run, tables),
         "final": final,
         "final_alt": f"Sample grid of {experiment}, rows labelled in the picture",
@@ -267,10 +306,10 @@ def _context(run: Record) -> dict[str, Any]:
         "tables": tables,
         "curves": _curves(run),
         "cost": _cost(run),
-        "budget": flat(results.get("budget") or run.get("budget") or {}),
+        "budget": flat(results.get("budget") or run.config.get("budget") or {}),
         "protocol": flat(results.get("protocol") or {}),
         "environment": flat(run.environment),
-        "config": run.config_text,
+        "config": config.read_text(encoding="utf-8") if config.is_file() else "",
         "command": _command(run, experiment, seed),
     }
 
@@ -281,8 +320,7 @@ def write_report(run: Path) -> Path:
     Works on a run that is still going or was stopped, with what there is. Raises UserError when
     ``run`` is no run directory, one of its files is damaged or the page cannot be written.
     """
-    read = read_record(Path(run))
-    page = render("report.html", **_context(read))
+    page = render("report.html", **_context(_read(Path(run))))
     target = Path(run) / "report.html"
     write_text(target, page)
     return target

@@ -1,0 +1,43 @@
+"""Run by test_ddp.py: trains experiments on two processes and notes what each process has."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from helpers import experiment
+
+from gansuite import engine
+from gansuite.methods.base import Step
+
+
+def main(out: Path, cases: dict[str, list[str]]) -> None:
+    for case, (name, batches, *overrides) in cases.items():
+        noise: list[Any] = []
+        draw = Step.randn
+
+        def spy(self: Step, n: int, *shape: int, noise: Any = noise, draw: Any = draw) -> Any:
+            noise.append(draw(self, n, *shape))
+            return noise[-1]
+
+        Step.randn = spy  # type: ignore[method-assign]
+        e = experiment(name, out / case, int(batches), *overrides, "trainer.devices=2")
+        initial = engine.ready_method(e, engine.build_data(e)).state_dict()
+        session = engine.train(e)
+        Step.randn = draw  # type: ignore[method-assign]
+        found = {
+            "initial": initial,
+            "networks": session.method.state_dict(),
+            "averages": session.method.training_state()["averages"],
+            "noise": noise,
+            "world": session.method.world,
+        }
+        torch.save(found, out / f"{case}-{session.method.rank}.pt")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]))

@@ -1,0 +1,287 @@
+"""Planning, running and interrupting a comparison through the command line."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gansuite import cli, config, engine
+from gansuite.compare import run as running
+from gansuite.compare.collect import Axis
+from gansuite.compare.plan import make_plan
+from gansuite.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+TINY = [
+    "data.train=32", "data.test=16", "data.batch=4", "evaluate.pictures=16", "evaluate.samples=2",
+    "evaluate.every_kimg=0.04", "log.every_kimg=0.02", "log.wandb=disabled", "method.width=4",
+    "method.d_width=4", "trainer.accelerator=cpu",
+]  # fmt: skip
+
+
+def refusal(*arguments: str) -> str:
+    with pytest.raises(UserError) as caught:
+        make_plan(arguments)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.usefixtures("here")
+def test_a_plan() -> None:
+    plan = make_plan(["cyclegan_coats", "dualgan_coats", "seeds=0,2", "budget.kimg=2", *TINY])
+    assert plan.name == "cyclegan_coats+dualgan_coats"
+    assert plan.axis == Axis("kimg", 2.0)
+    assert [(r.row, r.experiment.seed, str(r.path)) for r in plan.runs] == [
+        (name, seed, f"runs/{plan.name}/{name}/seed{seed}")
+        for name in ("cyclegan_coats", "dualgan_coats")
+        for seed in (0, 2)
+    ]
+    first = plan.runs[0]
+    assert first.experiment.budget.kimg == 2
+    assert first.experiment.log.group == plan.name
+    # the arguments make the very same run
+    assert engine.load_experiment(first.arguments[0], first.arguments[1:]) == first.experiment
+    assert plan.command.startswith("gansuite compare cyclegan_coats dualgan_coats seeds=0,2 budget")
+    assert not Path("runs").exists()
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("name", list(config.comparison_files()))
+def test_every_comparison_file(name: str) -> None:
+    path = config.comparison_files()[name]
+    assert f"NAMES={name}" in path.read_text().splitlines()[0]
+    plan = make_plan([name])
+    assert len(plan.runs) == len(plan.spec.experiments) * len(plan.spec.seeds)
+    with pytest.raises(UserError, match="is a comparison of experiments; run it with 'gansuite co"):
+        config.find_experiment(name)
+
+
+def test_every_file_is_an_experiment_or_a_comparison() -> None:
+    files = {p.stem for p in (ROOT / "experiments").glob("*.yaml")}
+    assert files == config.experiment_files().keys() | config.comparison_files().keys()
+    assert "compare_coats" in config.comparison_files()
+    assert not config.experiment_files().keys() & config.comparison_files().keys()
+
+
+def test_the_default_comparison_has_all_families() -> None:
+    plan = make_plan(["compare_coats"])
+    from gansuite.methods import method_names
+
+    assert {r.experiment.method["name"] for r in plan.runs} == set(method_names())
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["cyclegan_coat"], "or folder 'cyclegan_coat'; did you mean 'cyclegan_coats'?"),
+        (["compare_coat"], "did you mean 'compare_coats'?"),
+        ([], "Nothing to compare"),
+        (["cyclegan_coats", "seeds=a"], "the command line: 'compare.seeds.0' is 'a'; it must be a"),
+        (["cyclegan_coats", "seeds=1,1"], "seeds names 1 twice"),
+        (["cyclegan_coats", "seeds="], "'compare.seeds'"),
+        (["cyclegan_coats", "budget.kimg=1", "budget.seconds=2"], "one budget, not kimg and secon"),
+        (["cyclegan_coats", "seed=3"], "'seed' is the comparison's own"),
+        (["cyclegan_coats", "jobs=0"], "'jobs' is 0; it is how many runs go on at once"),
+        (
+            ["cyclegan_coats", "rank_by=diversity"],
+            "rank_by is 'diversity', by which nothing can be",
+        ),
+        (["cyclegan_coats", "rank_by=fid"], "rank_by is 'fid', which needs the Inception weights"),
+        (["cyclegan_coats", "name=../x"], "'name' is '../x'; it names a folder"),
+        (["cyclegan_coats", "evaluate.picture=3"], "did you mean 'evaluate.pictures'?"),
+        (["cyclegan_coats", "vanilla_coats"], "'budget.kimg' is 32.0 for cyclegan_coats and 256.0"),
+        (
+            ["cyclegan_coats", "stargan_coats"],
+            "'data.domains' is horse,zebra for cyclegan_coats and horse,zebra,giraffe,leopard for "
+            "stargan_coats; give data.domains=[",
+        ),
+    ],
+)
+def test_what_a_plan_refuses(arguments: list[str], expected: str) -> None:
+    assert expected in refusal(*arguments)
+
+
+@pytest.mark.usefixtures("here")
+def test_unequal_budgets_are_let_pass_when_told_so() -> None:
+    make_plan(["cyclegan_coats", "vanilla_coats"], allow_unequal=True)
+
+
+def test_a_comparison_file_is_strict(here: Path) -> None:
+    file = here / "compare_mine.yaml"
+    file.write_text("compare: {experiments: [cyclegan_coats], sedes: [0]}\n")
+    assert "did you mean 'compare.seeds'?" in refusal(str(file))
+    file.write_text("compare: {experiments: [cyclegan_coats]}\nseed: 3\n")
+    assert "there is no key 'seed' in a comparison" in refusal(str(file))
+    file.write_text("compare: {experiments: [cyclegan_coats], budget: {kimg: 3}}\n")
+    plan = make_plan([str(file), "budget.seconds=7", "discogan_coats"])
+    assert plan.axis == Axis("seconds", 7.0)
+    assert [r.experiment.budget.seconds for r in plan.runs] == [7.0, 7.0]
+    assert [r.experiment.budget.kimg for r in plan.runs] == [None, None]
+
+
+@pytest.mark.usefixtures("here")
+def test_a_flops_budget_becomes_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[str] = []
+
+    def measure(experiment: Any) -> tuple[int, int]:
+        counted.append(experiment.name)
+        return {"cyclegan_coats": (10**9, 16), "discogan_coats": (25 * 10**7, 16)}[experiment.name]
+
+    monkeypatch.setattr(engine, "measure_flops", measure)
+    arguments = ["cyclegan_coats", "discogan_coats", "budget.pflop=0.0032", "seeds=0,1"]
+    for _ in range(2):  # the second time from the file
+        runs = make_plan(arguments).runs
+        assert [r.experiment.budget.kimg for r in runs] == [3.2, 3.2, 12.8, 12.8]
+    assert counted == ["cyclegan_coats", "discogan_coats"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_measured_flops_are_those_of_a_run() -> None:
+    e = engine.load_experiment("discogan_coats", [*TINY, "budget.kimg=0.1"])
+    flops, per_batch = engine.measure_flops(e)
+    assert per_batch == 8
+    assert not e.run_dir.exists()
+    engine.train(e)
+    from gansuite.runs import read_json
+
+    assert read_json(e.run_dir / "results.json")["cost"]["flops_per_image"] == flops
+
+
+def test_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "_cores", lambda: 8)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    slots = running.Slots(None)
+    assert slots.count == 2
+    seen = [slots.environment(i) for i in range(3)]
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in seen] == ["4", "6", "4"]
+    assert [e["OMP_NUM_THREADS"] for e in seen] == ["4"] * 3
+    assert running.Slots(1).environment(0)["CUDA_VISIBLE_DEVICES"] == "4,6"
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert running.Slots(1).environment(0)["OMP_NUM_THREADS"] == "1"
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert running.Slots(None).count == 1
+
+
+@pytest.mark.usefixtures("here")
+def test_how_a_run_stands() -> None:
+    job = running.Job(make_plan(["cyclegan_coats", "budget.kimg=8"]).runs[0])
+    job.path.mkdir(parents=True)
+    job.look()
+    assert job.line("fd_random") == "cyclegan_coats seed 0  0/8 kimg"
+    timing = '{"kind": "train", "images_seen": 4000, "seconds": 50, "images_per_second": 80.0}\n'
+    (job.path / "timing.jsonl").write_text(timing + '{"kind": "tra')
+    evals = '{"kind": "eval", "images_seen": 4000, "a2b/fd_random": 1.234, "a2b/swd": 3}\n'
+    (job.path / "metrics.jsonl").write_text(evals + '{"kind": "train", "images_seen": 4000}\n')
+    job.look()
+    assert job.line("fd_random") == (
+        "cyclegan_coats seed 0  4/8 kimg  80 images/s  left 0:50  fd_random a2b 1.23"
+    )
+
+
+@pytest.mark.usefixtures("here")
+def test_the_block_on_a_terminal_renews_itself() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    plan = make_plan(["cyclegan_coats", "budget.kimg=8", "seeds=0,1"])
+    jobs = [running.Job(planned) for planned in plan.runs]
+    jobs[0].state = "running"
+    screen = Terminal()
+    overview = running.Overview(screen, plan)
+    overview.update(jobs)
+    assert screen.getvalue().endswith("  cyclegan_coats seed 0  0/8 kimg\n  1 waiting\n")
+    jobs[0].state = "done"
+    overview.event(jobs[0], jobs)
+    assert screen.getvalue().endswith("\x1b[2A\x1b[J[1/2] cyclegan_coats seed 0 done\n")
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "gansuite", "compare", *arguments]
+
+
+# the embedded set with one run of each kind: one that makes pictures, one that translates
+ARGUMENTS = ("vanilla_coats", "discogan_coats", "seeds=0,1", "budget.kimg=0.4", "name=c", *TINY)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_the_tables_are_the_same(tmp_path: Path) -> None:
+    boards = [f"leaderboard.{suffix}" for suffix in ("md", "csv", "tex")]
+    whole = subprocess.run(
+        command(*ARGUMENTS, f"out={tmp_path / 'whole'}"), capture_output=True, text=True
+    )
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    assert "[4/4]" in whole.stdout
+    cut = command(*ARGUMENTS, f"out={tmp_path / 'cut'}", "jobs=2")
+    draw = random.Random(0)
+    stopped = []
+    for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGINT):
+        process = subprocess.Popen(cut, stdout=subprocess.PIPE, text=True)
+        # whatever the speed of the machine: once something has been trained since
+        until = time.monotonic() + draw.uniform(6, 20)
+        while process.poll() is None and time.monotonic() < until:
+            time.sleep(0.1)
+        process.send_signal(number)
+        assert process.stdout is not None
+        told = process.stdout.read()
+        stopped.append(process.wait())
+        if stopped[-1] == running.STOPPED:
+            assert f"Stopped by {number.name}; the same command resumes it." in told
+        else:
+            assert stopped[-1] in (0, -number)
+    assert running.STOPPED in stopped
+    resumed = subprocess.run(cut, capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    for board in boards:
+        pair = [(tmp_path / folder / "c" / board).read_bytes() for folder in ("whole", "cut")]
+        assert pair[0] == pair[1]
+    again = subprocess.run(cut, capture_output=True, text=True)
+    assert again.returncode == 0
+    assert "4 runs, 4 done" in again.stdout
+    assert "begins" not in again.stdout
+
+
+@pytest.mark.slow
+def test_a_failing_run_is_reported_and_does_not_stop_the_others(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = here / "runs/c/discogan_coats/seed0"
+    broken.mkdir(parents=True)
+    (broken / "checkpoints").write_text("in the way of the folder")
+    arguments = ["discogan_coats", "vanilla_coats", "budget.kimg=0.04", "name=c", *TINY]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["compare", *arguments])
+    assert ended.value.code == 1
+    told = capsys.readouterr().out
+    assert "[1/2] discogan_coats seed 0 failed: " in told
+    assert "could not be written" in told
+    assert "## gen" in told
+    assert "discogan_coats, seed 0, failed:" in (here / "runs/c/leaderboard.md").read_text()
+    assert "could not be written" in (broken / "error.txt").read_text()
+    (broken / "checkpoints").unlink()
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["compare", *arguments])
+    assert ended.value.code == 0
+    told = capsys.readouterr().out
+    assert "2 runs, 1 done" in told
+    assert "## a2b" in told
+    assert not (broken / "error.txt").exists()
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["compare", *arguments, "data.train=33"])
+    assert ended.value.code == 2
+    assert "was begun with another configuration" in capsys.readouterr().err
+    assert os.environ["OMP_NUM_THREADS"] == "1"

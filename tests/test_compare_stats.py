@@ -1,0 +1,120 @@
+"""Intervals, paired differences and ranks against scipy, closed forms and enumeration."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from gansuite.compare import stats
+
+
+@pytest.mark.parametrize("df", [1, 2, 3, 4, 5, 8, 9, 30, 101])
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
+def test_student_quantile_is_that_of_scipy(df: int, confidence: float) -> None:
+    expected = scipy.stats.t.ppf((1 + confidence) / 2, df)
+    assert stats.student_quantile(confidence, df) == pytest.approx(expected, rel=1e-9)
+
+
+def test_student_quantile_refuses_nonsense() -> None:
+    for confidence, df in ((0.95, 0), (1.0, 3), (0.0, 3)):
+        with pytest.raises(ValueError, match="Student"):
+            stats.student_quantile(confidence, df)
+
+
+def test_mean_interval_is_that_of_scipy() -> None:
+    values = [3.1, 2.4, 4.0, 3.3]
+    mean, low, high = stats.mean_interval(values)
+    expected = scipy.stats.t.interval(0.95, 3, loc=np.mean(values), scale=scipy.stats.sem(values))
+    assert (low, high) == pytest.approx(expected)
+    assert mean == pytest.approx(np.mean(values))
+    assert stats.mean_interval([2.0]) == (2.0, None, None)
+    assert stats.mean_interval([2.0, 2.0]) == (2.0, 2.0, 2.0)
+
+
+def test_the_student_interval_covers_the_mean_of_a_gaussian() -> None:
+    draws = np.random.default_rng(0).normal(5, 2, size=(2000, 3))
+    ends = [stats.mean_interval(list(row))[1:] for row in draws]
+    covered = np.mean([low <= 5 <= high for low, high in ends if low is not None and high])
+    assert covered == pytest.approx(0.95, abs=0.015)
+
+
+def test_paired_bootstrap_is_the_enumeration_of_all_resamples() -> None:
+    a, b = {0: 5.0, 1: 7.0, 2: 4.0, 3: 6.5}, {0: 4.0, 1: 5.0, 2: 4.5, 3: 5.0, 9: 100.0}
+    d = np.array([a[s] - b[s] for s in a])
+    every = [np.mean(x) for x in itertools.product(d, repeat=len(d))]
+    found = stats.paired_difference(a, b)
+    assert found is not None
+    assert found[0] == pytest.approx(d.mean())
+    assert found[1:] == pytest.approx(np.percentile(every, [2.5, 97.5]), abs=0.13)
+    assert stats.paired_difference(a, b) == found  # always the same draws
+
+
+def test_paired_difference_needs_common_seeds() -> None:
+    assert stats.paired_difference({0: 1.0}, {1: 1.0}) is None
+    assert stats.paired_difference({0: 1.0}, {0: 3.0}) == (-2.0, None, None)
+
+
+def test_pairing_takes_out_what_the_seeds_have_in_common() -> None:
+    a = {s: 10.0 * s for s in range(5)}
+    b = {s: 10.0 * s + 1 for s in range(5)}
+    assert stats.paired_difference(b, a) == (1.0, 1.0, 1.0)
+
+
+def test_rank_stability_is_the_share_of_all_resamples() -> None:
+    scores = {"a": {0: 1.0, 1: 2.0, 2: 6.0}, "b": {0: 2.0, 1: 4.0, 2: 5.0}, "c": {0: 9.0}}
+    table = np.array([[1.0, 2, 6], [2, 4, 5]])
+    kept = 0
+    for seeds in itertools.product(range(3), repeat=3):
+        means = table[:, list(seeds)].mean(1)
+        kept += means[0] <= means[1]
+    found = stats.rank_stability(scores, higher_is_better=False)
+    assert found["a"] == pytest.approx(kept / 27, abs=0.02)
+    assert found["b"] == found["a"]  # c is last in every resample
+    assert found["c"] is None
+    assert stats.rank_stability({"a": {0: 1.0}, "b": {0: 2.0}}, False) == {"a": None, "b": None}
+
+
+def test_a_clear_order() -> None:
+    scores = {
+        "bad": {0: 9.0, 1: 9.2, 2: 9.1},
+        "good": {0: 1.0, 1: 1.1, 2: 1.2},
+        "middle": {0: 5.0, 1: 5.2, 2: 4.9},
+    }
+    found = stats.rank(scores, higher_is_better=False)
+    assert [s.name for s in found] == ["good", "middle", "bad"]
+    assert [s.place for s in found] == ["1", "2", "3"]
+    assert [s.bold for s in found] == [True, False, False]
+    assert [s.stability for s in found] == [1.0, 1.0, 1.0]
+    assert found[0].difference is None
+    assert found[1].difference is not None
+    assert found[1].difference[0] == pytest.approx(5.1 / 1 - 1.1 - 0.0666, abs=0.01)
+    assert [s.name for s in stats.rank(scores, higher_is_better=True)] == ["bad", "middle", "good"]
+
+
+def test_overlapping_intervals_are_a_tie() -> None:
+    scores = {"a": {0: 1.0, 1: 3.0}, "b": {0: 1.5, 1: 3.5}, "c": {0: 90.0, 1: 90.1}}
+    a, b, c = stats.rank(scores, higher_is_better=False)
+    assert (a.place, b.place, c.place) == ("1-2", "1-2", "3")
+    assert a.tied == ("b",)
+    assert b.tied == ("a",)
+    assert (a.bold, b.bold, c.bold) == (True, True, False)
+
+
+def test_a_paired_difference_around_zero_is_a_tie() -> None:
+    # without an overlap of the intervals there is one sign only, so the pair is asked for itself
+    assert stats.tied({0: 1.0, 1: 2.0, 2: 3.0}, {0: 3.0, 1: 2.0, 2: 1.0})
+    assert not stats.tied({0: 1.0, 1: 1.01, 2: 1.02}, {0: 2.0, 1: 2.01, 2: 2.02})
+
+
+def test_a_single_seed_is_marked_and_never_bold() -> None:
+    one = stats.rank({"a": {0: 1.0}, "b": {0: 2.0}}, higher_is_better=False)
+    assert [(s.single, s.bold, s.low, s.place) for s in one] == [
+        (True, False, None, "1"),
+        (True, False, None, "2"),
+    ]
+    # a single score that leads does not hide whom it is tied with
+    mixed = stats.rank({"a": {0: 2.0, 1: 2.2, 2: 2.1}, "b": {0: 2.05}}, higher_is_better=False)
+    assert {s.name: (s.bold, s.place) for s in mixed} == {"b": (False, "1-2"), "a": (True, "1-2")}

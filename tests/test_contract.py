@@ -1,0 +1,261 @@
+"""What every method promises, for all there are: a method added as a file and an experiment
+``<method>_coats`` is tested without a change here."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import EachBatch, difference, experiment, train
+from PIL import Image
+from torch import Tensor
+
+from gansuite import config as configuration
+from gansuite import engine
+from gansuite.callbacks.session import Session
+from gansuite.methods import method_names
+from gansuite.methods.base import Method
+from gansuite.rng import torch_generator
+from gansuite.runs import read_checkpoint, read_json, read_lines
+from gansuite.tools.sample import sample
+from gansuite.tools.translate import translate
+
+METHODS = method_names()
+EXPERIMENTS = sorted(configuration.experiment_files())
+BATCHES = 6  # StarGAN's generator has its first turn in the fifth
+
+
+def test_nothing_is_left_out() -> None:
+    assert {"cyclegan", "discogan", "dualgan", "stargan", "stylegan", "vanilla"} <= set(METHODS)
+    assert len(EXPERIMENTS) >= 20
+    assert {f"{name}_coats" for name in METHODS} <= set(EXPERIMENTS)
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def session(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    """A tiny run of each method, to its end."""
+    out = tmp_path_factory.mktemp(request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GANSUITE_CACHE", str(out / "cache"))
+        yield engine.train(tiny(request.param, out))
+
+
+def tiny(method: str, out: Path, *more: str) -> Any:
+    """Saved every 4 batches, scored at the end."""
+    rare = ("ema.half_life_kimg=0.004", "ema.rampup=null", "evaluate.every_kimg=null")
+    e = experiment(f"{method}_coats", out, BATCHES, *rare, *more)
+    images = engine.build_data(e).images_per_batch
+    return e.model_copy(
+        update={"log": e.log.model_copy(update={"checkpoint_every_kimg": 4 * images / 1000})}
+    )
+
+
+def plain_only(value: Any, where: str = "") -> Iterator[str]:
+    """Every key of a checkpoint; fails on anything but tensors and plain containers."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            assert type(key) in (str, int), where
+            yield str(key)
+            yield from plain_only(inner, f"{where}/{key}")
+    elif type(value) in (list, tuple):
+        for inner in value:
+            yield from plain_only(inner, where)
+    else:
+        assert type(value) in (Tensor, str, int, float, bool, type(None)), f"{where}: {value!r}"
+
+
+def made(method: Method) -> Tensor:
+    """Four pictures from a generator, or two of each direction from a translator."""
+    with torch.no_grad():
+        if method.task == "generate":
+            return method.sample(4, torch_generator(0, "test"))
+        size, channels = method.spec.size, method.spec.channels
+        x = torch.rand(2, channels, size, size, generator=torch_generator(0, "test")) * 2 - 1
+        return torch.cat([method.translate(x, to) for to in method.spec.domains[:2]])
+
+
+def test_it_trains_as_declared(session: Session) -> None:
+    method = session.method
+    assert method.batches == BATCHES
+    assert (type(method).__doc__ or "").strip()
+    assert method.met == {term for term, weight in method.weights.items() if weight}
+    assert all(count > 0 for count in method.taken.values())
+    assert all(count > 0 for count in method.parameter_counts().values())
+    assert set(method.averaged) <= set(method.players)
+    held = [id(p) for name in method.players for p in method.player(name).parameters()]
+    assert len(set(held)) == len(held)
+    assert {id(p) for p in method.parameters()} == set(held)  # nothing trains unseen
+    kinds = [record["kind"] for record in read_lines(session.run.metrics)]
+    assert kinds.count("train") == BATCHES / 2
+    assert kinds.count("eval") == 1
+    for record in read_lines(session.run.metrics):
+        numbers = [v for k, v in record.items() if k != "kind"]
+        assert all(math.isfinite(v) for v in numbers)
+
+
+def test_its_results_are_complete(session: Session) -> None:
+    results = read_json(session.run.results)
+    generates = session.method.task == "generate"
+    domains = session.method.spec.domains
+    names = {f"to_{domain}" for domain in domains} if len(domains) > 2 else {"a2b", "b2a"}
+    rows = (results["final"], results["best"], *results["references"].values())
+    for row in rows:
+        assert row.keys() == ({"gen"} if generates else names)
+        for scores in row.values():
+            assert {"swd", "fd_random", "kd_random", "coverage", "diversity"} <= scores.keys()
+            assert all(math.isfinite(v) for v in scores.values())
+    if session.method.cycle <= BATCHES:
+        assert results["cost"]["flops_per_image"] > 0
+    assert results["cost"]["parameters"] == session.method.parameter_counts()
+    assert (session.run.path / "samples" / "final.jpg").is_file()
+
+
+@pytest.mark.parametrize("name", ["last", "best"])
+def test_its_checkpoint_is_all_that_is_needed(name: str, session: Session) -> None:
+    path = session.run.path / "checkpoints" / f"{name}.ckpt"
+    content = read_checkpoint(path)  # loads with weights_only=True
+    assert "networks" in set(plain_only(content))
+    keys = " ".join(plain_only(content["method"]))
+    assert not [word for word in ("extractor", "vgg", "_orig_mod", "module.") if word in keys]
+    alone = engine.load_method(path, "raw")
+    assert not alone.training
+    pictures = made(alone)
+    assert pictures.shape == (4, alone.spec.channels, 32, 32)
+    assert pictures.abs().max() <= 1
+    if name == "last":
+        with session.method.evaluating("raw"):
+            assert torch.equal(pictures, made(session.method))
+        with session.method.evaluating("ema"):
+            assert torch.equal(made(engine.load_method(path)), made(session.method))
+        assert not torch.equal(made(engine.load_method(path)), pictures)
+
+
+def test_it_can_be_used(session: Session, tmp_path: Path) -> None:
+    method = engine.load_method(session.run.path)
+    if method.task == "generate":
+        assert len(sample(method, 3, tmp_path / "out")) == 4  # and the grid
+        return
+    source = tmp_path / "in.png"
+    Image.fromarray(np.full((333, 250, 3), 90, np.uint8)).save(source)
+    (written,) = translate(method, str(source), tmp_path / "out", to=method.spec.domains[0])
+    with Image.open(written) as image:
+        assert image.size == (250, 333)
+
+
+def test_it_resumes_bit_for_bit(session: Session, tmp_path: Path, monkeypatch: Any) -> None:
+    def stop(method: Method) -> None:
+        if method.batches == 5:
+            raise InterruptedError
+
+    e = tiny(session.experiment.method["name"], tmp_path)
+    with pytest.raises(InterruptedError):
+        train(monkeypatch, e, EachBatch(stop))
+    states = []
+    for run in (engine.train(e).run, session.run):
+        content = read_checkpoint(run.last)
+        states.append([*(content[k] for k in ("method", "memory")), run.metrics.read_bytes()])
+    assert difference(*states) == ""
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_it_trains_in_mixed_precision(name: str, tmp_path: Path, monkeypatch: Any) -> None:
+    dtypes = set()
+    record = Method.record
+
+    def spy(self: Method, key: str, value: Tensor) -> None:
+        dtypes.add((key, value.dtype))
+        record(self, key, value)
+
+    monkeypatch.setattr(Method, "record", spy)
+    e = tiny(name, tmp_path, "trainer.precision=bf16-mixed")
+    method = engine.train(e).method
+    assert {dtype for _, dtype in dtypes} == {torch.float32}, dtypes
+    method.assert_finite()
+    assert {p.dtype for p in method.parameters()} == {torch.float32}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_runs(name: str, tmp_path: Path) -> None:
+    session = engine.train(experiment(name, tmp_path, 2))
+    assert session.method.batches == 2
+    assert session.run.results.is_file()
+
+
+TOY = '''
+"""A method of its own file."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from gansuite.data.spec import Batch, DataSpec, Needs
+from gansuite.methods.base import Method, Step, terms
+
+
+class Toy(Method):
+    """One layer against another."""
+
+    needs = Needs(view="single")
+
+    def __init__(
+        self, spec: DataSpec, *, width: int = 8, weights: Mapping[str, float] = terms(gan=1.0)
+    ) -> None:
+        super().__init__(spec, weights)
+        self.shape = (spec.channels, spec.size, spec.size)
+        pixels = spec.channels * spec.size**2
+        self.g = nn.Sequential(nn.Linear(width, pixels), nn.Tanh(), nn.Unflatten(1, self.shape))
+        self.d = nn.Sequential(nn.Flatten(), nn.Linear(pixels, 1))
+
+    def fake(self, n: int, step: Step) -> Tensor:
+        return step.fake("fake", lambda: self.g(step.randn(n, self.g[0].in_features)))
+
+    def g_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        return {"gan": -self.d(self.fake(len(batch.images[0]), step)).float().mean()}
+
+    def d_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        (real,) = batch.images
+        fake = self.fake(len(real), step)
+        return {"gan": (self.d(fake).float() - self.d(real).float()).mean()}
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        return self.g(torch.randn(n, self.g[0].in_features, generator=generator))
+'''
+
+
+@pytest.mark.slow
+def test_a_method_is_one_file_and_one_experiment(tmp_path: Path) -> None:
+    here = Path(__file__).parents[1]
+    for part in ("gansuite", "experiments", "tests", "pyproject.toml"):
+        source, target = here / part, tmp_path / part
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
+    (tmp_path / "gansuite" / "methods" / "toy.py").write_text(TOY)
+    (tmp_path / "experiments" / "toy_coats.yaml").write_text(
+        "# Toy on coats.   make exp NAME=toy_coats\nextends: _base/coats\nmethod: {name: toy}\n"
+    )
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", *command], cwd=tmp_path, capture_output=True, text=True
+        )
+
+    listed = run("gansuite", "list").stdout
+    assert "One layer against another." in listed
+    assert "toy_coats" in listed
+    wrong = run("gansuite", "exp", "toy_coats", "method.widht=3")
+    assert wrong.returncode == 2
+    assert "did you mean 'method.width'?" in wrong.stderr
+    wrong = run("gansuite", "exp", "toy_coats", "method.weights.cycle=3")
+    assert wrong.returncode == 2
+    assert "'method.weights.cycle' is a weight for no term of toy" in wrong.stderr
+    tests = run("pytest", "-n0", "-q", "-k", "toy", "tests/test_contract.py")
+    assert "8 passed" in tests.stdout, tests.stdout + tests.stderr

@@ -1,0 +1,133 @@
+"""Two processes (gloo) against one: parameters, averages, logged losses and scores."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import command, difference, experiment, train
+
+from gansuite import engine
+from gansuite.errors import UserError
+from gansuite.runs import read_checkpoint, read_json, read_lines
+
+# Adam divides by the root of a mean of squares: where a gradient is nothing but rounding, one bit
+# becomes a whole step of the learning rate. A large eps keeps the steps in proportion. The ReLUs
+# and instance norms of CycleGAN still turn a bit into more after some batches, hence the 4.
+CALM = ("optim.g.eps=0.1", "optim.d.eps=0.1")
+CASES = {
+    "cyclegan": ("cyclegan_coats", "4", *CALM, "method.pool=50"),  # still filling
+    "pools": ("cyclegan_coats", "20", "method.pool=4"),  # each process has its own history
+    "vanilla": (
+        *("vanilla_coats", "20", *CALM, "method.g_norm=none", "method.d_norm=none"),
+        *("method.n_critic=2", "method.weights.gp=1", "method.loss=wgan"),
+        "ema.half_life_kimg=0.01",
+    ),
+    "dualgan": ("dualgan_coats", "4", *CALM),
+    "stargan": ("stargan_coats", "6", *CALM),  # labels shuffled over both processes
+    # batch norm or statistics of the batch: not equal to one process, but the ranks stay equal
+    "batchnorm": ("vanilla_coats", "6", "method.weights.r1=1"),
+    "discogan": ("discogan_coats", "6"),
+    "stylegan": ("stylegan_coats", "6", "method.augment=ada", "method.mbstd_group=1"),
+}
+LIKE_ONE = ("cyclegan", "vanilla", "dualgan", "stargan")
+
+
+def run_on_two(out: Path) -> None:
+    """All cases, one after another in the same two processes."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("RANK", "LOCAL_"))}
+    script = Path(__file__).with_name("ddp_run.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(out), json.dumps(CASES)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def ranks(two: Path, case: str) -> list[dict[str, Any]]:
+    return [torch.load(two / f"{case}-{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+def trained(found: dict[str, Any]) -> dict[str, Any]:
+    """Networks and averages without the statistics of batch norm, which are each process's own."""
+    average = {f"average of {k}": v for k, v in found["averages"].get("g", {}).items()}
+    both = {**found["networks"], **average}
+    return {k: v for k, v in both.items() if not k.endswith(("running_mean", "running_var"))}
+
+
+@pytest.mark.slow
+def test_two_processes(tmp_path: Path, monkeypatch: Any) -> None:
+    run_on_two(tmp_path)
+    for case in CASES:
+        check_ranks(case, tmp_path)
+    for case in LIKE_ONE:
+        check_against_one(case, tmp_path, monkeypatch)
+
+
+def check_ranks(case: str, two: Path) -> None:
+    """Noise is drawn apart, the players stay together."""
+    a, b = ranks(two, case)
+    assert (a["world"], b["world"]) == (2, 2)
+    assert difference(a["initial"], b["initial"]) == ""
+    assert difference(a["networks"], a["initial"]) != ""
+    assert difference(trained(a), trained(b)) == ""
+    if "vanilla" in CASES[case][0]:
+        assert len(a["noise"]) == int(CASES[case][1])
+        for x, y in zip(a["noise"], b["noise"], strict=True):
+            assert not set(x.flatten().tolist()) & set(y.flatten().tolist())
+
+
+def check_against_one(case: str, two: Path, monkeypatch: Any) -> None:
+    """The same parameters, averages, logged losses and scores as one process."""
+    name, batches, *overrides = CASES[case]
+    session = train(monkeypatch, experiment(name, two / f"one-{case}", int(batches), *overrides))
+    both, one = two / case / name / "seed0", session.run.path
+    a, b = (read_checkpoint(run)["method"] for run in (both, one))
+    # DualGAN: biases before a norm have no gradient but the rounding of large weights
+    atol = 1e-5 if case == "dualgan" else 1e-6
+    for part in ("networks", "averages"):
+        torch.testing.assert_close(a[part], b[part], rtol=0, atol=atol)
+    assert a["counters"] == b["counters"]
+    lines = [read_lines(run / "metrics.jsonl") for run in (both, one)]
+    assert len(lines[0]) == len(lines[1]) == int(batches) // 2 + -(-int(batches) // 4)
+    for x, y in zip(*lines, strict=True):
+        assert x.pop("kind") == y.pop("kind")
+        assert x == pytest.approx(y, rel=1e-3, abs=1e-5)
+    # the references have seen no training: equal to the last bit
+    results = [read_json(run / "results.json") for run in (both, one)]
+    assert results[0]["references"] == results[1]["references"]
+    assert results[0]["protocol"] == results[1]["protocol"]
+
+
+@pytest.mark.slow
+def test_the_command_runs_on_two_processes_and_resumes(tmp_path: Path) -> None:
+    more = ("trainer.devices=2", "optim.d.kind=sgd", "optim.g.kind=sgd")
+    e = experiment("vanilla_coats", tmp_path, 4, *more)
+    run = tmp_path / "vanilla_coats" / "seed0"
+    for expected in ("Report:", "is done"):
+        done = subprocess.run(
+            command(e, tmp_path),
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.count(expected) == 1
+    assert len(read_checkpoint(run)["memory"]) == 2
+    assert read_json(run / "results.json")["batches"] == 4
+
+
+def test_a_batch_that_cannot_be_shared(tmp_path: Path) -> None:
+    e = experiment("vanilla_coats", tmp_path, 1, "data.batch=3", "trainer.devices=2")
+    with pytest.raises(UserError, match=r"'data.batch' is 3 .* use a multiple of 2"):
+        engine.train(e)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,257 @@
+"""W&B without an account or a network: read back from the file it writes; TensorBoard."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import struct
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import experiment, train
+from test_runs import Fail
+
+from gansuite import runs
+from gansuite.callbacks import sinks
+from gansuite.callbacks.sinks import open_sinks, wandb_mode, worth_sending
+from gansuite.errors import UserError
+from gansuite.runs import Run, read_lines
+
+
+@pytest.fixture(autouse=True)
+def _no_account(tmp_path: Path, monkeypatch: Any) -> None:
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
+
+def records(run: Run) -> list[Any]:
+    """All records of the one offline run in ``run``; W&B's service writes the last ones a moment
+    after the run has ended."""
+    for _ in range(200):
+        found = _read(run)
+        if found and found[-1].WhichOneof("record_type") == "exit":
+            break
+        time.sleep(0.05)
+    return found
+
+
+def _read(run: Run) -> list[Any]:
+    """Blocks of 32 KiB behind a header of 7 bytes; in them records in chunks, each after its
+    checksum (4 bytes), length (2) and kind (1: whole, 2-4: first, middle, last)."""
+    from wandb.proto import wandb_internal_pb2
+
+    (file,) = (run.path / "wandb").glob("offline-run-*/run-*.wandb")
+    data = file.read_bytes()
+    assert data[:4] == b":W&B"
+    at, found, parts = 7, [], b""
+    while at + 7 <= len(data):
+        left = 32768 - at % 32768
+        if left < 7:
+            at += left
+            continue
+        length, kind = struct.unpack("<HB", data[at + 4 : at + 7])
+        if not kind:
+            break
+        parts += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):
+            found.append(wandb_internal_pb2.Record.FromString(parts))
+            parts = b""
+    return found
+
+
+def history(run: Run) -> list[dict[str, Any]]:
+    """What was logged, in order, without what W&B adds."""
+    rows = []
+    for record in records(run):
+        if record.WhichOneof("record_type") == "history":
+            items = {i.key or i.nested_key[0]: i.value_json for i in record.history.item}
+            rows.append({k: json.loads(v) for k, v in items.items() if not k.startswith("_")})
+    return rows
+
+
+def scalars(run: Run) -> list[dict[str, Any]]:
+    rows = [r for r in history(run) if "samples" not in r]
+    return [{k: v for k, v in r.items() if not k.startswith("cost/")} for r in rows]
+
+
+def expected(run: Run) -> list[dict[str, Any]]:
+    drop = ("kind", "batches")
+    return [{k: v for k, v in r.items() if k not in drop} for r in read_lines(run.metrics)]
+
+
+def test_a_run_is_recorded_once_and_whole_also_after_an_interruption(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO())  # a prompt would meet the end of the file
+    e = experiment("cyclegan_coats", tmp_path, 10, "log.wandb=auto", "log.tags=[mine]")
+    run = Run(e.run_dir)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(monkeypatch, e, Fail(7))
+    assert [r["images_seen"] for r in scalars(run)] == [8, 16, 16, 24]
+    train(monkeypatch, e)
+
+    rows = scalars(run)
+    assert rows == expected(run)  # nothing dropped, nothing twice
+    seen = [r["images_seen"] for r in history(run)]
+    assert seen == sorted(seen)
+    assert all("cost/seconds" in r for r in history(run) if "samples" not in r)
+    pictures = [r["images_seen"] for r in history(run) if "samples" in r]
+    assert pictures == [0, 16, 32, 40]
+    assert len(list(run.path.glob("wandb/offline-run-*/files/media/images/*"))) == len(pictures)
+
+    found = {r.WhichOneof("record_type"): r for r in records(run)}
+    opened = found["run"].run
+    assert opened.run_id == sinks.run_id(run)
+    assert (opened.project, opened.run_group, opened.job_type) == ("gansuite", "coats", "cyclegan")
+    assert opened.display_name == "cyclegan-coats-0"
+    assert set(opened.tags) == {"cyclegan", "coats", "mine"}
+    config = {u.key: json.loads(u.value_json) for u in opened.config.update}
+    assert {k: v for k, v in config.items() if not k.startswith("_")} == e.plain()
+    metrics = [r.metric for r in records(run) if r.WhichOneof("record_type") == "metric"]
+    assert any(m.name == "images_seen" for m in metrics)
+    assert any(m.glob_name == "*" and m.step_metric == "images_seen" for m in metrics)
+    assert found["exit"].exit.exit_code == 0
+    summary: dict[str, Any] = {}
+    for r in records(run):
+        for u in r.summary.update:
+            summary[".".join([u.key] if u.key else u.nested_key)] = json.loads(u.value_json)
+    results = runs.read_json(run.results)
+    assert summary["final/a2b/fd_random"] == results["final"]["a2b"]["fd_random"]
+    assert summary["verdict"] == results["verdict"]
+
+
+def test_only_so_many_pictures_are_sent() -> None:
+    sent = [i for i in range(100_000) if worth_sending(i)]
+    assert sent[:32] == list(range(32))
+    assert sum(i < 1000 for i in sent) < 120
+    assert len(sent) < 220
+    gaps = [b - a for a, b in itertools.pairwise(sent)]
+    assert gaps == sorted(gaps)  # ever further apart, never a hole
+
+
+class Calls:
+    """Stands for `wandb.init`: remembers how it was called, and what was logged."""
+
+    def __init__(self, fail: Exception | None = None) -> None:
+        self.fail, self.how, self.rows = fail, [], []  # type: ignore[var-annotated]
+        self.summary: dict[str, Any] = {}
+
+    def __call__(self, **how: Any) -> Any:
+        self.how.append(how)
+        if self.fail is not None and how["mode"] == "online":
+            raise self.fail
+        return self
+
+    def define_metric(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def log(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+
+    def finish(self, **kwargs: Any) -> None: ...
+
+
+@pytest.fixture
+def calls(monkeypatch: Any) -> Calls:
+    calls = Calls()
+    monkeypatch.setattr("wandb.init", calls)
+    return calls
+
+
+@pytest.mark.parametrize("where", ["environment", "netrc"])
+def test_online_with_a_key(where: str, calls: Calls, tmp_path: Path, monkeypatch: Any) -> None:
+    assert wandb_mode("auto") == "offline"
+    if where == "environment":
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    else:
+        (tmp_path / "netrc").write_text("machine api.wandb.ai login user password " + "0" * 40)
+    assert wandb_mode("auto") == "online"
+    e = experiment("cyclegan_coats", tmp_path, 4, "log.wandb=auto")
+    run = Run(e.run_dir)
+    run.begin(e)
+    run.append(run.metrics, {"kind": "train", "images_seen": 8, "loss/g/gan": 1.0})
+    (sink,) = open_sinks(e, run)
+    how = calls.how[0]
+    assert (how["mode"], how["resume"], how["id"]) == ("online", "allow", sinks.run_id(run))
+    # an online run has what was sent before: the batches that are repeated are not sent again
+    assert calls.rows == []
+    sink.log({"kind": "train", "images_seen": 8, "loss/g/gan": 1.0})
+    sink.log({"kind": "eval", "images_seen": 8, "a2b/swd": 2.0})
+    sink.log({"kind": "train", "images_seen": 12, "loss/g/gan": 3.0})
+    assert calls.rows == [
+        {"images_seen": 8, "a2b/swd": 2.0},
+        {"images_seen": 12, "loss/g/gan": 3.0},
+    ]
+    for name in ("offline", "disabled"):
+        monkeypatch.setenv("WANDB_MODE", name)
+        assert wandb_mode("auto") == name
+
+
+def test_without_a_connection(calls: Calls, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    import wandb
+
+    calls.fail = wandb.errors.CommError("no route")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    e = experiment("cyclegan_coats", tmp_path, 4, "log.wandb=auto")
+    open_sinks(e, Run(e.run_dir))
+    assert [how["mode"] for how in calls.how] == ["online", "offline"]
+    assert "W&B is not reached (no route): recording offline" in capsys.readouterr().out
+    forced = experiment("cyclegan_coats", tmp_path, 4, "log.wandb=online")
+    with pytest.raises(UserError, match=r"W&B does not start \(no route\); use log.wandb=offline"):
+        open_sinks(forced, Run(e.run_dir))
+    monkeypatch.delenv("WANDB_API_KEY")
+    with pytest.raises(UserError, match="no W&B key: set WANDB_API_KEY or run 'wandb login'"):
+        open_sinks(forced, Run(e.run_dir))
+    off = experiment("cyclegan_coats", tmp_path, 4, "log.wandb=disabled")
+    assert open_sinks(off, Run(e.run_dir)) == []
+    assert len(calls.how) == 3
+
+
+def test_sync(tmp_path: Path, monkeypatch: Any) -> None:
+    with pytest.raises(UserError, match="no offline W&B run in"):
+        list(sinks.sync([tmp_path]))
+    folder = tmp_path / "x" / "seed0" / "wandb" / "offline-run-1-a"
+    folder.mkdir(parents=True)
+    with pytest.raises(UserError, match=r"1 offline W&B run\(s\) wait, but there is no W&B key"):
+        list(sinks.sync([tmp_path]))
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    commands = []
+
+    class Done:
+        returncode, stdout, stderr = 0, "", "wandb: refused\n"
+
+    monkeypatch.setattr("subprocess.run", lambda command, **k: commands.append(command) or Done)
+    assert list(sinks.sync([tmp_path / "x" / "seed0"])) == [folder]
+    assert commands[0][-1] == str(folder)
+    Done.returncode = 1
+    with pytest.raises(UserError, match=r"could not be sent \(wandb: refused\)"):
+        list(sinks.sync([tmp_path]))
+
+
+def test_tensorboard(tmp_path: Path, monkeypatch: Any) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    e = experiment("cyclegan_coats", tmp_path, 10, "log.tensorboard=true")
+    run = Run(e.run_dir)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(monkeypatch, e, Fail(7))
+    train(monkeypatch, e)
+    found = accumulator.EventAccumulator(str(run.path / "tensorboard"), {"images": 0}).Reload()
+    for key in ("loss/g/cycle", "lr/d", "a2b/fd_random"):
+        lines = [(r["images_seen"], r[key]) for r in read_lines(run.metrics) if key in r]
+        events = [(s.step, s.value) for s in found.Scalars(key)]
+        assert [s for s, _ in events] == [s for s, _ in lines]
+        assert [v for _, v in events] == pytest.approx([v for _, v in lines], rel=1e-6)
+    assert [i.step for i in found.Images("samples")] == [0, 16, 32, 40]
+
+
+def test_tensorboard_missing(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    e = experiment("cyclegan_coats", tmp_path / "r", 4, "log.tensorboard=true")
+    with pytest.raises(UserError, match=r"pip install 'gansuite\[tensorboard\]'"):
+        train(monkeypatch, e)
+    assert not (tmp_path / "r").exists()
