@@ -312,10 +312,10 @@ def test_a_chart_is_the_same_every_time_and_its_names_stand_apart() -> None:
     # nor does one lie on the name of a level
     line = [Line("method", [0, 1], [5, 3.05])]
     svg = charts.chart(line, "x", "salt", levels=[("do nothing", 3.0)], direct=True)
-    places = dict(
-        (name, float(y))
+    places = {
+        name: float(y)
         for y, name in re.findall(r'<text[^>]* y="([\d.]+)"[^>]*>(method|do nothing)</text>', svg)
-    )
+    }
     assert abs(places["method"] - places["do nothing"]) > 8
 
 

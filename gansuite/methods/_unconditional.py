@@ -27,6 +27,7 @@ class Unconditional(Method):
     """
 
     needs = Needs(view="single")
+    signs: Tensor
 
     def __init__(
         self,

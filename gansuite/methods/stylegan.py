@@ -47,6 +47,7 @@ class StyleGAN(Unconditional):
     """
 
     turns = (("g", "g.path", "d", "d.r1"),)
+    path_mean: Tensor
 
     def __init__(
         self,
