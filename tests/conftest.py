@@ -26,7 +26,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _caches_apart(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _caches_apart(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Decoded pictures go to a folder of this test session, not to the user's."""
     folder = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("GANSUITE_CACHE", str(folder))

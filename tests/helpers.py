@@ -72,11 +72,13 @@ class Toy(Method):
     def g_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         fake = self.fake(batch, step)
         self.log_.append(("g", fake.requires_grad))
+        assert not any(p.requires_grad for p in self.d.parameters())
         return {"gan": (self.d(fake).float() - 1).square().mean()}
 
     def d_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         fake = self.fake(batch, step)
         self.log_.append(("d", fake.requires_grad))
+        assert not any(p.requires_grad for p in self.g.parameters())
         real = self.d(batch.images[0]).float()
         return {"gan": (real - 1).square().mean() + self.d(fake).float().square().mean()}
 

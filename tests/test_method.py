@@ -215,6 +215,7 @@ def test_shards_of_the_noise_are_the_noise_of_one_process(monkeypatch: Any) -> N
                 step = Step(toy, ("g",), Batch((), labels[rank]), chunk)
                 n = 8 // (world * accumulate)
                 found.append((step.randn(n, 3), step.rand(n), step.shuffled_labels()))
+                assert {len(part) for part in found[-1]} == {n}
         return [torch.cat(parts) for parts in zip(*found, strict=True)]
 
     whole = draw(1, 1)

@@ -39,7 +39,8 @@ class Unconditional(Method):
     ) -> None:
         super().__init__(spec, weights)
         self.z_dim, self.latent = z_dim, latent
-        self.augment = {"none": lambda: None, "diffaugment": DiffAugment, "ada": ADA}[augment]()
+        kinds: dict[str, type[DiffAugment] | type[ADA]] = {"diffaugment": DiffAugment, "ada": ADA}
+        self.augment = kinds[augment]() if augment != "none" else None
         if isinstance(self.augment, ADA):
             self.register_buffer("signs", torch.zeros(()))
 

@@ -412,8 +412,6 @@ class Method(LightningModule):
         self._schedule(optimizer.optimizer, player)
         self._clipping = self.optim_of(player).clip
         optimizer.step()
-        # autocast keeps 16-bit copies of the weights, which are old from here on
-        torch.clear_autocast_cache()
         self.taken[player] += 1
         self.after_update(phase, steps[-1])
         return True

@@ -49,10 +49,10 @@ class StarGAN(Method):
         spec: DataSpec,
         *,
         width: int = 64,
+        upsample: Literal["deconv", "resize_conv"] = "deconv",
         blocks: int = 6,
         d_width: int = 64,
         d_layers: int = 6,
-        upsample: Literal["deconv", "resize_conv"] = "deconv",
         n_critic: int = 5,
         weights: Mapping[str, float] = terms(gan=1.0, cls=1.0, rec=10.0, gp=10.0),
     ) -> None:

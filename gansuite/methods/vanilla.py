@@ -116,9 +116,7 @@ class VanillaGAN(Unconditional):
         self.adapt(real_logits, step)
         losses = {"gan": self.adversarial.d(real_logits, fake_logits)}
         if self.weights["gp"]:
-            losses["gp"] = gradient_penalty(
-                self.d, real, fake, step.generator(), shard=step.shard
-            )
+            losses["gp"] = gradient_penalty(self.d, real, fake, step.generator(), shard=step.shard)
         if self.weights["r1"] and step.due(self.r1_every):
             losses["r1"] = r1(lambda x: self.d(self.seen(x, step)), real) * self.r1_every
         return losses

@@ -46,7 +46,9 @@ def section(name: str) -> str:
         ("Follows", f["follows"]),
         ("Known deviations", f["deviations"]),
     ]
-    table = "\n".join(f"| {k} | {v.replace('|', chr(92) + '|').replace('``', '`')} |" for k, v in rows)
+    table = "\n".join(
+        f"| {k} | {v.replace('|', chr(92) + '|').replace('``', '`')} |" for k, v in rows
+    )
     return f"## {name}\n\n| | |\n|---|---|\n{table}\n"
 
 
