@@ -27,7 +27,13 @@ from gansuite.methods import method_names
 from gansuite.methods.base import Step
 from gansuite.runs import Run
 
-OVERRIDES = ("log.wandb=disabled", "data.train=256", "data.test=16", "log.every_kimg=1")
+OVERRIDES = (
+    "log.wandb=disabled",
+    "data.train=256",
+    "data.test=16",
+    "log.every_kimg=1",
+    "ema.half_life_kimg=null",  # the loop has none
+)
 
 
 class Stopwatch(Callback):

@@ -145,11 +145,14 @@ def _exp(args: argparse.Namespace) -> int:
     if not session.main:
         return 0
     page = write_report(run)
+    if session.stopped == "guard":
+        raise UserError(session.told)
     if session.stopped:
         print(f"Stopped by {session.stopped}; the same command resumes it. Report: {page}")
         return 75
     print()
-    print(summary_table(read_json(session.run.results)))
+    results = read_json(session.run.results)
+    print(f"{summary_table(results)}\n\nVerdict: {results['verdict']}")
     print(f"\nPicture: {run / 'samples' / 'final.jpg'}\nReport:  {page}")
     return 0
 

@@ -114,6 +114,16 @@ class Log(Section):
     tensorboard: bool = False
 
 
+class Guard(Section):
+    """What happens when training goes wrong (collapse, a saturated discriminator, inverted or
+    unchanged pictures). ``warn`` says so once and goes on; ``stop`` ends the run, resumably;
+    ``rollback`` goes back to `last.ckpt` and on with other noise and other pictures, at most
+    ``retries`` times, and then stops. What is not finite stops the run under ``warn`` as well."""
+
+    action: Literal["warn", "stop", "rollback"] = "warn"
+    retries: int = Field(default=2, ge=0)
+
+
 class Trainer(Section):
     """Where and how a run computes. ``data.batch`` is global: each of devices x num_nodes
     processes takes ``accumulate`` chunks of batch / (devices x num_nodes x accumulate)."""
@@ -178,6 +188,7 @@ class Experiment(Section):
     ema: Ema = Ema()
     evaluate: Evaluate = Evaluate()
     log: Log = Log()
+    guard: Guard = Guard()
     trainer: Trainer = Trainer()
 
     def plain(self) -> dict[str, Any]:
@@ -525,6 +536,7 @@ _SECTIONS: dict[str, type[Section]] = {
     "ema": Ema,
     "evaluate": Evaluate,
     "log": Log,
+    "guard": Guard,
     "trainer": Trainer,
 }
 

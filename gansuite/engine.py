@@ -21,6 +21,7 @@ from gansuite.callbacks.checkpoint import Checkpoint, Resume
 from gansuite.callbacks.cost import CountFlops
 from gansuite.callbacks.evaluate import Comparisons, Evaluate
 from gansuite.callbacks.finish import Finish
+from gansuite.callbacks.health import Health
 from gansuite.callbacks.progress import Progress
 from gansuite.callbacks.record import LogLosses, Recorder
 from gansuite.callbacks.samples import Samples
@@ -259,7 +260,8 @@ def quiet() -> None:
 def train(experiment: Experiment) -> Session:
     """Run an experiment from the start, or from where it was interrupted.
 
-    Returns the session; ``session.stopped`` names the signal if the run was asked to stop.
+    Returns the session; ``session.stopped`` names the signal if the run was asked to stop, or is
+    "guard" if it stopped itself, for the reason in ``session.told``.
 
     Raises:
         UserError: one sentence; nothing half-written is left.
@@ -281,6 +283,7 @@ def train(experiment: Experiment) -> Session:
         CountFlops(session),
         LogLosses(session, recorder),
         Evaluate(session, recorder, checkpoint),
+        Health(session, recorder, progress),
         Samples(session, recorder),
         checkpoint,
         Finish(session, recorder),
@@ -351,7 +354,7 @@ def _out_of_memory(error: BaseException) -> bool:
 
 
 # what may differ between training and scoring again
-_EVALUATE = ("data.root", "data.workers", "evaluate.", "trainer.accelerator")
+_EVALUATE = ("data.root", "data.workers", "evaluate.", "guard", "trainer.accelerator")
 
 
 def evaluate(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:

@@ -10,6 +10,10 @@ class UserError(Exception):
     """Bad input. Its text is one clear sentence; the command line prints it and exits with 2."""
 
 
+class NotFinite(UserError):
+    """A loss or a parameter is infinite or no number; what is saved is from before."""
+
+
 def nearest(word: str, options: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the closest of ``options``, else an empty string."""
     close = difflib.get_close_matches(word, list(options), n=1, cutoff=0.5)

@@ -2,8 +2,8 @@
 is read back. ``runs/<experiment>/seed<k>/`` holds
 
 - ``config.yaml``, ``environment.json``: what ran, and on what;
-- ``metrics.jsonl``: one line per log interval or evaluation, x axis ``images_seen``. No clock is in
-  it, so that a resumed run writes the same bytes as an undisturbed one;
+- ``metrics.jsonl``: one line per log interval, evaluation or alarm, x axis ``images_seen``. No
+  clock is in it, so that a resumed run writes the same bytes as an undisturbed one;
 - ``timing.jsonl``: what the clock said at the same points;
 - ``results.json``, ``samples/``, ``checkpoints/{last,best}.ckpt``, ``report.html``.
 """
@@ -33,8 +33,17 @@ from gansuite.config import Experiment, difference
 from gansuite.errors import UserError
 
 CHECKPOINT_FORMAT = 1
-# what may differ when a run is resumed: none of it changes a number
-_FREE = ("log.", "out", "data.workers", "trainer.devices", "trainer.num_nodes", "data.root")
+# what may differ when a run is resumed: none of it changes a number, but for a guard that rolls
+# back, which the results tell
+_FREE = (
+    "log.",
+    "guard",
+    "out",
+    "data.workers",
+    "data.root",
+    "trainer.devices",
+    "trainer.num_nodes",
+)
 
 
 @contextlib.contextmanager

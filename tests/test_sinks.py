@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers import experiment, train
+from PIL import Image
 from test_runs import Fail
 
 from gansuite import runs
@@ -20,6 +22,8 @@ from gansuite.callbacks import sinks
 from gansuite.callbacks.sinks import open_sinks, wandb_mode, worth_sending
 from gansuite.errors import UserError
 from gansuite.runs import Run, read_lines
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -76,13 +80,14 @@ def history(run: Run) -> list[dict[str, Any]]:
 
 
 def scalars(run: Run) -> list[dict[str, Any]]:
-    rows = [r for r in history(run) if "samples" not in r]
+    rows = [r for r in history(run) if not r.keys() & {"samples", "pictures"}]
     return [{k: v for k, v in r.items() if not k.startswith("cost/")} for r in rows]
 
 
 def expected(run: Run) -> list[dict[str, Any]]:
     drop = ("kind", "batches")
-    return [{k: v for k, v in r.items() if k not in drop} for r in read_lines(run.metrics)]
+    lines = [r for r in read_lines(run.metrics) if r["kind"] != "health"]
+    return [{k: v for k, v in r.items() if k not in drop} for r in lines]
 
 
 def test_a_run_is_recorded_once_and_whole_also_after_an_interruption(
@@ -100,10 +105,12 @@ def test_a_run_is_recorded_once_and_whole_also_after_an_interruption(
     assert rows == expected(run)  # nothing dropped, nothing twice
     seen = [r["images_seen"] for r in history(run)]
     assert seen == sorted(seen)
-    assert all("cost/seconds" in r for r in history(run) if "samples" not in r)
+    assert all("cost/seconds" in r for r in history(run) if not r.keys() & {"samples", "pictures"})
     pictures = [r["images_seen"] for r in history(run) if "samples" in r]
     assert pictures == [0, 16, 32, 40]
-    assert len(list(run.path.glob("wandb/offline-run-*/files/media/images/*"))) == len(pictures)
+    sent = run.path.glob("wandb/offline-run-*/files/media/images/*")
+    assert len(list(sent)) == len(pictures)
+    check_table(run)
 
     found = {r.WhichOneof("record_type"): r for r in records(run)}
     opened = found["run"].run
@@ -124,6 +131,34 @@ def test_a_run_is_recorded_once_and_whole_also_after_an_interruption(
     results = runs.read_json(run.results)
     assert summary["final/a2b/fd_random"] == results["final"]["a2b"]["fd_random"]
     assert summary["verdict"] == results["verdict"]
+
+
+def check_table(run: Run) -> None:
+    """The side-by-side pictures, logged once: each cell is the tile of the strip, bit for bit."""
+    (at,) = [r["images_seen"] for r in history(run) if "pictures" in r]
+    assert at == 40
+    (artifact,) = [r.artifact for r in records(run) if r.WhichOneof("record_type") == "artifact"]
+    files = {c.path: Path(c.local_path) for c in artifact.manifest.contents}
+    assert all(run.path.resolve() in file.parents for file in files.values())
+    table = json.loads(files["pictures.table.json"].read_text())
+    assert table["columns"] == ["comparison", "picture", "source", "fake", "truth"]
+    assert [row[:2] for row in table["data"]] == [["a2b", 0], ["a2b", 1], ["b2a", 0], ["b2a", 1]]
+    for name, i, *cells in table["data"]:
+        for kind, cell in zip(("source", "fake", "truth"), cells, strict=True):
+            with (
+                Image.open(run.path / "samples" / f"strip_{name}_{kind}.png") as strip,
+                Image.open(files[cell["path"]]) as tile,
+            ):
+                expected = np.asarray(strip)[:, i * strip.height : (i + 1) * strip.height]
+                assert np.array_equal(np.asarray(tile), expected)
+
+
+def test_a_run_of_a_comparison_is_in_its_group(here: Path, monkeypatch: Any) -> None:
+    from gansuite.compare.plan import make_plan
+
+    monkeypatch.setattr("gansuite.config.experiment_folder", lambda: ROOT / "experiments")
+    plan = make_plan(["vanilla_coats", "seeds=0,1", "name=mine"], allow_unequal=False, say=print)
+    assert [p.experiment.log.group for p in plan.runs] == ["mine", "mine"]
 
 
 def test_only_so_many_pictures_are_sent() -> None:

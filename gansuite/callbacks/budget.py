@@ -33,7 +33,7 @@ class Budget(RunCallback):
             except ValueError:  # not the main thread: whoever runs us handles signals
                 break
         self.session.clock.start()
-        if self._used_up():  # interrupted between the last batch and the results
+        if self.session.finished:  # interrupted between the last batch and the results
             trainer.should_stop = True
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
@@ -59,12 +59,8 @@ class Budget(RunCallback):
             method.progress = float(spent) / seconds
         if agree and self._anyone_asked(trainer):
             session.stopped = self._asked or "SIGTERM"
-        if self._used_up() or session.stopped:
+        if session.finished or session.stopped:
             trainer.should_stop = True
-
-    def _used_up(self) -> bool:
-        method, images = self.session.method, self.session.budget_images
-        return method.progress >= 1 if images is None else method.images_seen >= images
 
     def _anyone_asked(self, trainer: Trainer) -> bool:
         if self.session.method.world == 1:

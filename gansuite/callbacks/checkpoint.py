@@ -20,8 +20,15 @@ class Checkpoint(RunCallback):
     the line files; this one holds all that a run depends on.
     """
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.session.rolls_back and self.session.method.batches == 0:
+            self._once(trainer)
+
     def act(self, trainer: Trainer) -> None:
-        self.save(trainer, self.session.run.last)
+        session = self.session
+        # the last sound state is kept to roll back to, also by a run that is interrupted
+        if session.finished or not (session.rolls_back and session.suspect):
+            self.save(trainer, session.run.last)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._once(trainer)  # also when stopped early: that is what is resumed
@@ -58,6 +65,16 @@ def _gather(value: Any, world: int) -> list[Any]:
     return found
 
 
+def restore(session: Session, trainer: Trainer, content: dict[str, Any]) -> None:
+    """Put the training state of a checkpoint back; the notes, clock and line files are left."""
+    # a run resumed on more processes than before starts the new ones with rank 0's memory
+    memory = content["memory"]
+    rank = session.method.rank
+    state = {**content["method"], "memory": memory[rank if rank < len(memory) else 0]}
+    session.method.load_training_state(state)
+    trainer.precision_plugin.load_state_dict(content["precision"])
+
+
 class Resume(RunCallback):
     """Puts the state of ``last.ckpt`` back before the first batch."""
 
@@ -73,16 +90,11 @@ class Resume(RunCallback):
                 f"The pictures have changed since {session.run.path} was begun; put them back to "
                 f"resume it, give another 'name=' for a new run, or remove the folder."
             )
-        # a run resumed on more processes than before starts the new ones with rank 0's memory
-        memory = content["memory"]
-        rank = session.method.rank
-        state = {**content["method"], "memory": memory[rank if rank < len(memory) else 0]}
-        session.method.load_training_state(state)
-        trainer.precision_plugin.load_state_dict(content["precision"])
+        restore(session, trainer, content)
         session.clock.train = content["clock"]["train"]
         session.clock.evaluation = content["clock"]["evaluation"]
         session.notes.update(cast(dict[str, Any], content["notes"]))
-        session.data.start_batch = session.method.batches
+        session.data.start_batch = session.method.batches + session.notes.get("data_ahead", 0)
         if session.main:
             session.run.rewind(content["lengths"])
 

@@ -40,11 +40,15 @@ class CountFlops(RunCallback):
         self._counter = _Counter()
         self._begin: int | None = None
         self._counting = False
+        self._next = 0
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if "flops_per_image" not in self.session.notes:
+            if self._begin is not None and self.session.method.batches < self._next:
+                self._begin, self._counter.total = None, 0  # rolled back
+            self._next = self.session.method.batches + 1
             self._begin = self.session.method.batches if self._begin is None else self._begin
             self._counter.__enter__()
             self._counting = True

@@ -17,6 +17,7 @@ from gansuite.callbacks.session import RunCallback, Session
 from gansuite.errors import UserError, nearest
 from gansuite.evaluation.comparison import Comparison, to_uint8
 from gansuite.evaluation.features import build_extractor, check_inception
+from gansuite.evaluation.pixels import l1
 from gansuite.evaluation.protocol import HIGHER_IS_BETTER, Protocol
 from gansuite.evaluation.score import Statistics, reference_rows, score
 from gansuite.rng import torch_generator
@@ -191,6 +192,9 @@ class Evaluate(RunCallback):
             scores = {c.name: self._score(c) for c in found} if session.main else {}
             for c in found if session.main else ():
                 save_strips(session.run.path / "samples", c, e.samples)
+            session.notes["change"] = {
+                c.name: l1(c.fake, c.source) for c in found if c.source is not None
+            }
             improved = self._keep(scores)
         if session.main:
             flat = {f"{n}/{m}": v for n, s in scores.items() for m, v in s.items()}

@@ -9,6 +9,7 @@ from lightning import LightningModule, Trainer
 
 from gansuite.callbacks.record import Recorder, peak_memory_mb
 from gansuite.callbacks.session import RunCallback, Session
+from gansuite.evaluation.health import trend
 from gansuite.evaluation.verdict import verdict
 from gansuite.runs import read_lines, write_json
 
@@ -68,5 +69,12 @@ class Finish(RunCallback):
                 "parameters": method.parameter_counts(),
                 "flops_per_image": notes.get("flops_per_image"),
             },
-            "verdict": verdict(notes["final"], notes["best"], notes["references"]),
+            "health": notes.get("health", []),
+            "verdict": verdict(
+                notes["final"],
+                notes["best"],
+                notes["references"],
+                notes.get("health", []),
+                trend([r for r in read_lines(session.run.metrics) if r["kind"] == "eval"]),
+            ),
         }

@@ -10,6 +10,7 @@ from lightning import Callback, LightningModule, Trainer
 from gansuite.callbacks.interval import crossed
 from gansuite.config import Experiment
 from gansuite.data.module import DataModule
+from gansuite.errors import NotFinite
 from gansuite.methods.base import Method
 from gansuite.runs import Clock, Run
 
@@ -19,7 +20,10 @@ class Session:
     """One run: its experiment, data, method, directory and clock.
 
     ``notes`` is what callbacks must remember across an interruption (plain containers), such as
-    the scores so far; ``latest`` the newest logged values, for the progress line.
+    the scores so far; ``latest`` the newest logged values, for the progress line. ``stopped``
+    names the signal that ended the run, or is "guard" with the reason in ``told``. ``trouble``:
+    what is not finite, until the state is taken back; ``suspect``: the state shows a symptom, so
+    that it must not replace one to which to roll back.
     """
 
     experiment: Experiment
@@ -30,6 +34,9 @@ class Session:
     notes: dict[str, Any] = field(default_factory=dict)
     latest: dict[str, float] = field(default_factory=dict)
     stopped: str = ""
+    told: str = ""
+    trouble: NotFinite | None = None
+    suspect: bool = False
 
     @property
     def main(self) -> bool:
@@ -40,6 +47,16 @@ class Session:
     def budget_images(self) -> int | None:
         kimg = self.experiment.budget.kimg
         return None if kimg is None else round(1000 * kimg)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the budget is used up."""
+        images, method = self.budget_images, self.method
+        return method.progress >= 1 if images is None else method.images_seen >= images
+
+    @property
+    def rolls_back(self) -> bool:
+        return self.experiment.guard.action == "rollback"
 
 
 class RunCallback(Callback):
@@ -63,8 +80,14 @@ class RunCallback(Callback):
     ) -> None:
         after = self.session.method.images_seen
         before = after - self.session.data.images_per_batch
-        if crossed(self.every, before, after):
-            self._once(trainer)
+        # a state that is to be taken back at the end of this batch is not acted upon
+        if crossed(self.every, before, after) and self.session.trouble is None:
+            try:
+                self._once(trainer)
+            except NotFinite as error:
+                if not self.session.rolls_back:
+                    raise
+                self.session.trouble = error
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.session.stopped:

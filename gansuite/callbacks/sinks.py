@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import netrc
 import os
 import shutil
@@ -12,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
+
+from PIL import Image
 
 from gansuite.callbacks.record import Sink
 from gansuite.config import Experiment
@@ -62,7 +66,9 @@ class _Once:
             position = (r.pop("kind"), r.pop("images_seen"))
             clock[position] = {f"cost/{k}": v for k, v in r.items()}
         self.records = [
-            {**r, **clock.get((r["kind"], r["images_seen"]), {})} for r in read_lines(run.metrics)
+            {**r, **clock.get((r["kind"], r["images_seen"]), {})}
+            for r in read_lines(run.metrics)
+            if r["kind"] != "health"  # words; the results have them
         ]
         samples = (run.path / "samples").glob("*.jpg")
         self.pictures = {int(p.stem): p for p in sorted(samples) if p.stem.isdigit()}
@@ -98,7 +104,8 @@ class WandbSink:
         if mode == "offline":
             shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
-        self._image = wandb.Image
+        self.path = run.path
+        self._image, self._table = wandb.Image, wandb.Table
         self.run = wandb.init(
             mode=mode,
             dir=str(run.path),
@@ -146,7 +153,54 @@ class WandbSink:
             for key, value in results["cost"].items():
                 self.run.summary[f"cost/{key}"] = value
             self.run.summary["verdict"] = results["verdict"]
+            self.run.summary["health"] = [said["event"] for said in results.get("health", [])]
+            self._compare_pictures(results)
         self.run.finish(exit_code=1 if results is None else 0)
+
+    def _compare_pictures(self, results: Mapping[str, Any]) -> None:
+        """A table of the test pictures that were scored last: a row has one picture's input, what
+        was made of it, and the truth where it is known. Runs of one group have the same rows."""
+        rows = [
+            [name, i, *(self._image(tile) if tile else None for tile in tiles)]
+            for name in results["final"]
+            for i, tiles in enumerate(_side_by_side(self.path / "samples", name))
+        ]
+        if rows:
+            table = self._table(columns=["comparison", "picture", *_STRIPS], data=rows)
+            with _staged_in(self.path / "wandb"):
+                self.run.log({"pictures": table, "images_seen": results["images_seen"]})
+
+
+@contextlib.contextmanager
+def _staged_in(folder: Path) -> Iterator[None]:
+    """Inside, W&B keeps the pictures of a table in the run's own folder, from which they are sent
+    later, and not in the user's."""
+    own = "WANDB_DATA_DIR" not in os.environ
+    if own:
+        os.environ["WANDB_DATA_DIR"] = str(folder.resolve())
+    try:
+        yield
+    finally:
+        if own:
+            del os.environ["WANDB_DATA_DIR"]
+
+
+_STRIPS = ("source", "fake", "truth")
+
+
+def _side_by_side(folder: Path, name: str) -> Iterator[tuple[Image.Image | None, ...]]:
+    """(source, fake, truth) of each picture in the strips of a comparison; None where unknown."""
+    columns = []
+    for kind in _STRIPS:
+        file = folder / f"strip_{name}_{kind}.png"
+        tiles: list[Image.Image] = []
+        if file.is_file():
+            with Image.open(file) as strip:
+                side = strip.height
+                boxes = [(x, 0, x + side, side) for x in range(0, strip.width, side)]
+                tiles = [strip.crop(box) for box in boxes]
+        columns.append(tiles)
+    return itertools.zip_longest(*columns)
 
 
 class TensorBoardSink:

@@ -122,6 +122,15 @@ class Entry:
         return str(self.results.get("verdict", ""))
 
     @property
+    def health(self) -> tuple[Mapping[str, Any], ...]:
+        """What went wrong on the way, in order: the events of `callbacks.health`, without those
+        that only say how it stood at the end, which the verdict tells."""
+        events = self.results.get("health")
+        if events is None:
+            events = [m for m in self.metrics if m.get("kind") == "health"]
+        return tuple(e for e in events if isinstance(e, Mapping) and e.get("action") != "end")
+
+    @property
     def grids(self) -> list[tuple[int, Path]]:
         """(images seen, picture) of the sample grids over time, without ``samples/final.jpg``."""
         found = (self.path / "samples").glob("*.jpg")

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gansuite.evaluation.health import MEANING
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -103,6 +105,17 @@ def human(value: float | int | None, missing: str = "–") -> str:
     if size < 1e-3:
         return f"{value:.2e}"
     return f"{value:.{max(0, 2 - math.floor(math.log10(size)))}f}"
+
+
+def happened(event: Mapping[str, Any]) -> tuple[str, str]:
+    """(when and what was done, what was seen) of a health event."""
+    seen = int(event.get("images_seen", 0))
+    what = MEANING.get(str(event.get("event")), str(event.get("event")))
+    action = str(event.get("action", ""))
+    done = {"warn": "", "stop": ": stopped", "rollback": ": rolled back"}.get(action, "")
+    if action == "rollback" and "back_to" in event:
+        done += f" to {int(event['back_to']):,} images"
+    return f"{what} at {seen:,} images{done}", str(event.get("message", ""))
 
 
 def percent(share: float | None, missing: str = "–") -> str:

@@ -20,6 +20,7 @@ from gansuite.compare.format import (
     comparison_title,
     duration,
     flat,
+    happened,
     human,
     interval,
     large,
@@ -461,13 +462,16 @@ def _health(c: Comparison, rows: Mapping[str, _Row]) -> dict[str, Any]:
                 told = {"failed": e.error, "running": "not at its end", "missing": "not begun"}
                 state, good = told[e.status], False
             glyph = "✓" if good else "!"
+            events = [happened(h)[0] for h in e.health]
+            if not any(h.get("event") == "collapse" for h in e.health):
+                events += filter(None, [_collapse(e)])
             scores = [e.final.get(name, {}).get(c.rank_by) for name in c.names]
             body.append(
                 {
                     "cells": [
                         row.cell(),
                         _cell("–" if e.outside else f"{e.seed}", e.seed),
-                        _cell(state, state, small=_collapse(e), glyph=glyph, good=good),
+                        _cell(state, state, small="; ".join(events), glyph=glyph, good=good),
                         *(_cell(human(v), v) for v in scores),
                         _cell(_best_at(e, c), None),
                     ]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-Scores = Mapping[str, Mapping[str, Any]]
+from gansuite.evaluation.health import COLLAPSED, INVERTED, WORSE, Scores
 
-COLLAPSED = 0.3
-"""Diversity, as a share of that of real pictures, below which a generator has collapsed."""
-WORSE = 1.5
-"""A final distance this many times the best one means that the run was better before."""
+__all__ = ["COLLAPSED", "WORSE", "gap_closed", "verdict"]
 
 
 def gap_closed(final: float, do_nothing: float, real_vs_real: float) -> float:
@@ -21,9 +18,22 @@ def gap_closed(final: float, do_nothing: float, real_vs_real: float) -> float:
     return (do_nothing - final) / max(do_nothing - real_vs_real, 1e-12)
 
 
-def verdict(final: Scores, best: Scores, references: Mapping[str, Scores]) -> str:
-    """The worst thing that holds for any comparison, else how much of the gap was closed."""
+def verdict(
+    final: Scores,
+    best: Scores,
+    references: Mapping[str, Scores],
+    events: Sequence[Mapping[str, Any]] = (),
+    better: Mapping[str, bool] | None = None,
+) -> str:
+    """The worst thing that holds for any comparison, else how much of the gap was closed; then
+    what else a reader must know.
+
+    ``events``: those of the run (`results.json`, ``health``). ``better``: comparison -> whether it
+    still improved in the last third of the run (`health.trend`).
+    """
     metric = "fd_random"
+    better = better or {}
+    idle = {e["name"] for e in events if e["event"] == "identity" and e["action"] == "end"}
     sentences: list[tuple[int, str]] = []
     for name, scores in final.items():
         nothing, floor = (
@@ -32,19 +42,36 @@ def verdict(final: Scores, best: Scores, references: Mapping[str, Scores]) -> st
         distance, diversity = scores.get(metric), scores.get("diversity")
         if diversity is not None and diversity < COLLAPSED:
             sentences.append((0, f"collapsed: {name} has {diversity:.0%} of the real variety"))
+        if scores.get("correlation", 0.0) < INVERTED:
+            said = f"correlation {scores['correlation']:.2f}"
+            sentences.append((1, f"inverted: {name} turns its input into the negative ({said})"))
+        if name in idle:
+            sentences.append((2, f"unchanged: {name} hands back its input"))
         if distance is None or nothing is None or floor is None:
             continue
         share = gap_closed(distance, nothing, floor)
         lowest = best.get(name, {}).get(metric)
         if share <= 0:
-            sentences.append((1, f"not learned: {name} is no closer to real than doing nothing"))
+            sentences.append((3, f"not learned: {name} is no closer to real than doing nothing"))
         elif lowest is not None and distance > WORSE * lowest:
             kimg = best[name]["images_seen"] / 1000
-            sentences.append((2, f"fell back: {name} was better at {kimg:g} kimg"))
+            sentences.append((4, f"fell back: {name} was better at {kimg:g} kimg"))
         else:
-            sentences.append((3, f"{name} closed {share:.0%} of the gap"))
+            trend = {True: ", still improving", False: ", flat at the end", None: ""}
+            text = f"{name} closed {share:.0%} of the gap{trend[better.get(name)]}"
+            sentences.append((5, text))
     if not sentences:
         return "not scored"
     worst = min(rank for rank, _ in sentences)
     chosen = "; ".join(text for rank, text in sentences if rank == worst)
-    return f"learned: {chosen}" if worst == 3 else chosen
+    return (f"learned: {chosen}" if worst == 5 else chosen) + _aside(events)
+
+
+def _aside(events: Sequence[Mapping[str, Any]]) -> str:
+    parts = []
+    again = sum(e["action"] == "rollback" for e in events)
+    if again:
+        parts.append(f"after {again} rollback{'s' * (again > 1)}")
+    if any(e["event"] == "saturated" and e["action"] == "end" for e in events):
+        parts.append("with a saturated discriminator")
+    return f" ({' and '.join(parts)})" if parts else ""

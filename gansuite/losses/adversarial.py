@@ -5,6 +5,9 @@ r = D(x), f = D(G(z)), sp = softplus.
 
 from __future__ import annotations
 
+import math
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -14,7 +17,13 @@ from gansuite.losses.precision import full
 
 
 class Adversarial:
-    """``d(real_logits, fake_logits)`` and ``g(fake_logits, real_logits)``, both minimised."""
+    """``d(real_logits, fake_logits)`` and ``g(fake_logits, real_logits)``, both minimised.
+
+    ``undecided``: D's loss when it cannot tell real from fake, for losses that fall to 0 when it
+    always can; None for those without a floor.
+    """
+
+    undecided: ClassVar[float | None] = None
 
     def d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """The discriminator's loss, a scalar; ``fake_logits`` of detached fakes."""
@@ -34,6 +43,8 @@ class Adversarial:
 class NonSaturating(Adversarial):
     """D: sp(-r) + sp(f), not halved; G: sp(-f). Binary cross-entropy with labels 1 and 0."""
 
+    undecided = 2 * math.log(2)
+
     def _d(self, r: Tensor, f: Tensor) -> Tensor:
         return F.softplus(-r).mean() + F.softplus(f).mean()
 
@@ -50,6 +61,8 @@ class Minimax(NonSaturating):
 
 class LSGAN(Adversarial):
     """D: 1/2 [(r - 1)^2 + f^2]; G: (f - 1)^2 without the half, as CycleGAN's code has it."""
+
+    undecided = 0.25
 
     def _d(self, r: Tensor, f: Tensor) -> Tensor:
         return 0.5 * ((r - 1).square().mean() + f.square().mean())
@@ -71,12 +84,16 @@ class Wasserstein(Adversarial):
 class Hinge(Wasserstein):
     """D: max(0, 1 - r) + max(0, 1 + f); G: -f (Miyato et al. 2018)."""
 
+    undecided = 2.0
+
     def _d(self, r: Tensor, f: Tensor) -> Tensor:
         return F.relu(1 - r).mean() + F.relu(1 + f).mean()
 
 
 class Relativistic(Adversarial):
     """D: sp(-(r - f)); G: sp(-(f - r)), r and f paired by their place in the batch (R3GAN)."""
+
+    undecided = math.log(2)
 
     def _d(self, r: Tensor, f: Tensor) -> Tensor:
         return F.softplus(f - r).mean()

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from gansuite.config import Budget, Ema, Optim
 from gansuite.data.spec import Batch, DataSpec, Needs
-from gansuite.errors import UserError
+from gansuite.errors import NotFinite, UserError
 from gansuite.losses.path_length import lazy_adam
 from gansuite.rng import derive, torch_generator
 
@@ -126,7 +126,7 @@ class Step:
     def _generator(self, owner: int) -> torch.Generator:
         self._draws += 1
         position = (self._method.batches, self._draws, owner)
-        return torch_generator(self._method.plan.seed, "step", *position)
+        return torch_generator(self._method.noise_seed, "step", *position)
 
     def randn(self, n: int, *shape: int) -> Tensor:
         """Standard normal [n, *shape]: this shard's slice of the global draw."""
@@ -216,6 +216,7 @@ class Method(LightningModule):
         self.plan = Plan(seed=0, images_per_batch=1)
         self.batches = 0
         self.images_seen = 0
+        self.rollbacks = 0  # how often training went back to a checkpoint; each has its own noise
         self.progress = 0.0
         self.taken: dict[str, int] = {}  # updates of each player
         self.rounds: dict[str, int] = {}  # batches in which each player was on turn
@@ -301,6 +302,12 @@ class Method(LightningModule):
         return type(self).__module__.rpartition(".")[2]
 
     @property
+    def noise_seed(self) -> int:
+        """The seed of all noise in training: the run's own, and another after each rollback."""
+        seed, again = self.plan.seed, self.rollbacks
+        return derive(seed, "rollback", again) if again else seed
+
+    @property
     def rank(self) -> int:
         return self.global_rank if self._trainer is not None else 0
 
@@ -363,7 +370,7 @@ class Method(LightningModule):
         """One batch: every phase of this turn, in order."""
         turn = self.turns[self.batches % len(self.turns)]
         # layers that draw by themselves (dropout) are also a function of the position only
-        torch.manual_seed(derive(self.plan.seed, "layers", self.batches, self.rank))
+        torch.manual_seed(derive(self.noise_seed, "layers", self.batches, self.rank))
         chunks = self._split(batch)
         steps = [Step(self, turn, batch, i) for i in range(len(chunks))]
         updated = set()
@@ -472,7 +479,7 @@ class Method(LightningModule):
         """Means over the interval since the last call, over all ranks; the only synchronisation.
 
         Raises:
-            UserError: a value was not finite; the sentence names the first such term.
+            NotFinite: a value was not finite; the sentence names the first such term.
         """
         if not self._ledger:
             return {}
@@ -507,17 +514,18 @@ class Method(LightningModule):
         return cast(Tensor, self.trainer.strategy.reduce(value, reduce_op=how))
 
     def assert_finite(self) -> None:
-        """Raise `UserError` if any parameter of a player is not finite."""
+        """Raise `NotFinite` if any parameter of a player is not finite."""
         for name in self.players:
             norms = torch._foreach_norm(list(self.player(name).parameters()))
             if not bool(torch.isfinite(torch.stack(norms).sum())):
                 raise self._not_finite(f"a parameter of player '{name}'")
 
-    def _not_finite(self, what: str) -> UserError:
-        return UserError(
+    def _not_finite(self, what: str) -> NotFinite:
+        return NotFinite(
             f"Training stopped at {self.images_seen / 1000:g} kimg: {what} is not finite; "
             f"checkpoints are from before. A lower 'optim.*.lr', 'optim.*.clip=1' or "
-            f"'trainer.precision=32-true' helps."
+            f"'trainer.precision=32-true' helps, or 'guard.action=rollback', which resumes from "
+            f"them with other noise."
         )
 
     def lr(self, player: str) -> float:
@@ -599,6 +607,7 @@ class Method(LightningModule):
                 "images_seen": self.images_seen,
                 "taken": dict(self.taken),
                 "rounds": dict(self.rounds),
+                "rollbacks": self.rollbacks,
             },
             "progress": self.progress,
             "met": sorted(self.met),
@@ -621,12 +630,14 @@ class Method(LightningModule):
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Continue exactly where `training_state` was taken."""
         self.load_weights(state)
+        self._noted = []
         for name, optimizer in zip(self.players, self._raw_optimizers(), strict=True):
             optimizer.load_state_dict(state["optimizers"][name])
         self._averaged_at = dict(state["averaged_at"])
         counters = state["counters"]
         self.batches = counters["batches"]
         self.images_seen = counters["images_seen"]
+        self.rollbacks = counters.get("rollbacks", 0)
         self.taken = dict(counters["taken"])
         self.rounds = dict(counters["rounds"])
         self.progress = state["progress"]
