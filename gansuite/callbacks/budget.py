@@ -41,14 +41,7 @@ class Budget(RunCallback):
             raise KeyboardInterrupt
         self._asked = signal.Signals(number).name
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def after_batch(self, trainer: Trainer) -> None:
         method, session = self.session.method, self.session
         seconds = session.experiment.budget.seconds
         agree = method.world == 1 or method.batches % _AGREE_EVERY == 0

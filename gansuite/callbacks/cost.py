@@ -53,14 +53,7 @@ class CountFlops(RunCallback):
             self._counter.__enter__()
             self._counting = True
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def after_batch(self, trainer: Trainer) -> None:
         self._stop()
         method, notes = self.session.method, self.session.notes
         if "flops_per_image" not in notes and method.batches - (self._begin or 0) == method.cycle:

@@ -57,14 +57,7 @@ class Health(RunCallback):
         found: list[dict[str, Any]] = self.session.notes.setdefault("health", [])
         return found
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def after_batch(self, trainer: Trainer) -> None:
         session = self.session
         after = session.method.images_seen
         before = after - session.data.images_per_batch

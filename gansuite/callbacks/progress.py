@@ -44,14 +44,7 @@ class Progress(RunCallback):
                 leave=False,
             )
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def after_batch(self, trainer: Trainer) -> None:
         now = time.monotonic()
         if not self.session.main or now < self._next:
             return

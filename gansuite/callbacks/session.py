@@ -78,6 +78,10 @@ class RunCallback(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
+        self.after_batch(trainer)
+
+    def after_batch(self, trainer: Trainer) -> None:
+        """After every batch: ``act`` if a multiple of the interval was crossed."""
         after = self.session.method.images_seen
         before = after - self.session.data.images_per_batch
         # a state that is to be taken back at the end of this batch is not acted upon
