@@ -1,7 +1,7 @@
 # gansuite: `make help` lists what there is. Without an active environment everything goes into .venv.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help exp named compare listed test fast lint format report clean
+.PHONY: help exp named compare test fast lint format report clean
 
 ifneq ($(VIRTUAL_ENV),)
 ENV := $(VIRTUAL_ENV)
@@ -24,11 +24,9 @@ exp: named $(ENV)/.gansuite-run ## train an experiment, or resume it: make exp N
 named:
 	@[ -n "$(NAME)" ] || { echo 'Say which: make exp NAME=cyclegan_coats ("gansuite list" shows all)'; exit 2; }
 
-compare: listed $(ENV)/.gansuite-run ## train what is missing, and compare: make compare NAMES=compare_coats [SEEDS="0 1 2"] [ARGS="jobs=2 ..."]
+NAMES ?= compare_coats
+compare: $(ENV)/.gansuite-run ## train what is missing, and compare: make compare [NAMES=compare_coats] [SEEDS="0 1 2"] [ARGS="jobs=2 ..."]
 	@$(BIN)/gansuite compare $(NAMES) $(if $(strip $(SEEDS)),seeds=$(shell echo $(SEEDS) | tr -s ' ' ,)) $(ARGS)
-
-listed:
-	@[ -n "$(NAMES)" ] || { echo 'Say what: make compare NAMES=compare_coats ("gansuite list" shows all)'; exit 2; }
 
 test: $(ENV)/.gansuite-test ## all tests that need no network
 	$(BIN)/python -m pytest -m "not network" $(ARGS)
