@@ -35,6 +35,7 @@ class Translator:
         domains: tuple[str, ...] = ("horse", "zebra"),
     ) -> None:
         self.spec = SimpleNamespace(domains=domains, channels=channels, size=64)
+        self.targets = domains
         self.stride, self.change = stride, change
         self.calls: list[tuple[tuple[int, ...], str]] = []
 
@@ -51,6 +52,7 @@ class Sampler:
 
     def __init__(self) -> None:
         self.spec = SimpleNamespace(domains=("digits",), channels=1, size=8)
+        self.targets = ("digits",)
         self.stride = 1
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:

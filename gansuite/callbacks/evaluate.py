@@ -77,7 +77,10 @@ class Comparisons:
         return [Comparison("gen", real=real, fake=self._each(real, make))]
 
     def aims(self) -> list[tuple[str, list[str], str]]:
-        return aims(self.session.method.spec.domains)
+        method = self.session.method
+        if method.targets != method.spec.domains:  # attributes: from the pictures without each
+            return [(f"to_{t}", [f"not {t}"], t) for t in method.targets]
+        return aims(method.spec.domains)
 
     def translated(self) -> list[Comparison]:
         """One comparison per aim; several sources share the number of pictures evenly."""
@@ -89,15 +92,16 @@ class Comparisons:
         limit = max(1, self.limit // len(sources))
         inputs = [data.pictures("test", source, limit) for source in sources]
         fakes = [self._translate(x, target) for x in inputs]
-        back = [self._translate(x, s) for x, s in zip(fakes, sources, strict=True)]
+        known = set(sources) <= set(self.session.method.targets)
+        back = [self._translate(x, s) for x, s in zip(fakes, sources, strict=True) if known]
         return Comparison(
             name,
             real=real,
             fake=torch.cat(fakes),
             source=torch.cat(inputs),
-            truth=_joined([data.truth(s, target, limit) for s in sources]),
-            mask=_joined([data.masks(s, limit) for s in sources]),
-            rec=torch.cat(back),
+            truth=_joined([data.truth(s, target, limit) for s in sources if known]),
+            mask=_joined([data.masks(s, limit) for s in sources if known]),
+            rec=torch.cat(back) if back else None,
             idt=self._translate(real, target),
         )
 
@@ -116,7 +120,7 @@ class Comparisons:
 
 def _joined(parts: list[Tensor | None]) -> Tensor | None:
     known = [part for part in parts if part is not None]
-    return torch.cat(known) if len(known) == len(parts) else None
+    return torch.cat(known) if known and len(known) == len(parts) else None
 
 
 class Evaluate(RunCallback):

@@ -35,7 +35,7 @@ def sample_rows(session: Session, count: int) -> Rows:
         real = data.pictures("test", source, count)
         rows.append((source, real))
         x = to_model(real, method.device)
-        for target in domains:
+        for target in method.targets:
             if target == source:
                 continue
             fake = method.translate(x, target)

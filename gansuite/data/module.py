@@ -128,7 +128,8 @@ class DataModule(LightningDataModule):
     def pictures(self, split: str, domain: str | None = None, limit: int | None = None) -> Tensor:
         """uint8 [N,C,size,size] in file order: resized to ``size``, never cropped or augmented.
 
-        ``domain`` None pools all domains, each with an even share of ``limit``.
+        ``domain`` None pools all domains, each with an even share of ``limit``; of a table of
+        attributes it may be an attribute, or ``not <attribute>``.
         """
         if domain is None:
             shares = _shares(list(self.spec.counts[split].values()), limit)
@@ -137,6 +138,14 @@ class DataModule(LightningDataModule):
                 for name, share in zip(self.spec.domains, shares, strict=True)
             ]
             return torch.cat(parts)
+        label = domain.removeprefix("not ")
+        if domain not in self.spec.domains and label in self.spec.labels:
+            column = self.spec.labels.index(label)
+            whole = torch.cat([self.label_vectors(split, d) for d in self.spec.domains])
+            chosen = (whole[:, column] > 0) == (domain == label)
+            if not chosen.any():
+                raise UserError(f"data '{self.spec.name}' has no {split} picture '{domain}'")
+            return self.pictures(split)[chosen][:limit]
         self._check_domain(domain)
         return torch.from_numpy(np.array(self._array(split, domain, self.size)[:limit]))
 

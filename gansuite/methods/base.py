@@ -253,6 +253,12 @@ class Method(LightningModule):
         return tuple(sorted(names, key=lambda name: (name != "g", name)))
 
     @property
+    def targets(self) -> tuple[str, ...]:
+        """What ``translate`` can aim at: the domains, or the attributes of a labelled table."""
+        labelled = self.needs.view == "labelled"
+        return self.spec.labels if labelled else self.spec.domains
+
+    @property
     def cycle(self) -> int:
         """Batches after which turns and lazy terms repeat."""
         return math.lcm(len(self.turns), *(every for every in self.lazy.values() if every))

@@ -74,7 +74,7 @@ def device_of(method: Any) -> torch.device:
 
 
 def _target(method: Any, to: str | None, note: Callable[[str], None]) -> str:
-    domains = tuple(method.spec.domains)
+    domains = tuple(method.targets)
     known = ", ".join(domains)
     if method.task != "translate":
         raise UserError("this model makes pictures from noise; use `gansuite sample`")
