@@ -100,7 +100,7 @@ def test_the_default_comparison_has_all_families() -> None:
         (["cyclegan_coats", "rank_by=fid"], "rank_by is 'fid', which needs the Inception weights"),
         (["cyclegan_coats", "name=../x"], "'name' is '../x'; it names a folder"),
         (["cyclegan_coats", "evaluate.picture=3"], "did you mean 'evaluate.pictures'?"),
-        (["cyclegan_coats", "vanilla_coats"], "'budget.kimg' is 30.0 for cyclegan_coats and 256.0"),
+        (["cyclegan_coats", "vanilla_coats"], "'budget.kimg' is 30.0 for cyclegan_coats and 128.0"),
         (
             ["cyclegan_coats", "stargan_coats", "budget.kimg=8"],
             "'data.domains' is horse,zebra for cyclegan_coats and horse,zebra,giraffe,leopard for "
