@@ -265,10 +265,12 @@ class Comparison:
         shares = []
         for e in self.of(row):
             final = e.final.get(name, {}).get(metric)
-            ends = [e.references.get(k, {}).get(name, {}).get(metric) for k in _REFERENCES]
-            if final is None or ends[0] is None or ends[1] is None:
+            nothing, floor = (
+                e.references.get(k, {}).get(name, {}).get(metric) for k in _REFERENCES
+            )
+            if final is None or nothing is None or floor is None or nothing <= floor:
                 return None
-            shares.append(gap_closed(final, ends[0], ends[1]))
+            shares.append(gap_closed(final, nothing, floor))
         return math.fsum(shares) / len(shares) if shares else None
 
 
