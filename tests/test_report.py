@@ -265,3 +265,14 @@ def test_gap_closed_and_summary() -> None:
     lines = table.splitlines()
     assert lines[1].index("fd_random") == lines[2].index("swd") == lines[0].index("score")
     assert summary_table({}).splitlines()[1:] == []
+
+
+def test_there_is_no_share_of_a_gap_that_is_not_there() -> None:
+    from gansuite.evaluation import verdict
+
+    assert verdict.gap_closed(3.0, 2.0, 2.5) is None
+    assert verdict.gap_closed(3.0, 2.0, None) is None
+    assert verdict.gap_closed(1.5, 2.0, 1.0) == pytest.approx(0.5)
+    rows = {"do_nothing": {"a2b": {"fd_random": 2.0}}, "real_vs_real": {"a2b": {"fd_random": 2.5}}}
+    said = verdict.verdict({"a2b": {"fd_random": 1.0}}, {}, rows)
+    assert said == "not scored"

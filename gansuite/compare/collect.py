@@ -268,9 +268,10 @@ class Comparison:
             nothing, floor = (
                 e.references.get(k, {}).get(name, {}).get(metric) for k in _REFERENCES
             )
-            if final is None or nothing is None or floor is None or nothing <= floor:
+            share = gap_closed(final, nothing, floor)
+            if share is None:
                 return None
-            shares.append(gap_closed(final, nothing, floor))
+            shares.append(share)
         return math.fsum(shares) / len(shares) if shares else None
 
 

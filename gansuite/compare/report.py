@@ -38,18 +38,11 @@ _SUMMARY = ("fd_random", "fid", "swd", "psnr_mask", "psnr_outside", "psnr", "div
 def gap_closed(
     results: Mapping[str, Any], comparison: str, name: str = "fd_random"
 ) -> float | None:
-    """(do nothing - final) / (do nothing - real vs real); None where one of the three is missing or
-    the pictures cannot tell *do nothing* from real ones.
-
-    1 means as close to the target's pictures as other real pictures are, 0 means no better than
-    handing back the input.
-    """
+    """`verdict.gap_closed` of one comparison in ``results``."""
     references = results.get("references", {})
     nothing = references.get("do_nothing", {}).get(comparison, {}).get(name)
     floor = references.get("real_vs_real", {}).get(comparison, {}).get(name)
     final = results.get("final", {}).get(comparison, {}).get(name)
-    if nothing is None or floor is None or final is None or nothing <= floor:
-        return None
     return verdict.gap_closed(final, nothing, floor)
 
 

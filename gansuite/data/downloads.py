@@ -60,7 +60,7 @@ def fetch(archive: Archive, root: Path) -> None:
                     f"archive '{target}' {problem}; remove it or replace it by {_recipe(archive)}"
                 )
         else:
-            _download(archive, target)
+            download(archive, target)
         try:
             unpack(target, root)
         finally:
@@ -105,7 +105,9 @@ def _problem(path: Path, archive: Archive) -> str:
     return ""
 
 
-def _download(archive: Archive, target: Path) -> None:
+def download(archive: Archive, target: Path) -> None:
+    """Fetch ``archive`` to the file ``target``: resumed, from the first address that answers, its
+    size and sha256 verified. Raises :class:`UserError` that says where to put it by hand."""
     part = target.with_name(target.name + ".part")
     reasons = []
     for url in archive.urls:

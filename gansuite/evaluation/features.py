@@ -221,7 +221,7 @@ def fetch_metrics(folder: Path) -> list[Path]:
 
     UserError when they cannot be had, or when the file that is there is another one.
     """
-    from gansuite.data.downloads import Archive, _download
+    from gansuite.data.downloads import Archive, download
 
     path = Path(folder) / INCEPTION_FILE
     if path.is_file():
@@ -232,7 +232,7 @@ def fetch_metrics(folder: Path) -> list[Path]:
     except OSError as error:
         raise UserError(f"folder '{folder}' cannot be made ({error.strerror})") from error
     archive = Archive("the Inception weights", INCEPTION_URLS, INCEPTION_BYTES, INCEPTION_SHA256)
-    _download(archive, path)
+    download(archive, path)
     return [path]
 
 

@@ -10,12 +10,18 @@ from gansuite.evaluation.health import COLLAPSED, INVERTED, WORSE, Scores
 __all__ = ["COLLAPSED", "WORSE", "gap_closed", "verdict"]
 
 
-def gap_closed(final: float, do_nothing: float, real_vs_real: float) -> float:
+def gap_closed(
+    final: float | None, do_nothing: float | None, real_vs_real: float | None
+) -> float | None:
     """The share of the distance between *do nothing* and *real vs real* that was covered.
 
     1 = as close to the real pictures as other real ones are; below 0 = worse than doing nothing.
+    None where one of the three is missing, or where these pictures cannot tell *do nothing* from
+    real ones, so that there is no gap.
     """
-    return (do_nothing - final) / max(do_nothing - real_vs_real, 1e-12)
+    if final is None or do_nothing is None or real_vs_real is None or do_nothing <= real_vs_real:
+        return None
+    return (do_nothing - final) / (do_nothing - real_vs_real)
 
 
 def verdict(
@@ -47,9 +53,9 @@ def verdict(
             sentences.append((1, f"inverted: {name} turns its input into the negative ({said})"))
         if name in idle:
             sentences.append((2, f"unchanged: {name} hands back its input"))
-        if distance is None or nothing is None or floor is None:
-            continue
         share = gap_closed(distance, nothing, floor)
+        if share is None or distance is None:
+            continue
         lowest = best.get(name, {}).get(metric)
         if share <= 0:
             sentences.append((3, f"not learned: {name} is no closer to real than doing nothing"))
