@@ -13,6 +13,7 @@ from gansuite.callbacks.session import RunCallback, Session
 from gansuite.evaluation.comparison import Comparison, to_uint8
 from gansuite.imaging import grid, save_picture, strip
 from gansuite.rng import torch_generator
+from gansuite.runs import replacing
 
 Rows = list[tuple[str, Tensor]]
 
@@ -83,15 +84,16 @@ class Samples(RunCallback):
         session = self.session
         with session.clock.evaluating():
             path = session.run.path / "samples" / f"{session.method.images_seen:09d}.jpg"
-            self._draw(path)
+            e = session.experiment.evaluate
+            with session.method.evaluating(e.weights):
+                rows = sample_rows(session, e.samples)
+            save_picture(grid(rows, columns_max=e.samples), path)
             self.recorder.picture(path)
-
-    def _draw(self, path: Path) -> None:
-        e = self.session.experiment.evaluate
-        with self.session.method.evaluating(e.weights):
-            save_picture(grid(sample_rows(self.session, e.samples), columns_max=e.samples), path)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_end(trainer, pl_module)
         if self.session.main and not self.session.stopped:
-            self._draw(self.session.run.path / "samples" / "final.jpg")
+            folder = self.session.run.path / "samples"
+            last = folder / f"{self.session.method.images_seen:09d}.jpg"
+            with replacing(folder / "final.jpg") as file:  # the one just drawn, under its own name
+                file.write(last.read_bytes())
