@@ -29,7 +29,7 @@ CASES = {
         *("method.n_critic=2", "method.weights.gp=1", "method.loss=wgan"),
         "ema.half_life_kimg=0.01",
     ),
-    "dualgan": ("dualgan_coats", "4", "optim.g.kind=sgd", "optim.d.kind=sgd", "optim.g.lr=3e-4"),
+    "dualgan": ("dualgan_coats", "4", "optim.g.kind=sgd", "optim.d.kind=sgd", "optim.g.lr=1e-5"),
     "stargan": ("stargan_coats", "6", *CALM, "optim.g.lr=1e-4"),  # labels shuffled over both
     # batch norm or statistics of the batch: not equal to one process, but the ranks stay equal
     "batchnorm": ("vanilla_coats", "6", "method.weights.r1=1"),
