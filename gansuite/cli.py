@@ -123,7 +123,8 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("report", _report, "write the report page of a run again")
     sub.add_argument("run", metavar="RUN", help="a run folder such as runs/cyclegan_coats/seed0")
 
-    sub = add("fetch-metrics", _fetch_metrics, "download the Inception weights for FID, KID and IS")
+    told = "download the weights for FID, KID and IS (96 MB) and for LPIPS and PPL (553 MB)"
+    sub = add("fetch-metrics", _fetch_metrics, told)
     sub.add_argument("folder", metavar="FOLDER", nargs="?", default="weights")
 
     sub = add("sync", _sync, "send offline W&B runs to the server")
@@ -267,7 +268,8 @@ def _report(args: argparse.Namespace) -> None:
 
 
 def _fetch_metrics(args: argparse.Namespace) -> None:
-    from gansuite.evaluation.features import fetch_metrics
+    from gansuite.evaluation.weights import WEIGHTS
 
-    for path in fetch_metrics(Path(args.folder)):
-        print(f"{path}\nUse it with evaluate.inception={path}")
+    for weights in WEIGHTS:
+        path = weights.fetch(Path(args.folder))
+        print(f"{path}\nUse it with evaluate.{weights.option}={path}")

@@ -90,7 +90,8 @@ class Ema(Section):
 class Evaluate(Section):
     """When and on what a run is scored. ``pictures``: test pictures per domain; ``samples``:
     columns of the sample grid; ``best_by``: the metric that picks `best.ckpt`; ``inception``: the
-    file of the Inception weights, for FID, KID and IS as well."""
+    file of the Inception weights, for FID, KID and IS as well; ``vgg``: that of VGG-16, for LPIPS
+    and the perceptual path length."""
 
     every_kimg: float | None = Field(default=None, gt=0)
     pictures: int = Field(default=256, ge=2)
@@ -99,6 +100,7 @@ class Evaluate(Section):
     best_by: str = "fd_random"
     batch: int = Field(default=32, ge=1)
     inception: str = ""
+    vgg: str = ""
 
 
 class Log(Section):
@@ -411,6 +413,21 @@ def _validate(
         return model.model_validate(value)
     except ValidationError as error:
         raise _explain(error, value, model, layers, section) from None
+
+
+def checked_options(cls: type, name: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The options ``given`` under ``where`` for ``cls.__init__``, validated, with its defaults.
+
+    Raises:
+        UserError: one sentence that names the key and the nearest match.
+    """
+    content: Any = dict(given)
+    for key in reversed(where.split(".")):
+        content = {key: content}
+    model = _signature_model(cls, Section, where)
+    whole = {**signature_defaults(cls), **given, "name": name}
+    found = _validate(model, whole, [(f"data set '{name}'", content)], where.split("."))
+    return {k: v for k, v in found.model_dump().items() if k != "name"}
 
 
 def _check_weights(cls: type, value: Mapping[str, Any], layers: Layers) -> None:

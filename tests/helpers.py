@@ -156,6 +156,10 @@ def experiment(name: str, out: Path, batches: int, *overrides: str) -> Experimen
     method |= {k: v for k, v in SMALL.items() if k in method}
     domains = given["domains"] if given["name"] == "coats" else ["horse", "zebra"]
     data = {"name": "coats", "size": 32, "domains": domains, "train": 16, "test": 8, "batch": 2}
+    if given["name"] == "joint":
+        few = {"train": 16, "test": 8}
+        sets = {key: {**options, **few} for key, options in given["sets"].items()}
+        data = {"name": "joint", "sets": sets, "size": 32, "batch": 2}
     both = method_class(method["name"]).needs.view in ("unpaired", "paired")
     step = 0.004 if both else 0.002
     tiny = {

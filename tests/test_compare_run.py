@@ -102,7 +102,7 @@ def test_the_default_comparison_has_all_families() -> None:
             ["cyclegan_coats", "rank_by=diversity"],
             "rank_by is 'diversity', by which nothing can be",
         ),
-        (["cyclegan_coats", "rank_by=fid"], "rank_by is 'fid', which needs the Inception weights"),
+        (["cyclegan_coats", "rank_by=fid"], "rank_by is 'fid', which needs a network's weights"),
         (["cyclegan_coats", "name=../x"], "'name' is '../x'; it names a folder"),
         (["cyclegan_coats", "evaluate.picture=3"], "did you mean 'evaluate.pictures'?"),
         (["cyclegan_coats", "vanilla_coats"], "'budget.kimg' is 30.0 for cyclegan_coats and 128.0"),

@@ -372,7 +372,7 @@ def test_unknown_data_names_the_nearest() -> None:
 def test_every_source_is_described_in_one_line() -> None:
     described = dict(describe_sources())
     assert set(described) == set(SOURCES)
-    assert len(SOURCES) == 20
+    assert len(SOURCES) == 21
     assert all(text and "\n" not in text for text in described.values())
     assert all(name == source.name for name, source in SOURCES.items())
 

@@ -20,14 +20,13 @@ from gansuite.evaluation import (
     Protocol,
     Statistics,
     build_extractor,
-    check_inception,
     difference,
-    fetch_metrics,
     reference_rows,
     score,
 )
-from gansuite.evaluation.features import INCEPTION_FILE, Inception, RandomVGG16
+from gansuite.evaluation.features import Inception, RandomVGG16
 from gansuite.evaluation.frechet import frechet_distance
+from gansuite.evaluation.weights import INCEPTION, VGG, WEIGHTS, Weights
 
 N = 48
 
@@ -245,19 +244,19 @@ def test_one_picture_and_a_foreign_network_are_refused(
     one = Comparison("gen", horses_to_zebras.real, horses_to_zebras.fake[:1])
     with pytest.raises(ValueError, match="at least two"):
         score(one, protocol, extractor)
-    with pytest.raises(ValueError, match="networks"):
+    with pytest.raises(ValueError, match="asks for extractor 'another'"):
         score(horses_to_zebras, replace(protocol, extractor="another"), extractor)
 
 
 def test_protocol_id_is_stable(extractor: Extractor) -> None:
     protocol = Protocol.of(extractor, size=64)
-    assert protocol.id == "p1-6ebd063f37"
+    assert protocol.id == "p1-48b90cf679"
     assert Protocol.from_dict({**protocol.to_dict(), "id": protocol.id}) == protocol
     assert replace(protocol, metrics=protocol.metrics[::-1]).id == protocol.id
     changed: dict[str, object] = {"metrics": ("swd",), "weights": "raw", "fid_small": True}
     for name, value in protocol.to_dict().items():
         if name not in changed:
-            changed[name] = value + 1 if isinstance(value, int) else value + "?"
+            changed[name] = value + "?" if isinstance(value, str) else value + 1
     ids = {replace(protocol, **{k: v}).id for k, v in changed.items()}  # type: ignore[arg-type]
     assert len(ids) == len(protocol.to_dict())
     assert protocol.id not in ids
@@ -288,19 +287,34 @@ def test_wrong_protocols_are_one_sentence(extractor: Extractor) -> None:
         Protocol.from_dict({"extractor": "x", "size": 3, "colour": 1})
 
 
-def test_missing_or_wrong_inception_weights_are_one_sentence(tmp_path: Path) -> None:
-    pytest.importorskip("torch_fidelity")
+@pytest.mark.parametrize("weights", WEIGHTS, ids=lambda w: w.option)
+def test_missing_or_wrong_weights_are_one_sentence(weights: Weights, tmp_path: Path) -> None:
+    if weights.package:
+        pytest.importorskip(weights.package)
     path = tmp_path / "none.pth"
-    for call in (check_inception, lambda p: build_extractor(inception=p)):
-        with pytest.raises(UserError, match=r"none\.pth.*fetch-metrics.*sha256 6726825d"):
+
+    def build(file: Path) -> Extractor:
+        return build_extractor(**{weights.option: str(file)})
+
+    for call in (weights.check, build):
+        told = rf"none\.pth.*fetch-metrics.*sha256 {weights.sha256}.*evaluate.{weights.option}"
+        with pytest.raises(UserError, match=told):
             call(path)
     path.write_bytes(b"not a network")
-    check_inception(path)
-    with pytest.raises(UserError, match="not the Inception network"):
-        build_extractor(inception=path)
-    path.rename(tmp_path / INCEPTION_FILE)
-    with pytest.raises(UserError, match="not the Inception network"):
-        fetch_metrics(tmp_path)
+    weights.check(path)
+    with pytest.raises(UserError, match=f"does not hold {weights.what}"):
+        build(path)
+    path.rename(tmp_path / weights.file)
+    with pytest.raises(UserError, match=f"does not hold {weights.what}"):
+        weights.fetch(tmp_path)
+
+
+def test_the_weights_are_named_by_their_hash() -> None:
+    """As PyTorch's hub and torch-fidelity name their files: a slip in the hash would show."""
+    for weights in WEIGHTS:
+        assert len(weights.sha256) == 64
+        assert weights.sha256[:8] in weights.file
+    assert (INCEPTION.option, VGG.option) == ("inception", "vgg")
 
 
 @pytest.mark.slow

@@ -311,12 +311,12 @@ def test_feature_matching_compares_batch_means() -> None:
 
 def test_classification_sums_attributes_or_averages_domains() -> None:
     zero, labels = torch.zeros(4, 5), torch.eye(5)[:4]
-    assert float(classification(zero, labels, exclusive=False)) == pytest.approx(5 * LN2)
-    assert float(classification(zero, labels, exclusive=True)) == pytest.approx(math.log(5))
+    assert float(classification(zero, labels, [(5, False)])) == pytest.approx(5 * LN2)
+    assert float(classification(zero, labels, [(5, True)])) == pytest.approx(math.log(5))
     logits, many = torch.randn(4, 5), (torch.rand(4, 5) > 0.5).float()
     p = sigmoid(logits.double().numpy())
     y = many.numpy()
     expected = -(y * np.log(p) + (1 - y) * np.log(1 - p)).sum() / 4
-    assert float(classification(logits, many, exclusive=False)) == pytest.approx(expected)
+    assert float(classification(logits, many, [(5, False)])) == pytest.approx(expected)
     expected = float(F.nll_loss(torch.log_softmax(logits, 1), labels.argmax(1)))
-    assert float(classification(logits, labels, exclusive=True)) == pytest.approx(expected)
+    assert float(classification(logits, labels, [(5, True)])) == pytest.approx(expected)

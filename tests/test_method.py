@@ -29,6 +29,7 @@ from gansuite.data.spec import Batch, DataSpec
 from gansuite.errors import UserError
 from gansuite.methods.base import Plan, Step, lr_factor
 from gansuite.methods.cyclegan import CycleGAN
+from gansuite.methods.stargan import StarGAN
 from gansuite.methods.vanilla import VanillaGAN
 from gansuite.rng import torch_generator
 from gansuite.runs import read_checkpoint, read_lines
@@ -256,6 +257,42 @@ class Two(Toy):
     def g_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         found = super().g_losses(batch, step)
         return {**found, "extra": found["gan"] * 0 + 3.0}
+
+
+def test_stargans_published_code_all_but_keeps_its_rate() -> None:
+    """From 1e-4 to 9.99e-5 (methods.md, section 13); the paper's goes to 0."""
+    counts = {"train": {"x": 1, "y": 1}, "test": {"x": 1, "y": 1}}
+    spec = DataSpec("toy", 32, 3, ("x", "y"), counts, False, ("x", "y"), "0")
+    for legacy, end in ((True, 9.99e-5), (False, 0.0)):
+        method = StarGAN(spec, width=4, blocks=1, d_width=4, d_layers=3, legacy_lr=legacy)
+        optim = {p: Optim(lr=1e-4) for p in ("g", "d")}
+        method.follow(Plan(0, 1, optim=optim, budget=Budget(kimg=1.0, decay_from=0.5)))
+        for progress, lr in ((0.0, 1e-4), (0.5, 1e-4), (0.75, (1e-4 + end) / 2), (1.0, end)):
+            method.progress = progress
+            assert method.lr("d") == pytest.approx(lr, abs=1e-12)
+
+
+def test_wgan_warms_up_its_critic() -> None:
+    """100 critic updates for each of the first 25 and every 500th of the generator's, else 5."""
+    counts = {"train": {"x": 1}, "test": {"x": 1}}
+    spec = DataSpec("toy", 32, 3, ("x",), counts, False, (), "0")
+    method = VanillaGAN(spec, width=4, d_width=4, loss="wgan", n_critic=5, warm_up=True)
+    expected = [
+        100 if update < 25 or update % 500 == 0 else 5 for update in range(1600)
+    ]  # of each generator update, in order
+    found, since = [], 0
+    for batch in range(sum(expected)):
+        turn = method.turn(batch)
+        since += turn.count("d")
+        if "g" in turn:
+            assert turn == ("d", "g")
+            found.append(since)
+            since = 0
+    assert found == expected
+    assert since == 0
+    assert method.cycle == 100
+    plain = VanillaGAN(spec, width=4, d_width=4, loss="wgan", n_critic=5)
+    assert [plain.turn(b) for b in range(7)] == [("d",)] * 4 + [("d", "g")] + [("d",)] * 2
 
 
 def test_a_term_without_a_weight_is_named() -> None:

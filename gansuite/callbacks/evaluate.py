@@ -16,10 +16,11 @@ from gansuite.callbacks.samples import save_strips, to_model
 from gansuite.callbacks.session import RunCallback, Session
 from gansuite.errors import UserError, nearest
 from gansuite.evaluation.comparison import Comparison, to_uint8
-from gansuite.evaluation.features import build_extractor, check_inception
+from gansuite.evaluation.extractor import build_extractor
 from gansuite.evaluation.pixels import l1
 from gansuite.evaluation.protocol import HIGHER_IS_BETTER, Protocol
 from gansuite.evaluation.score import Statistics, reference_rows, score
+from gansuite.evaluation.weights import WEIGHTS
 from gansuite.rng import torch_generator
 
 Make = Callable[[int, Tensor], Tensor]
@@ -47,12 +48,16 @@ class Comparisons:
         self.limit, self.batch = e.pictures, e.batch
 
     def _each(self, pictures: Tensor, make: Make) -> Tensor:
-        """``make(j, batch_j)`` -> float in [-1, 1] over all batches, as uint8, on every rank."""
+        """`_gathered` as uint8."""
+        return self._gathered(pictures, lambda j, part: to_uint8(make(j, part)))
+
+    def _gathered(self, pictures: Tensor, make: Make) -> Tensor:
+        """``make(j, batch_j)`` over all batches, on the CPU of every rank."""
         method = self.session.method
         mine: dict[int, Tensor] = {}
         for j, part in enumerate(pictures.split(self.batch)):
             if j % method.world == method.rank:
-                mine[j] = to_uint8(make(j, part).float().cpu())
+                mine[j] = make(j, part).cpu()
         if method.world > 1:
             parts: list[Any] = [None] * method.world
             torch.distributed.all_gather_object(parts, mine)
@@ -74,7 +79,15 @@ class Comparisons:
         def make(j: int, part: Tensor) -> Tensor:
             return method.sample(len(part), torch_generator(0, "evaluate", j))
 
-        return [Comparison("gen", real=real, fake=self._each(real, make))]
+        def ends(j: int, part: Tensor) -> Tensor:
+            generator = torch_generator(0, "walk", j)
+            return torch.stack(method.walk(len(part), generator, Protocol.ppl_epsilon), 1)
+
+        fake, walk = self._each(real, make), None
+        if session.experiment.evaluate.vgg:
+            first, second = self._gathered(real, ends).unbind(1)
+            walk = (first, second)
+        return [Comparison("gen", real=real, fake=fake, walk=walk)]
 
     def aims(self) -> list[tuple[str, list[str], str]]:
         method = self.session.method
@@ -135,15 +148,17 @@ class Evaluate(RunCallback):
         self.recorder, self.checkpoint = recorder, checkpoint
         self.compare = Comparisons(session)
         e = session.experiment.evaluate
-        if e.inception:
-            check_inception(Path(e.inception))
+        for weights in WEIGHTS:
+            if file := getattr(e, weights.option):
+                weights.check(Path(file))
         self._real: dict[str, Statistics] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         e, spec = self.session.experiment.evaluate, self.session.data.spec
         self.extractor = build_extractor(
             device=trainer.strategy.root_device,
-            inception=Path(e.inception) if e.inception else None,
+            inception=e.inception,
+            vgg=e.vgg,
         )
         self.protocol = Protocol.of(
             self.extractor,

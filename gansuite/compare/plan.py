@@ -21,7 +21,7 @@ from gansuite import config, engine
 from gansuite.compare.collect import Axis, Entry, check_ranking, find_entries
 from gansuite.config import Compare, Experiment
 from gansuite.errors import UserError, nearest
-from gansuite.evaluation.protocol import INCEPTION
+from gansuite.evaluation.protocol import NEEDS
 from gansuite.runs import Run, write_json
 
 _OVERRIDE = re.compile(r"(\w+(?:\.\w+)*)=(.*)", re.DOTALL)
@@ -113,10 +113,11 @@ def make_plan(
                 own.append(f"log.group={name}")
             loaded = engine.load_experiment(experiment, own)
             runs.append(Planned(loaded, (experiment, *own)))
-    if runs and not runs[0].experiment.evaluate.inception and spec.rank_by in INCEPTION:
+    option = NEEDS.get(spec.rank_by)
+    if runs and option and not getattr(runs[0].experiment.evaluate, option):
         raise UserError(
-            f"rank_by is '{spec.rank_by}', which needs the Inception weights; give "
-            f"evaluate.inception=FILE ('gansuite fetch-metrics' gets it)."
+            f"rank_by is '{spec.rank_by}', which needs a network's weights; give "
+            f"evaluate.{option}=FILE ('gansuite fetch-metrics' gets it)."
         )
     for planned in runs:
         Run(planned.path).refuse_changes(planned.experiment)
@@ -256,7 +257,7 @@ def _refuse_unequal(name: str, runs: Sequence[Planned], axis: Axis | None) -> No
                     y,
                     f"give one for all, such as budget.kimg={a.budget.kimg or 32:g}",
                 )
-        for key in ("pictures", "weights", "inception"):
+        for key in ("pictures", "weights", "inception", "vgg"):
             x, y = getattr(a.evaluate, key), getattr(b.evaluate, key)
             refuse(f"evaluate.{key}", first, x, other, y, "give the same to all")
         for key in ("name", "size", "domains", "root", "train", "test"):

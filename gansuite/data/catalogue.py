@@ -1,14 +1,116 @@
-"""All sources by name."""
+"""All sources by name, and the one that is made of others."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from gansuite.config import checked_options
 from gansuite.data.registry import REGISTRY_SOURCES
 from gansuite.data.sources import Coats, Folders, Labelled, Paired, Source, Unpaired
+from gansuite.data.spec import LabelSet
 from gansuite.data.tables import Attributes
 from gansuite.data.torchvision_sets import CelebA, Cifar10, FashionMnist, Mnist
 from gansuite.errors import UserError, nearest
+
+
+class Joint(Source):
+    """Several labelled sets, each of whose labels nobody knows for the pictures of the others.
+
+    Training batches come from the sets by turns. The label vector is that of StarGAN's joint
+    training (Choi et al. 2018, section 3.2): the labels of all sets one after the other, 0 where
+    unknown, and a one-hot mask that says whose are known. A table's single domain is named after
+    its set.
+    """
+
+    name = "joint"
+    summary = "several labelled sets at once, with a mask of the known labels (StarGAN)"
+    expected = "what each of its sets expects"
+
+    def __init__(self, *, sets: dict[str, dict[str, Any]]) -> None:
+        """``sets``: a name of one's own to the ``data`` block of each set: its ``name`` and the
+        options of that source."""
+        super().__init__()
+        if len(sets) < 2:
+            raise UserError("data.sets has fewer than two sets; for one, name it in data.name")
+        self.parts: dict[str, Source] = {}
+        for key, options in sets.items():
+            name = options.get("name")
+            if name not in SOURCES or name == self.name:
+                raise UserError(
+                    f"data.sets.{key}.name is {name!r}, it must be one of the other data sets"
+                    f"{nearest(str(name), SOURCES)}"
+                )
+            own = {k: v for k, v in options.items() if k != "name"}
+            checked = checked_options(SOURCES[name], name, own, f"data.sets.{key}")
+            self.parts[key] = build_source(name, **checked)
+
+    @property
+    def where(self) -> str:
+        return ", ".join(part.where for part in self.parts.values() if part.where)
+
+    def _scan(self) -> None:
+        joint = []
+        for key, part in self.parts.items():
+            part.prepare()
+            self.notes += [f"{key}: {note}" for note in part.notes]
+            own = LabelSet(part.domains, part.labels)
+            joint.append(own if own.exclusive else LabelSet((key,), part.labels))
+        self.joint = tuple(joint)
+        self.labels = tuple(label for found in joint for label in found.labels)
+        self._parts = {
+            mine: (part, domain)
+            for found, part in zip(joint, self.parts.values(), strict=True)
+            for mine, domain in zip(found.domains, part.domains, strict=True)
+        }
+        tables = tuple(d for found in joint if not found.exclusive for d in found.domains)
+        names = self.labels + tables
+        if twice := [name for i, name in enumerate(names) if name in names[:i]]:
+            raise UserError(
+                f"data.sets has the name '{twice[0]}' twice; choose with the domains or "
+                "attributes of a set, or rename a folder or a set"
+            )
+
+    def prepare(self) -> None:
+        if not self.joint:
+            self._scan()
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        return tuple(self._parts)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        counts = {domain: (part.counts(), own) for domain, (part, own) in self._parts.items()}
+        return {s: {d: n[s][own] for d, (n, own) in counts.items()} for s in ("train", "test")}
+
+    def digest(self) -> str:
+        facts = [[key, part.digest()] for key, part in self.parts.items()]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+    def load(
+        self, split: str, domain: str, size: int, channels: int, cache: Path | None = None
+    ) -> np.ndarray:
+        part, own = self._parts[domain]
+        return part.load(split, own, size, channels, cache)
+
+    def label_vectors(self, split: str, domain: str) -> np.ndarray:
+        part, own = self._parts[domain]
+        known = part.label_vectors(split, own)
+        vectors = np.zeros((len(known), len(self.labels) + len(self.joint)), np.float32)
+        which = list(self.parts.values()).index(part)
+        first = sum(len(found.labels) for found in self.joint[:which])
+        vectors[:, first : first + known.shape[1]] = known
+        vectors[:, len(self.labels) + which] = 1
+        return vectors
+
+    def masks(self, domain: str, size: int) -> np.ndarray | None:
+        part, own = self._parts[domain]
+        return part.masks(own, size)
+
 
 _CLASSES: tuple[type[Source], ...] = (
     Coats,
@@ -21,6 +123,7 @@ _CLASSES: tuple[type[Source], ...] = (
     FashionMnist,
     Cifar10,
     CelebA,
+    Joint,
     *REGISTRY_SOURCES,
 )
 SOURCES: dict[str, type[Source]] = {source.name: source for source in _CLASSES}

@@ -100,6 +100,7 @@ class DataModule(LightningDataModule):
                 size=self.size,
                 flip=self.flip,
                 seed=self.seed,
+                sets=[len(found.domains) for found in self.spec.joint],
             )
         return self._view
 
@@ -141,16 +142,18 @@ class DataModule(LightningDataModule):
         label = domain.removeprefix("not ")
         if domain not in self.spec.domains and label in self.spec.labels:
             column = self.spec.labels.index(label)
-            whole = torch.cat([self.label_vectors(split, d) for d in self.spec.domains])
-            chosen = (whole[:, column] > 0) == (domain == label)
+            # a picture of another label set neither has the label nor lacks it
+            knowing = self.spec.label_sets[self.spec.set_of(label)].domains
+            known = torch.cat([self.label_vectors(split, d) for d in knowing])[:, column] > 0
+            chosen = known == (domain == label)
             if not chosen.any():
                 raise UserError(f"data '{self.spec.name}' has no {split} picture '{domain}'")
-            return self.pictures(split)[chosen][:limit]
+            return torch.cat([self.pictures(split, d) for d in knowing])[chosen][:limit]
         self._check_domain(domain)
         return torch.from_numpy(np.array(self._array(split, domain, self.size)[:limit]))
 
     def label_vectors(self, split: str, domain: str, limit: int | None = None) -> Tensor:
-        """float32 [N,K]: the labels of :meth:`pictures`, entries as in ``spec.labels``."""
+        """float32 [N,K]: the labels of :meth:`pictures`, in the order of `Batch.labels`."""
         self._check_domain(domain)
         return torch.from_numpy(self.source.label_vectors(split, domain)[:limit].copy())
 

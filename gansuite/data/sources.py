@@ -30,7 +30,7 @@ from gansuite.data.images import (
     resize_uint8,
     to_channels,
 )
-from gansuite.data.spec import DataSpec
+from gansuite.data.spec import DataSpec, LabelSet
 from gansuite.errors import UserError, nearest
 from gansuite.rng import derive
 
@@ -131,6 +131,7 @@ class Source:
         self.labels: tuple[str, ...] = ()
         # split -> domain -> float32 [N,K]; filled by sources whose labels are not their domains
         self.vectors: dict[str, dict[str, np.ndarray]] = {}
+        self.joint: tuple[LabelSet, ...] = ()
         self.notes: list[str] = []  # what a person should know: splits made up, files ignored
         self._digest: str | None = None
 
@@ -186,6 +187,7 @@ class Source:
             paired=self.paired,
             labels=self.labels,
             digest=self.digest(),
+            joint=self.joint,
         )
 
     def load(

@@ -14,12 +14,27 @@ View = Literal["single", "unpaired", "paired", "labelled"]
 
 
 @dataclass(frozen=True)
+class LabelSet:
+    """Pictures that were labelled together: of those of ``domains`` all ``labels`` are known, and
+    of other pictures none."""
+
+    domains: tuple[str, ...]
+    labels: tuple[str, ...]
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether a picture has exactly one of the labels: its folder."""
+        return self.labels == self.domains
+
+
+@dataclass(frozen=True)
 class DataSpec:
     """The facts of a data set as one run sees it; everything a method is built from.
 
     ``counts`` maps split ("train", "test") to domain to number of pictures. ``labels`` names the
     entries of the label vector: the domains for folders, attribute names for tables, () for none.
-    ``digest`` changes when the files (or the parameters of a drawn set) change.
+    ``digest`` changes when the files (or the parameters of a drawn set) change. ``joint``: the
+    label sets of several data sets that are trained on together, () for one alone.
     """
 
     name: str
@@ -30,6 +45,16 @@ class DataSpec:
     paired: bool
     labels: tuple[str, ...]
     digest: str
+    joint: tuple[LabelSet, ...] = ()
+
+    @property
+    def label_sets(self) -> tuple[LabelSet, ...]:
+        """The label sets; their labels one after the other are ``labels``."""
+        return self.joint or (LabelSet(self.domains, self.labels),)
+
+    def set_of(self, label: str) -> int:
+        """The number of the label set that ``label`` belongs to."""
+        return next(i for i, found in enumerate(self.label_sets) if label in found.labels)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers only, fit for a checkpoint that loads with ``weights_only=True``."""
@@ -42,14 +67,15 @@ class DataSpec:
             "paired": self.paired,
             "labels": list(self.labels),
             "digest": self.digest,
+            "joint": [[list(found.domains), list(found.labels)] for found in self.joint],
         }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> DataSpec:
         """The inverse of :meth:`to_dict`."""
-        return cls(
-            **{**data, "domains": tuple(data["domains"]), "labels": tuple(data["labels"])},
-        )
+        names = {key: tuple(data[key]) for key in ("domains", "labels")}
+        joint = (LabelSet(tuple(d), tuple(k)) for d, k in data.get("joint", ()))
+        return cls(**{**data, **names, "joint": tuple(joint)})
 
 
 @dataclass(frozen=True)
@@ -102,7 +128,8 @@ class Batch:
     """One batch of real pictures.
 
     ``images``: uint8 [N,C,H,W], one tensor per domain for the unpaired and paired views, exactly
-    one for single and labelled. ``labels``: float32 [N,K] for the labelled view, else None.
+    one for single and labelled. ``labels``: float32 [N,K] for the labelled view, else None; with
+    S > 1 label sets [N,K+S], of which the last S say whose labels are known (one-hot).
     """
 
     images: tuple[Tensor, ...]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -114,8 +115,11 @@ class TrainView:
         size: int,
         flip: bool,
         seed: int,
+        sets: Sequence[int] = (),
     ) -> None:
-        """``vectors``: float32 [N,K] over the pooled domains, for the labelled view."""
+        """``vectors``: float32 [N,K] over the pooled domains, for the labelled view. ``sets``: the
+        number of domains of each label set, which take turns: batch i is of set i mod their
+        number."""
         self.view, self.batch, self.vectors = view, batch, vectors
         self.domains = tuple(domains)
         if view == "unpaired":
@@ -123,7 +127,9 @@ class TrainView:
         elif view == "paired":
             groups = [(domains[0],)]
         else:
-            groups = [tuple(domains)]
+            ends = list(itertools.accumulate(sets)) or [len(domains)]
+            starts = [0, *ends]
+            groups = [self.domains[a:b] for a, b in zip(starts, ends, strict=False)]
         self.streams = [
             Stream(group, size=size, flip=flip, seed=seed, stream=i)
             for i, group in enumerate(groups)
@@ -138,15 +144,17 @@ class TrainView:
                 f"and {(self.batch // world + 1) * world}"
             )
         share = self.batch // world
-        start = index * self.batch + rank * share
+        turn, which = divmod(index, len(self.streams)) if self.vectors is not None else (index, 0)
+        start = turn * self.batch + rank * share
         positions = range(start, start + share)
-        first = self.streams[0]
+        stream = self.streams[which]
         if self.view == "paired":
-            return Batch(tuple(first.gather(positions, (side,)) for side in self.domains))
-        images = tuple(stream.gather(positions) for stream in self.streams)
+            return Batch(tuple(stream.gather(positions, (side,)) for side in self.domains))
         if self.vectors is None:
-            return Batch(images)
-        return Batch(images, torch.from_numpy(self.vectors[first.picked(positions)]))
+            return Batch(tuple(stream.gather(positions) for stream in self.streams))
+        before = sum(len(earlier) for earlier in self.streams[:which])
+        rows = before + np.array(stream.picked(positions))
+        return Batch((stream.gather(positions),), torch.from_numpy(self.vectors[rows]))
 
 
 class TrainBatches(Dataset[Batch]):

@@ -10,13 +10,16 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Comparison:
-    """One column of scores. All pictures are uint8 [., C, H, W] of one size.
+    """One column of scores. All pictures but ``walk`` are uint8 [., C, H, W] of one size.
 
     ``name``: ``a2b``, ``b2a``, ``gen`` or ``to_<domain>``. ``real`` [M]: pictures of the target
     domain. ``fake`` [N]: what the method made. ``source`` [N]: the inputs of the fakes. ``truth``
     [N]: the true translation of the inputs. ``mask`` bool [N, 1, H, W]: where the object is.
     ``rec`` [N]: the cycle's reconstruction of ``source``. ``idt`` [M]: the network that makes the
-    fakes, applied to ``real``. Raises ValueError for another dtype or for sizes that disagree.
+    fakes, applied to ``real``. ``walk``: two sets of fakes in float [-1, 1], [N] each, the second
+    a step of the protocol's ``ppl_epsilon`` further in latent space.
+
+    Raises ValueError for another dtype or for sizes that disagree.
     """
 
     name: str
@@ -27,6 +30,7 @@ class Comparison:
     mask: Tensor | None = None
     rec: Tensor | None = None
     idt: Tensor | None = None
+    walk: tuple[Tensor, Tensor] | None = None
 
     def __post_init__(self) -> None:
         size = self.real.shape[-2:]
@@ -58,7 +62,12 @@ class Comparison:
             self.name,
             self.real[:n],
             self.fake[:n],
-            *(cut(x) for x in (self.source, self.truth, self.mask, self.rec, self.idt)),
+            cut(self.source),
+            cut(self.truth),
+            cut(self.mask),
+            cut(self.rec),
+            cut(self.idt),
+            None if self.walk is None else (self.walk[0][:n], self.walk[1][:n]),
         )
 
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,32 +26,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gansuite import rng
-from gansuite.errors import UserError
 from gansuite.evaluation.comparison import check_images, rgb
+from gansuite.evaluation.weights import INCEPTION
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256))
-INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
-INCEPTION_URLS = (
-    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/" + INCEPTION_FILE,
-    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
-    "pt_inception-2015-12-05-6726825d.pth",
-)
-INCEPTION_BYTES = 95_628_359
-INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 CHUNK = 32  # pictures per forward pass: fixed, so that a score does not depend on who asks
 
 
-class _Frozen(nn.Module):
+class Frozen(nn.Module):
     """A network that only looks: float32, no gradient, and ``train()`` leaves it in eval mode."""
 
     id: str
-    dim: int
 
     def freeze(self) -> None:
         self.requires_grad_(False)
         self.eval()
 
-    def train(self, mode: bool = True) -> _Frozen:
+    def train(self, mode: bool = True) -> Frozen:
         return super().train(False)
 
     def device(self) -> torch.device:
@@ -60,7 +50,7 @@ class _Frozen(nn.Module):
 
 
 @contextlib.contextmanager
-def _exact(device: torch.device) -> Iterator[None]:
+def exact(device: torch.device) -> Iterator[None]:
     """Full float32 and the same kernels each time, whatever the training has set."""
     with (
         torch.autocast(device.type, enabled=False),
@@ -71,7 +61,7 @@ def _exact(device: torch.device) -> Iterator[None]:
         yield
 
 
-class RandomVGG16(_Frozen):
+class RandomVGG16(Frozen):
     """The first three stages of VGG-16 with seeded random weights, pooled and projected.
 
     uint8 [N, 1 or 3, H, W] (at least 8x8) -> float64 [N, 112] on the CPU. Pictures of more than
@@ -131,7 +121,7 @@ class RandomVGG16(_Frozen):
             x = F.interpolate(x, (h, w), mode="bilinear", antialias=True)
         x = x.contiguous(memory_format=torch.channels_last)
         pooled = []
-        with _exact(x.device):
+        with exact(x.device):
             for number, stage in enumerate(self.stages):
                 x = stage(F.max_pool2d(x, 2) if number else x)
                 pooled.append(x.mean((2, 3)))
@@ -141,7 +131,7 @@ class RandomVGG16(_Frozen):
             )
 
 
-class Inception(_Frozen):
+class Inception(Frozen):
     """Inception-v3 of 2015-12-05, the network of published FID, KID and IS, from a local file.
 
     uint8 [N, 1 or 3, H, W] -> float64 [N, 2048 + 1008] on the CPU: pooled features, then logits
@@ -149,10 +139,10 @@ class Inception(_Frozen):
     UserError when the package or the file is missing or the file is another one.
     """
 
-    def __init__(self, weights: Path, *, sha256: str = INCEPTION_SHA256) -> None:
+    def __init__(self, weights: Path, *, sha256: str = INCEPTION.sha256) -> None:
         super().__init__()
-        check_inception(weights)
-        _verify(Path(weights), sha256)
+        INCEPTION.check(weights)
+        INCEPTION.verify(weights, sha256)
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
         self.network = FeatureExtractorInceptionV3(
@@ -168,78 +158,9 @@ class Inception(_Frozen):
     def forward(self, images: Tensor) -> Tensor:
         check_images(images)
         device = self.device()
-        with _exact(device):
+        with exact(device):
             parts = [
                 torch.cat(self.network(rgb(chunk).to(device).contiguous()), 1).double().cpu()
                 for chunk in images.split(CHUNK)
             ]
         return torch.cat(parts)
-
-
-@dataclass(frozen=True)
-class Extractor:
-    """The networks of one evaluation: the random one always, Inception when its weights are there.
-
-    Not a Module, so it cannot slip into a checkpoint, an optimizer or an average.
-    """
-
-    random: RandomVGG16
-    inception: Inception | None = None
-
-
-def build_extractor(
-    *, seed: int = 0, device: torch.device | str = "cpu", inception: Path | None = None
-) -> Extractor:
-    """The random network on ``device``, and Inception from the file ``inception`` if given."""
-    network = None if inception is None else Inception(inception).to(device)
-    return Extractor(RandomVGG16(seed).to(device), network)
-
-
-def check_inception(weights: Path) -> None:
-    """UserError, one sentence, unless FID, KID and IS can be computed with the file ``weights``.
-
-    Costs nothing: to be called before training starts.
-    """
-    try:
-        import torch_fidelity  # noqa: F401
-    except ImportError:
-        raise UserError(
-            "fid, kid and is need the package torch-fidelity: pip install 'gansuite[fid]',"
-            " or leave evaluate.inception empty"
-        ) from None
-    if not Path(weights).is_file():
-        raise UserError(
-            f"fid, kid and is need the Inception weights at {weights}: run"
-            f" `gansuite fetch-metrics {Path(weights).parent}`, or put {INCEPTION_URLS[0]}"
-            f" ({INCEPTION_BYTES} bytes, sha256 {INCEPTION_SHA256}) there,"
-            " or leave evaluate.inception empty"
-        )
-
-
-def fetch_metrics(folder: Path) -> list[Path]:
-    """The Inception weights in ``folder``, downloaded (resumed, verified) unless they are there.
-
-    UserError when they cannot be had, or when the file that is there is another one.
-    """
-    from gansuite.data.downloads import Archive, download
-
-    path = Path(folder) / INCEPTION_FILE
-    if path.is_file():
-        _verify(path, INCEPTION_SHA256)
-        return [path]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"folder '{folder}' cannot be made ({error.strerror})") from error
-    archive = Archive("the Inception weights", INCEPTION_URLS, INCEPTION_BYTES, INCEPTION_SHA256)
-    download(archive, path)
-    return [path]
-
-
-def _verify(path: Path, sha256: str) -> None:
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != sha256:
-        raise UserError(
-            f"'{path}' is not the Inception network of 2015-12-05 (its sha256 is {found[:12]}...,"
-            f" expected {sha256[:12]}...); remove it and run `gansuite fetch-metrics` again"
-        )

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from gansuite.errors import UserError, nearest
-from gansuite.evaluation.features import Extractor
+from gansuite.evaluation.extractor import Extractor
 
 OFFLINE = (
     "swd",
@@ -30,7 +30,13 @@ OFFLINE = (
     "diversity",
     "checkerboard",
 )
-INCEPTION = ("fid", "kid", "is")
+NEEDS = {  # metric -> the field that names its network
+    "fid": "inception",
+    "kid": "inception",
+    "is": "inception",
+    "lpips": "vgg",
+    "ppl": "vgg",
+}
 
 # Whether a larger value is better; None: nearest to 1 (diversity, checkerboard) or no direction.
 HIGHER_IS_BETTER: dict[str, bool | None] = {
@@ -54,6 +60,8 @@ HIGHER_IS_BETTER: dict[str, bool | None] = {
     "fid": False,
     "kid": False,
     "is": True,
+    "lpips": False,
+    "ppl": False,
 }
 
 
@@ -63,12 +71,14 @@ class Protocol:
 
     ``version`` grows whenever the code of a metric changes a number. ``samples``: at most so many
     pictures on each side, the first ones of ``split`` in file order. ``weights``: which weights of
-    the method, ``raw``, ``ema`` or ``auto`` (ema where the method keeps one). ``extractor`` and
-    ``inception`` name the networks with the hash of their weights. ``metrics``: those asked for;
-    one that has no meaning for a comparison (PSNR without a truth) is absent from its scores.
+    the method, ``raw``, ``ema`` or ``auto`` (ema where the method keeps one). ``extractor``,
+    ``inception`` and ``vgg`` name the networks with the hash of their weights. ``metrics``: those
+    asked for; one that has no meaning for a comparison (PSNR without a truth) is absent from its
+    scores.
     ``fid_small``: report FID also below 2048 pictures, where it mostly measures their number.
     ``swd_repeats``: the paper has 4; both sets meet the same directions, so more of them change the
-    distance by about 4 % and cost as much as all other metrics together.
+    distance by about 4 % and cost as much as all other metrics together. ``ppl_epsilon``: the step
+    in latent space, from its ends.
     """
 
     extractor: str
@@ -79,6 +89,7 @@ class Protocol:
     weights: str = "auto"
     metrics: tuple[str, ...] = OFFLINE
     inception: str = ""
+    vgg: str = ""
     fid_small: bool = False
     resize: str = "bicubic antialiased, whole picture"
     seed: int = 0
@@ -91,6 +102,7 @@ class Protocol:
     kernel_subset: int = 1000
     kernel_subsets: int = 100
     inception_splits: int = 10
+    ppl_epsilon: float = 1e-4
     version: int = 1
 
     def __post_init__(self) -> None:
@@ -100,10 +112,11 @@ class Protocol:
                     f"evaluate.metrics: there is no metric '{metric}'"
                     + nearest(metric, HIGHER_IS_BETTER)
                 )
-            if metric in INCEPTION and not self.inception:
+            option = NEEDS.get(metric)
+            if option and not getattr(self, option):
                 raise UserError(
-                    f"evaluate.metrics: '{metric}' needs the Inception weights;"
-                    " set evaluate.inception to their file"
+                    f"evaluate.metrics: '{metric}' needs a network's weights;"
+                    f" set evaluate.{option} to their file"
                 )
         if self.weights not in ("raw", "ema", "auto"):
             raise UserError(f"evaluate.weights: raw, ema or auto, not '{self.weights}'")
@@ -113,21 +126,21 @@ class Protocol:
     @classmethod
     def of(cls, extractor: Extractor, **settings: Any) -> Protocol:
         """The protocol of these networks; all their metrics unless ``metrics`` is given."""
-        inception = extractor.inception.id if extractor.inception else ""
-        settings.setdefault("metrics", OFFLINE + (INCEPTION if inception else ()))
-        return cls(
-            **{**settings, "metrics": tuple(settings["metrics"])},
-            extractor=extractor.random.id,
-            inception=inception,
-        )
+        networks: dict[str, Any] = {**extractor.ids()}
+        there = tuple(metric for metric, option in NEEDS.items() if networks[option])
+        settings.setdefault("metrics", OFFLINE + there)
+        return cls(**{**settings, "metrics": tuple(settings["metrics"])}, **networks)
 
     @property
     def id(self) -> str:
-        """``p<version>-`` and ten hexadecimal digits, a hash of all fields.
+        """``p<version>-`` and ten hexadecimal digits, a hash of all fields but those at their
+        defaults, so that a later field whose default changes no number changes no id.
 
         The order in which metrics are listed does not count.
         """
+        usual = {f.name: f.default for f in fields(self) if f.name not in ("version", "metrics")}
         content = {**self.to_dict(), "metrics": sorted(self.metrics)}
+        content = {k: v for k, v in content.items() if k not in usual or v != usual[k]}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return f"p{self.version}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from gansuite.evaluation import neighbours, pixels, swd
 from gansuite.evaluation.comparison import Comparison
-from gansuite.evaluation.features import Extractor
+from gansuite.evaluation.extractor import Extractor
 from gansuite.evaluation.frechet import frechet_distance, kernel_distance
+from gansuite.evaluation.perceptual import path_length
 from gansuite.evaluation.protocol import Protocol
 
 
@@ -131,6 +132,8 @@ def score(
     _pixelwise(c, found, why)
     if protocol.inception and wanted & {"fid", "kid", "is"}:
         _inception(real, fake, protocol, found, why)
+    if wanted & {"lpips", "ppl"}:
+        _perceptual(c, protocol, extractor, found, why)
 
     kept = {}
     for metric in protocol.metrics:
@@ -169,12 +172,9 @@ def reference_rows(
 
 
 def _check_networks(protocol: Protocol, extractor: Extractor) -> None:
-    inception = extractor.inception.id if extractor.inception else ""
-    if protocol.extractor != extractor.random.id or protocol.inception not in ("", inception):
-        raise ValueError(
-            f"the protocol asks for {protocol.extractor} {protocol.inception}, these networks are"
-            f" {extractor.random.id} {inception}"
-        )
+    for field, network in extractor.ids().items():
+        if (asked := getattr(protocol, field)) not in ("", network):
+            raise ValueError(f"the protocol asks for {field} '{asked}', this one is '{network}'")
 
 
 def _neighbourhoods(
@@ -250,6 +250,24 @@ def _inception(
             found["is"] = inception_score(fake.inception[:, dim:], protocol.inception_splits)
         else:
             why["is"] = f"needs at least {10 * protocol.inception_splits} pictures"
+
+
+def _perceptual(
+    c: Comparison,
+    protocol: Protocol,
+    extractor: Extractor,
+    found: dict[str, float],
+    why: dict[str, str],
+) -> None:
+    assert extractor.vgg is not None  # the protocol's field is the network's id
+    if min(c.fake.shape[-2:]) < 16:
+        why.update(dict.fromkeys(("lpips", "ppl"), "pictures below 16x16"))
+        return
+    if c.truth is not None:
+        fake, truth = (x.float() / 127.5 - 1 for x in (c.fake, c.truth))
+        found["lpips"] = float(extractor.vgg(fake, truth).mean())
+    if c.walk is not None:
+        found["ppl"] = path_length(extractor.vgg, c.walk, protocol.ppl_epsilon)
 
 
 def inception_score(logits: Tensor, splits: int = 10) -> float:

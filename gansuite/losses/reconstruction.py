@@ -28,12 +28,27 @@ def feature_matching(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     return torch.stack(terms).sum()
 
 
-def classification(logits: Tensor, labels: Tensor, exclusive: bool) -> Tensor:
+def classification(
+    logits: Tensor,
+    labels: Tensor,
+    sets: Sequence[tuple[int, bool]],
+    known: Tensor | None = None,
+) -> Tensor:
     """StarGAN's domain classification of ``labels`` [N, K], 0 or 1, from ``logits`` [N, K].
 
-    Attributes: binary cross-entropy summed over attributes, divided by N. ``exclusive`` one-hot
-    domains: cross-entropy, mean.
+    ``sets``: for each label set its number of labels and whether they exclude one another, in the
+    order of the K. Exclusive: cross-entropy, mean over the batch; else binary cross-entropy summed
+    over attributes, mean over the batch. ``known`` [N, sets], 0 or 1: whose labels of a picture
+    are known; the others do not count (section 3.2 of the paper).
     """
-    if exclusive:
-        return F.cross_entropy(logits, labels)
-    return F.binary_cross_entropy_with_logits(logits, labels, reduction="sum") / len(logits)
+    per_picture = torch.zeros_like(logits[:, 0])
+    first = 0
+    for i, (n, exclusive) in enumerate(sets):
+        x, y = logits[:, first : first + n], labels[:, first : first + n]
+        first += n
+        if exclusive:
+            part = F.cross_entropy(x, y, reduction="none")
+        else:
+            part = F.binary_cross_entropy_with_logits(x, y, reduction="none").sum(1)
+        per_picture = per_picture + (part if known is None else part * known[:, i])
+    return per_picture.mean()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gansuite.data.spec import DataSpec, Needs
@@ -16,6 +17,14 @@ from gansuite.networks.augment import ADA, DiffAugment, ada_update
 Augment = Literal["none", "diffaugment", "ada"]
 Latent = Literal["normal", "uniform"]
 ADA_EVERY = 4  # of the discriminator's rounds
+
+
+def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
+    """The share ``t`` of the way from a to b [N, d] along great circles (Shoemake 1985)."""
+    x, y = a.double(), b.double()
+    angle = torch.acos(F.cosine_similarity(x, y)[:, None])
+    mixed = torch.sin((1 - t) * angle) * x + torch.sin(t * angle) * y
+    return (mixed / torch.sin(angle)).to(a)
 
 
 class Unconditional(Method):
@@ -57,6 +66,12 @@ class Unconditional(Method):
         else:
             z = torch.rand(n, self.z_dim, generator=generator) * 2 - 1
         return z.to(self.device)
+
+    def walk(self, n: int, generator: torch.Generator, epsilon: float) -> tuple[Tensor, Tensor]:
+        """In z: along great circles if it is Gaussian, else straight."""
+        a, b = self.z_from(n, generator), self.z_from(n, generator)
+        step = slerp if self.latent == "normal" else torch.lerp
+        return self.player("g")(a), self.player("g")(step(a, b, epsilon))
 
     def seen(self, images: Tensor, step: Step) -> Tensor:
         """``images`` as D gets to see them."""

@@ -194,9 +194,9 @@ class Method(LightningModule):
       weight other than 0 must meet its term within the first ``cycle`` batches. All parameters
       of a player are trained: frozen networks belong elsewhere;
     - ``sample(n, ...)`` or ``translate(x, to)``, and ``stride`` if pictures must be padded;
-    - optionally ``averaged``, ``memory``, ``weight_of``, ``after_update``, and ``lazy``: players
-      whose regulariser takes a step of its own every so many rounds, for which Adam is corrected
-      (StyleGAN2, appendix B).
+    - optionally ``averaged``, ``memory``, ``turn``, ``walk``, ``weight_of``, ``after_update``, and
+      ``lazy``: players whose regulariser takes a step of its own every so many rounds, for which
+      Adam is corrected (StyleGAN2, appendix B).
     """
 
     needs: ClassVar[Needs] = Needs(view="single")
@@ -233,9 +233,20 @@ class Method(LightningModule):
         """n pictures, float [n, C, H, W] in [-1, 1]."""
         raise UserError(f"{type(self).__name__} translates pictures; it does not make new ones.")
 
+    def walk(self, n: int, generator: torch.Generator, epsilon: float) -> tuple[Tensor, Tensor]:
+        """n pictures as of ``sample``, and those ``epsilon`` of the way to other ones in latent
+        space further: what the perceptual path length compares."""
+        raise UserError(
+            f"{type(self).__name__} has no latent path; leave evaluate.vgg empty for it."
+        )
+
     def translate(self, x: Tensor, to: str) -> Tensor:
         """``x``, float [N, C, H, W] in [-1, 1], as a picture of domain ``to``, same shape."""
         raise UserError(f"{type(self).__name__} makes pictures; it does not translate them.")
+
+    def turn(self, batch: int) -> Sequence[str]:
+        """The phases of batch 0, 1, ...; override for a pattern that does not repeat."""
+        return self.turns[batch % len(self.turns)]
 
     def weight_of(self, term: str, step: Step) -> float:
         """The weight of a term now; override for weights that change on the way."""
@@ -374,7 +385,7 @@ class Method(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One batch: every phase of this turn, in order."""
-        turn = self.turns[self.batches % len(self.turns)]
+        turn = self.turn(self.batches)
         # layers that draw by themselves (dropout) are also a function of the position only
         torch.manual_seed(derive(self.noise_seed, "layers", self.batches, self.rank))
         chunks = self._split(batch)

@@ -36,9 +36,15 @@ class StarGAN(Method):
 
     c' is a random order of the batch's labels.
 
-    Follows the paper in the learning rate (the code's decay ends at 99.9 %) and the code in the
-    sum over attributes. Known deviations: instance norm keeps no running statistics, so that
-    eval mode changes nothing; joint training on two label sets is not built in.
+    On several label sets (``data.name: joint``, section 3.2) c is [c_1, c_2, ..., m]: unknown
+    labels are 0 and the mask m says which set is meant. The sets take turns by batches, each
+    generator update is followed by one on every other set, and ``cls`` is that of the known part.
+
+    Option ``legacy_lr``: the learning rate of the authors' code, which all but stays (99.9 % at
+    the end), in place of the paper's linear decay to 0.
+
+    Follows the paper in the learning rate and the code in the sum over attributes. Known
+    deviations: instance norm keeps no running statistics, so that eval mode changes nothing.
     """
 
     needs = Needs(view="labelled", min_domains=2)
@@ -54,16 +60,19 @@ class StarGAN(Method):
         d_width: int = 64,
         d_layers: int = 6,
         n_critic: int = 5,
+        legacy_lr: bool = False,
         weights: Mapping[str, float] = terms(gan=1.0, cls=1.0, rec=10.0, gp=10.0),
     ) -> None:
         super().__init__(spec, weights)
-        labels = len(spec.labels)
-        self.g = StarGANGenerator(labels, spec.channels, width, blocks, upsample)
+        labels, sets = len(spec.labels), len(spec.joint)
+        self.g = StarGANGenerator(labels + sets, spec.channels, width, blocks, upsample)
         self.d = StarGANDiscriminator(spec.size, labels, spec.channels, d_width, d_layers)
         self.wasserstein = Wasserstein()
-        self.exclusive = spec.labels == spec.domains
+        self.sets = [(len(found.labels), found.exclusive) for found in spec.label_sets]
         self.stride = self.g.stride
-        self.turns = critic_turns(n_critic)
+        self.legacy_lr = legacy_lr
+        # each turn for every label set, as the data alternates between them
+        self.turns = [turn for turn in critic_turns(n_critic) for _ in self.sets]
 
     def d_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         (real,), label = batch.images, cast(Tensor, batch.labels)
@@ -72,7 +81,7 @@ class StarGAN(Method):
         fake_logits, _ = self.d(fake)
         return {
             "gan": self.wasserstein.d(real_logits, fake_logits),
-            "cls": classification(class_logits, label, self.exclusive),
+            "cls": self.cls(class_logits, label),
             "gp": gradient_penalty(
                 lambda x: self.d(x)[0], real, fake, step.generator(), shard=step.shard
             ),
@@ -84,22 +93,33 @@ class StarGAN(Method):
         fake_logits, class_logits = self.d(fake)
         return {
             "gan": self.wasserstein.g(fake_logits),
-            "cls": classification(class_logits, target, self.exclusive),
+            "cls": self.cls(class_logits, target),
             "rec": l1(self.g(fake, label), real),
         }
 
     def fake(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor]:
         """G(x, c') and c'."""
         (real,) = batch.images
-        target = step.once("target", step.shuffled_labels)
+        target = step.once("target", step.shuffled_labels)  # of the same label set, with its mask
         return step.fake("fake", lambda: cast(Tensor, self.g(real, target))), target
+
+    def cls(self, logits: Tensor, label: Tensor) -> Tensor:
+        k = len(self.spec.labels)
+        return classification(logits, label, self.sets, label[:, k:] if self.spec.joint else None)
+
+    def lr(self, player: str) -> float:
+        lr, base = super().lr(player), self.optim_of(player).lr
+        return base - (base - lr) / 1000 if self.legacy_lr else lr
 
     def translate(self, x: Tensor, to: str) -> Tensor:
         """``x`` with the label ``to`` alone."""
-        label = torch.zeros(len(x), len(self.spec.labels), device=x.device)
-        label[:, self.spec.labels.index(to)] = 1
+        names = self.spec.labels
+        label = torch.zeros(len(x), len(names) + len(self.spec.joint), device=x.device)
+        label[:, names.index(to)] = 1
+        if self.spec.joint:
+            label[:, len(names) + self.spec.set_of(to)] = 1
         return self.edit(x, label)
 
     def edit(self, x: Tensor, label: Tensor) -> Tensor:
-        """``x`` with any multi-hot label [N, K], 0 or 1."""
+        """``x`` with any multi-hot label [N, K], 0 or 1, or [N, K + sets] with its mask."""
         return cast(Tensor, self.g(x, label))

@@ -139,6 +139,14 @@ class StyleGAN(Unconditional):
             average = self.g.mapping.w_avg
             average.copy_(self.mean_over_ranks(average))
 
+    def walk(self, n: int, generator: torch.Generator, epsilon: float) -> tuple[Tensor, Tensor]:
+        """Straight in w, without truncation (StyleGAN2, section 3)."""
+        a, b = (self.g.styles(self.z_from(n, generator), update_average=False) for _ in range(2))
+        first, second = (
+            self.g.synthesis(ws, noise="const") for ws in (a, torch.lerp(a, b, epsilon))
+        )
+        return first, second
+
     def sample(
         self, n: int, generator: torch.Generator | None = None, truncation_psi: float = 1.0
     ) -> Tensor:

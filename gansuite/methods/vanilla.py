@@ -5,7 +5,7 @@ arXiv:1511.06434), SNGAN (Miyato et al. 2018, arXiv:1802.05957)."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, cast
 
 import torch
@@ -27,6 +27,8 @@ from gansuite.networks.sngan import (
     SNResnetGenerator,
 )
 
+WARM = 100  # critic updates for one of the generator, where WGAN warms up
+
 
 class VanillaGAN(Unconditional):
     """A generator against a discriminator.
@@ -41,11 +43,12 @@ class VanillaGAN(Unconditional):
     Options: ``network`` dcgan, mlp (2014; take ``latent: uniform``), sngan or resnet; ``width``
     and ``d_width`` of their layers; ``g_norm``/``d_norm`` and ``spectral`` of the DCGAN;
     ``clip``: bound on all of D's weights after each of its updates (WGAN: 0.01); ``codes``:
-    outputs of the critic for the mmd loss; ``augment``: none, diffaugment or ada.
+    outputs of the critic for the mmd loss; ``warm_up``: WGAN's 100 critic updates for each of the
+    first 25 and for every 500th update of the generator; ``augment``: none, diffaugment or ada.
 
     Follows the PyTorch DCGAN where it differs from the paper: 4x4 kernels, Gaussian z, real and
-    fake pictures through D's batch norm apart. Known deviations: WGAN's 100 critic updates at the
-    start are left out (equal budgets); WGAN clips after each critic update instead of before; mmd
+    fake pictures through D's batch norm apart. Known deviations: WGAN clips after each critic
+    update instead of before; mmd
     has the kernel and the critic of MMD-GAN without its autoencoder and one-sided terms;
     relativistic has R1 on real pictures only.
     """
@@ -65,6 +68,7 @@ class VanillaGAN(Unconditional):
         loss: str = "nonsaturating",
         codes: int = 16,
         n_critic: int = 1,
+        warm_up: bool = False,
         clip: float | None = None,
         r1_every: int = 1,
         augment: Augment = "none",
@@ -99,11 +103,22 @@ class VanillaGAN(Unconditional):
         self.adversarial = adversarial(loss)
         self.pairs = loss in {"relativistic", "mmd"}  # G's loss compares with real pictures
         self.clip, self.r1_every = clip, r1_every
-        self.turns = critic_turns(n_critic)
+        self.turns, self.warm_up = critic_turns(n_critic), warm_up
 
     @property
     def cycle(self) -> int:
-        return math.lcm(len(self.turns), self.r1_every if self.weights["r1"] else 1)
+        longest = WARM if self.warm_up else len(self.turns)
+        return math.lcm(longest, self.r1_every if self.weights["r1"] else 1)
+
+    def turn(self, batch: int) -> Sequence[str]:
+        if not self.warm_up:
+            return super().turn(batch)
+        # of 500 updates of the generator the first ``long`` have WARM critic updates each
+        n = len(self.turns)
+        first, later = 25 * WARM + 475 * n, WARM + 499 * n
+        long, place = (25, batch) if batch < first else (1, (batch - first) % later)
+        place, each = (place, WARM) if place < long * WARM else (place - long * WARM, n)
+        return ("d", "g") if place % each == each - 1 else ("d",)
 
     def fake(self, n: int, step: Step) -> Tensor:
         """G(z), made once per batch."""

@@ -78,7 +78,8 @@ def score_folder(
     }
     extractor = build_extractor(
         device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-        inception=Path(e.inception) if e.inception else None,
+        inception=e.inception,
+        vgg=e.vgg,
     )
     protocol = Protocol.of(
         extractor, size=spec.size, channels=spec.channels, samples=e.pictures, weights=e.weights
