@@ -133,7 +133,7 @@ class Trainer(Section):
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     num_nodes: int = Field(default=1, ge=1)
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"
     accumulate: int = Field(default=1, ge=1)
     deterministic: bool = False
     sync_batchnorm: bool = False

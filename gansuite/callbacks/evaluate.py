@@ -67,9 +67,7 @@ class Comparisons:
 
     def _translate(self, pictures: Tensor, to: str) -> Tensor:
         method = self.session.method
-        return self._each(
-            pictures, lambda j, part: method.translate(to_model(part, method.device), to)
-        )
+        return self._each(pictures, lambda j, part: method.translate(to_model(part, method), to))
 
     def generated(self) -> list[Comparison]:
         """``gen``: as many samples as there are test pictures."""

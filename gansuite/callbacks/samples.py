@@ -12,15 +12,16 @@ from gansuite.callbacks.record import Recorder
 from gansuite.callbacks.session import RunCallback, Session
 from gansuite.evaluation.comparison import Comparison, to_uint8
 from gansuite.imaging import grid, save_picture, strip
+from gansuite.methods.base import Method
 from gansuite.rng import torch_generator
 from gansuite.runs import replacing
 
 Rows = list[tuple[str, Tensor]]
 
 
-def to_model(pictures: Tensor, device: torch.device) -> Tensor:
-    """uint8 -> float [-1, 1] on ``device``."""
-    return pictures.to(device).float().div_(127.5).sub_(1.0)
+def to_model(pictures: Tensor, method: Method) -> Tensor:
+    """uint8 -> float [-1, 1] where ``method`` is."""
+    return method.scaled(pictures.to(method.device))
 
 
 def sample_rows(session: Session, count: int) -> Rows:
@@ -35,7 +36,7 @@ def sample_rows(session: Session, count: int) -> Rows:
     for i, source in enumerate(domains):
         real = data.pictures("test", source, count)
         rows.append((source, real))
-        x = to_model(real, method.device)
+        x = to_model(real, method)
         for target in method.targets:
             if target == source:
                 continue

@@ -4,14 +4,14 @@ the discriminator sees."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from gansuite.data.spec import DataSpec, Needs
-from gansuite.methods.base import Method, Step
+from gansuite.methods.base import FLOAT, Method, Step
 from gansuite.networks.augment import ADA, DiffAugment, ada_update
 
 Augment = Literal["none", "diffaugment", "ada"]
@@ -62,10 +62,10 @@ class Unconditional(Method):
     def z_from(self, n: int, generator: torch.Generator | None) -> Tensor:
         """Latents [n, z_dim] from ``generator``."""
         if self.latent == "normal":
-            z = torch.randn(n, self.z_dim, generator=generator)
+            z = torch.randn(n, self.z_dim, generator=generator, dtype=FLOAT)
         else:
-            z = torch.rand(n, self.z_dim, generator=generator) * 2 - 1
-        return z.to(self.device)
+            z = torch.rand(n, self.z_dim, generator=generator, dtype=FLOAT) * 2 - 1
+        return z.to(self.device, cast(torch.dtype, self.dtype))
 
     def walk(self, n: int, generator: torch.Generator, epsilon: float) -> tuple[Tensor, Tensor]:
         """In z: along great circles if it is Gaussian, else straight."""

@@ -26,6 +26,8 @@ from gansuite.errors import NotFinite, UserError
 from gansuite.losses.path_length import lazy_adam
 from gansuite.rng import derive, torch_generator
 
+FLOAT = torch.float32  # of the noise, whatever the precision of the run
+
 
 def terms(**weights: float) -> Mapping[str, float]:
     """The loss terms of a method with their default weights, for its signature."""
@@ -130,11 +132,11 @@ class Step:
 
     def randn(self, n: int, *shape: int) -> Tensor:
         """Standard normal [n, *shape]: this shard's slice of the global draw."""
-        return self._slice(n, lambda m, g: torch.randn(m, *shape, generator=g))
+        return self._slice(n, lambda m, g: torch.randn(m, *shape, generator=g, dtype=FLOAT))
 
     def rand(self, n: int, *shape: int) -> Tensor:
         """Uniform in [0, 1), [n, *shape]: this shard's slice of the global draw."""
-        return self._slice(n, lambda m, g: torch.rand(m, *shape, generator=g))
+        return self._slice(n, lambda m, g: torch.rand(m, *shape, generator=g, dtype=FLOAT))
 
     def shuffled_labels(self) -> Tensor:
         """The labels of the global batch in a random order: this shard's part, [n, K]. Every
@@ -149,8 +151,8 @@ class Step:
     def _slice(self, n: int, draw: Callable[[int, torch.Generator], Tensor]) -> Tensor:
         full = draw(n * self._shards, self.generator())
         mine = full[self._shard * n : (self._shard + 1) * n]
-        device = self._method.device
-        return mine.to(device, non_blocking=device.type == "cuda")
+        device, dtype = self._method.device, cast(torch.dtype, self._method.dtype)
+        return mine.to(device, dtype, non_blocking=device.type == "cuda")
 
     def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
         """A value without a graph that several phases of this batch share, made once."""
@@ -370,7 +372,7 @@ class Method(LightningModule):
 
     def on_fit_start(self) -> None:
         for module in self._averages.values():
-            module.to(self.device)
+            module.to(self.device, cast(torch.dtype, self.dtype))
 
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
@@ -380,8 +382,11 @@ class Method(LightningModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """uint8 -> float in [-1, 1], on the device."""
-        images = tuple(x.float().div_(127.5).sub_(1.0) for x in batch.images)
-        return replace(batch, images=images)
+        return replace(batch, images=tuple(map(self.scaled, batch.images)))
+
+    def scaled(self, images: Tensor) -> Tensor:
+        """uint8 -> [-1, 1] in the parameters' type."""
+        return images.to(cast(torch.dtype, self.dtype)).div_(127.5).sub_(1.0)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One batch: every phase of this turn, in order."""

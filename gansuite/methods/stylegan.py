@@ -110,7 +110,8 @@ class StyleGAN(Unconditional):
     def g_path_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         if not self.weights["path"] or not step.due(self.path_every):
             return {}
-        ws = self.ws(max(1, len(batch.images[0]) // 2), step, update_average=False).float()
+        ws = self.ws(max(1, len(batch.images[0]) // 2), step, update_average=False)
+        ws = ws.to(self.path_mean)
         with torch.autocast(self.device.type, enabled=False):
             images = self.synthesis(ws, step)
             penalty, mean, lengths = path_length_penalty(
