@@ -30,3 +30,14 @@ def torch_generator(
 def numpy_generator(seed: int, purpose: str, *position: int) -> np.random.Generator:
     """A NumPy generator (PCG64) for (seed, purpose, position)."""
     return np.random.default_rng(derive(seed, purpose, *position))
+
+
+def seed_device(seed: int, device: torch.device) -> None:
+    """Seed the default generators of the CPU and of ``device``.
+
+    `torch.manual_seed` does so for every kind of device, and for one that is not in use it keeps
+    the call and the traceback of its caller: 3 ms each time, and a list that grows.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)

@@ -166,7 +166,10 @@ def test_it_resumes_bit_for_bit(session: Session, tmp_path: Path, monkeypatch: A
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_it_trains_in_mixed_precision(name: str, tmp_path: Path, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
+def test_it_trains_in_other_precisions(
+    precision: str, name: str, tmp_path: Path, monkeypatch: Any
+) -> None:
     dtypes = set()
     record = Method.record
 
@@ -175,11 +178,12 @@ def test_it_trains_in_mixed_precision(name: str, tmp_path: Path, monkeypatch: An
         record(self, key, value)
 
     monkeypatch.setattr(Method, "record", spy)
-    e = tiny(name, tmp_path, "trainer.precision=bf16-mixed")
+    e = tiny(name, tmp_path, f"trainer.precision={precision}")
     method = engine.train(e).method
-    assert {dtype for _, dtype in dtypes} == {torch.float32}, dtypes
+    wanted = torch.float64 if precision == "64-true" else torch.float32
+    assert {dtype for _, dtype in dtypes} == {wanted}, dtypes
     method.assert_finite()
-    assert {p.dtype for p in method.parameters()} == {torch.float32}
+    assert {p.dtype for p in method.parameters()} == {wanted}
 
 
 @pytest.mark.slow

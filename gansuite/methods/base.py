@@ -24,7 +24,7 @@ from gansuite.config import Budget, Ema, Optim
 from gansuite.data.spec import Batch, DataSpec, Needs
 from gansuite.errors import NotFinite, UserError
 from gansuite.losses.path_length import lazy_adam
-from gansuite.rng import derive, torch_generator
+from gansuite.rng import derive, seed_device, torch_generator
 
 FLOAT = torch.float32  # of the noise, whatever the precision of the run
 
@@ -392,7 +392,7 @@ class Method(LightningModule):
         """One batch: every phase of this turn, in order."""
         turn = self.turn(self.batches)
         # layers that draw by themselves (dropout) are also a function of the position only
-        torch.manual_seed(derive(self.noise_seed, "layers", self.batches, self.rank))
+        seed_device(derive(self.noise_seed, "layers", self.batches, self.rank), self.device)
         chunks = self._split(batch)
         steps = [Step(self, turn, batch, i) for i in range(len(chunks))]
         updated = set()
