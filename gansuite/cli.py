@@ -129,6 +129,10 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("sync", _sync, "send offline W&B runs to the server")
     sub.add_argument("runs", metavar="RUN", nargs="*", default=["runs"], help="run folders (runs)")
+
+    sub = add("workspace", _workspace, "save a W&B workspace with the panels that compare runs")
+    sub.add_argument("name", metavar="NAME", help="what it is called")
+    sub.add_argument("runs", metavar="RUN", nargs="*", default=["runs"], help="run folders (runs)")
     return parser
 
 
@@ -259,6 +263,12 @@ def _sync(args: argparse.Namespace) -> None:
 
     for folder in sync([Path(run) for run in args.runs]):
         print(f"{folder} is synchronised.")
+
+
+def _workspace(args: argparse.Namespace) -> None:
+    from gansuite.tools.workspace import save_workspace
+
+    print(save_workspace(args.name, [Path(run) for run in args.runs]))
 
 
 def _report(args: argparse.Namespace) -> None:

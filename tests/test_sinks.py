@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import itertools
 import json
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import experiment, train
+from lightning import Callback
 from PIL import Image
 from test_runs import Fail
 
@@ -22,8 +24,10 @@ from gansuite.callbacks import sinks
 from gansuite.callbacks.sinks import open_sinks, wandb_mode, worth_sending
 from gansuite.errors import UserError
 from gansuite.runs import Run, read_lines
+from gansuite.tools import workspace
 
 ROOT = Path(__file__).resolve().parents[1]
+WORDS = {"samples", "pictures", "health_events"}  # keys whose rows hold pictures or tables
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +84,7 @@ def history(run: Run) -> list[dict[str, Any]]:
 
 
 def scalars(run: Run) -> list[dict[str, Any]]:
-    rows = [r for r in history(run) if not r.keys() & {"samples", "pictures"}]
+    rows = [r for r in history(run) if not r.keys() & WORDS]
     return [{k: v for k, v in r.items() if not k.startswith("cost/")} for r in rows]
 
 
@@ -105,7 +109,7 @@ def test_a_run_is_recorded_once_and_whole_also_after_an_interruption(
     assert rows == expected(run)  # nothing dropped, nothing twice
     seen = [r["images_seen"] for r in history(run)]
     assert seen == sorted(seen)
-    assert all("cost/seconds" in r for r in history(run) if not r.keys() & {"samples", "pictures"})
+    assert all("cost/seconds" in r for r in history(run) if not r.keys() & WORDS)
     pictures = [r["images_seen"] for r in history(run) if "samples" in r]
     assert pictures == [0, 16, 32, 40]
     sent = run.path.glob("wandb/offline-run-*/files/media/images/*")
@@ -133,12 +137,83 @@ def test_a_run_is_recorded_once_and_whole_also_after_an_interruption(
     assert summary["verdict"] == results["verdict"]
 
 
+def sent_files(run: Run) -> dict[str, Path]:
+    """The files of all tables, by their name in the table's artifact."""
+    artifacts = [r.artifact for r in records(run) if r.WhichOneof("record_type") == "artifact"]
+    return {c.path: Path(c.local_path) for a in artifacts for c in a.manifest.contents}
+
+
+def test_what_a_guard_saw_is_a_table(tmp_path: Path, monkeypatch: Any) -> None:
+    e = experiment("vanilla_coats", tmp_path, 4, "log.wandb=offline")
+    seen = {"images_seen": 4, "batches": 2, "event": "collapse", "name": "gen"}
+    event = {**seen, "action": "warn", "message": "all alike"}
+
+    class Note(Callback):
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+            session = next(c.session for c in trainer.callbacks if hasattr(c, "session"))
+            session.notes.setdefault("health", []).append(event)
+
+    run = train(monkeypatch, e, Note()).run
+    table = json.loads(sent_files(run)["health_events.table.json"].read_text())
+    assert table["columns"] == ["images_seen", "event", "name", "action", "message"]
+    assert table["data"][0] == [4, "collapse", "gen", "warn", "all alike"]
+
+
+@pytest.mark.slow
+def test_a_workspace_has_panels_for_the_keys_that_runs_send(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    pytest.importorskip("wandb_workspaces")
+    found: list[Run] = []
+    for name in ("cyclegan_coats", "vanilla_coats"):
+        e = experiment(name, tmp_path, 4, "log.wandb=offline", "log.group=mine")
+        found.append(train(monkeypatch, e).run)
+    assert {r.path for r in workspace.finished([tmp_path])} == {r.path for r in found}
+    made = workspace.build_workspace("Mine", found, "me")
+    spec = made._to_model().model_dump(mode="json", by_alias=True)
+    assert (spec["displayName"], spec["entity"], spec["project"]) == ("Mine", "me", "gansuite")
+    text = json.dumps(spec)
+    assert '"mine"' in text  # the group is a filter
+    bank = spec["spec"]["section"]["panelBankConfig"]["sections"]
+    sections = {section["name"]: section["panels"] for section in bank}
+    assert {"Scores over images", "Final scores", "Pictures", "Cost", "Losses"} <= sections.keys()
+    lines = {k for run in found for row in history(run) for k in row}
+    results = [runs.read_json(run.results) for run in found]
+    bars = {f"final/{n}/{m}" for r in results for n, s in r["final"].items() for m in s}
+    bars |= {f"cost/{k}" for r in results for k in r["cost"]}
+    drawn = set()
+    for title, panels in sections.items():
+        for panel in panels:
+            config = panel["config"]
+            keys = set(config.get("metrics") or config.get("mediaKeys") or ["pictures"])
+            assert keys <= (bars if title in ("Final scores", "Cost") else lines), (title, keys)
+            drawn |= keys
+    assert {"a2b/fd_random", "gen/diversity", "final/b2a/psnr", "loss/g/total"} <= drawn
+    assert {"pictures", "samples", "cost/images_per_second"} <= drawn
+
+
+def test_a_workspace_that_cannot_be_saved(tmp_path: Path, monkeypatch: Any) -> None:
+    with pytest.raises(UserError, match="There is no finished run in"):
+        workspace.save_workspace("x", [tmp_path])
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "results.json").write_text("{}")
+    (run / "config.yaml").write_text("log: {project: p, group: g}")
+    with pytest.raises(UserError, match=r"there is no W&B key: set WANDB_API_KEY"):
+        workspace.save_workspace("x", [tmp_path])
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda n: None if n == "wandb_workspaces" else found(n)
+    )
+    with pytest.raises(UserError, match=r"pip install 'gansuite\[workspace\]'"):
+        workspace.build_workspace("x", workspace.finished([tmp_path]), "me")
+
+
 def check_table(run: Run) -> None:
     """The side-by-side pictures, logged once: each cell is the tile of the strip, bit for bit."""
     (at,) = [r["images_seen"] for r in history(run) if "pictures" in r]
     assert at == 40
-    (artifact,) = [r.artifact for r in records(run) if r.WhichOneof("record_type") == "artifact"]
-    files = {c.path: Path(c.local_path) for c in artifact.manifest.contents}
+    files = sent_files(run)
     assert all(run.path.resolve() in file.parents for file in files.values())
     table = json.loads(files["pictures.table.json"].read_text())
     assert table["columns"] == ["comparison", "picture", "source", "fake", "truth"]

@@ -24,7 +24,7 @@ from gansuite.runs import Run, read_lines
 
 Mode = Literal["online", "offline", "disabled"]
 _PICTURES = 32
-_NO_KEY = "there is no W&B key: set WANDB_API_KEY or run 'wandb login'"
+NO_KEY = "there is no W&B key: set WANDB_API_KEY or run 'wandb login'"
 
 
 def wandb_mode(wanted: Literal["auto", "online", "offline", "disabled"]) -> Mode:
@@ -153,7 +153,10 @@ class WandbSink:
             for key, value in results["cost"].items():
                 self.run.summary[f"cost/{key}"] = value
             self.run.summary["verdict"] = results["verdict"]
-            self.run.summary["health"] = [said["event"] for said in results.get("health", [])]
+            health = results.get("health", [])
+            self.run.summary["health"] = [said["event"] for said in health]
+            rows = [[said.get(key, "") for key in _HEALTH] for said in health]
+            self._send("health_events", _HEALTH, rows, results["images_seen"])
             self._compare_pictures(results)
         self.run.finish(exit_code=1 if results is None else 0)
 
@@ -165,10 +168,14 @@ class WandbSink:
             for name in results["final"]
             for i, tiles in enumerate(_side_by_side(self.path / "samples", name))
         ]
+        self._send("pictures", ("comparison", "picture", *_STRIPS), rows, results["images_seen"])
+
+    def _send(self, key: str, columns: Sequence[str], rows: list[list[Any]], at: int) -> None:
+        """A table, unless it is empty."""
         if rows:
-            table = self._table(columns=["comparison", "picture", *_STRIPS], data=rows)
+            table = self._table(columns=list(columns), data=rows)
             with _staged_in(self.path / "wandb"):
-                self.run.log({"pictures": table, "images_seen": results["images_seen"]})
+                self.run.log({key: table, "images_seen": at})
 
 
 @contextlib.contextmanager
@@ -185,6 +192,7 @@ def _staged_in(folder: Path) -> Iterator[None]:
             del os.environ["WANDB_DATA_DIR"]
 
 
+_HEALTH = ("images_seen", "event", "name", "action", "message")
 _STRIPS = ("source", "fake", "truth")
 
 
@@ -248,7 +256,7 @@ def open_sinks(experiment: Experiment, run: Run) -> list[Sink]:
     wanted = experiment.log.wandb
     mode = wandb_mode(wanted)
     if mode == "online" and not has_wandb_key():
-        raise UserError(f"'log.wandb' is online, but {_NO_KEY}; or use log.wandb=offline.")
+        raise UserError(f"'log.wandb' is online, but {NO_KEY}; or use log.wandb=offline.")
     if mode != "disabled":
         sinks.append(_open_wandb(experiment, run, mode, forced=wanted == "online"))
     if experiment.log.tensorboard:
@@ -281,7 +289,7 @@ def sync(folders: Sequence[Path]) -> Iterator[Path]:
     if not found:
         raise UserError(f"There is no offline W&B run in {', '.join(map(str, folders))}.")
     if not has_wandb_key():
-        raise UserError(f"{len(found)} offline W&B run(s) wait, but {_NO_KEY}.")
+        raise UserError(f"{len(found)} offline W&B run(s) wait, but {NO_KEY}.")
     for path in found:
         command = [sys.executable, "-m", "wandb", "sync", "--include-synced", str(path)]
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
