@@ -10,14 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import experiment
 from torch import Tensor, nn
 
+from gansuite import engine
 from gansuite.data.spec import DataSpec
 from gansuite.evaluation import Comparison, Extractor, Protocol, build_extractor, score
 from gansuite.evaluation.perceptual import LPIPS, STAGES, path_length
+from gansuite.evaluation.weights import Weights
 from gansuite.methods import method_class
 from gansuite.methods._unconditional import slerp
 from gansuite.rng import torch_generator
+from gansuite.runs import read_json
 
 
 def images(*position: int, n: int = 5, size: int = 40) -> Tensor:
@@ -183,3 +187,20 @@ def test_generators_walk_a_small_step(name: str) -> None:
         again, _ = method.walk(4, torch_generator(0, "walk"), 0.5)
         assert torch.equal(first, again)
         assert not torch.allclose(first, last)
+
+
+@pytest.mark.slow
+def test_a_run_is_scored_by_both_and_evaluate_repeats_them(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Weights, "verify", lambda *_: None)  # the numbers are random here
+    for name, comparison, metric in (
+        ("stylegan_coats", "gen", "ppl"),
+        ("cyclegan_coats", "a2b", "lpips"),
+    ):
+        session = engine.train(experiment(name, tmp_path, 4, f"evaluate.vgg={weights}"))
+        results = read_json(session.run.results)
+        assert results["final"][comparison][metric] > 0
+        assert metric in results["references"]["do_nothing"][comparison]
+        again = engine.evaluate(session.run.last)
+        assert again["final"] == again["recorded"] == results["final"]
