@@ -35,7 +35,7 @@ class Numbered(Source):
     def domains(self) -> tuple[str, ...]:
         return tuple(self._counts)
 
-    def prepare(self) -> None:
+    def _scan(self) -> None:
         self.labels = self.domains
 
     def counts(self) -> dict[str, dict[str, int]]:

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import unicodedata
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -115,7 +116,7 @@ class ArrayPicture:
 Pictures = dict[str, dict[str, list[Picture]]]  # split -> domain -> pictures in file order
 
 
-class Source:
+class Source(ABC):
     """Base of all sources. A subclass fills ``pictures`` (and labels) in :meth:`_scan`."""
 
     name: ClassVar[str] = ""
@@ -147,8 +148,9 @@ class Source:
             if not self.labels:
                 self.labels = self.domains
 
+    @abstractmethod
     def _scan(self) -> None:
-        raise NotImplementedError
+        """Fill ``pictures``, and ``labels`` and ``vectors`` where labels are not the domains."""
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -294,8 +296,8 @@ class Coats(Source):
     def domains(self) -> tuple[str, ...]:
         return self._domains
 
-    def prepare(self) -> None:
-        self.labels = self._domains
+    def _scan(self) -> None:
+        """Nothing is stored: the labels are the domains."""
 
     def counts(self) -> dict[str, dict[str, int]]:
         return {split: dict.fromkeys(self._domains, n) for split, n in self._counts.items()}

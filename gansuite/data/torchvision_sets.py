@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import shutil
 import tempfile
+from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -113,12 +114,12 @@ class ClassSet(Splitting):
         else:
             self._pool(found, self.name)
 
-    def _download(self, folder: str) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def _download(self, folder: str) -> Any: ...
 
+    @abstractmethod
     def _arrays(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """split ("train" and "test", or "all") -> uint8 pictures, class numbers; or nothing."""
-        raise NotImplementedError
 
 
 class Mnist(ClassSet):

@@ -6,6 +6,8 @@ r = D(x), f = D(G(z)), sp = softplus.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch.nn.functional as F
@@ -16,7 +18,7 @@ from gansuite.losses.mmd import mmd2
 from gansuite.losses.precision import full
 
 
-class Adversarial:
+class Adversarial(ABC):
     """``d(real_logits, fake_logits)`` and ``g(fake_logits, real_logits)``, both minimised.
 
     ``undecided``: D's loss when it cannot tell real from fake, for losses that fall to 0 when it
@@ -33,11 +35,11 @@ class Adversarial:
         """The generator's loss, a scalar; only ``relativistic`` needs ``real_logits``."""
         return self._g(full(fake_logits), None if real_logits is None else full(real_logits))
 
-    def _d(self, r: Tensor, f: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _d(self, r: Tensor, f: Tensor) -> Tensor: ...
 
-    def _g(self, f: Tensor, r: Tensor | None) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _g(self, f: Tensor, r: Tensor | None) -> Tensor: ...
 
 
 class NonSaturating(Adversarial):
@@ -107,16 +109,16 @@ class Relativistic(Adversarial):
 class MMD(Adversarial):
     """D: -MMD^2(r, f); G: MMD^2(r, f), between sets of codes [N, k] (Li et al. 2017)."""
 
-    def d(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        return -mmd2(full(real_logits), full(fake_logits))
+    def _d(self, r: Tensor, f: Tensor) -> Tensor:
+        return -mmd2(r, f)
 
-    def g(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
-        if real_logits is None:
+    def _g(self, f: Tensor, r: Tensor | None) -> Tensor:
+        if r is None:
             raise ValueError("the mmd generator loss needs real_logits")
-        return mmd2(full(real_logits), full(fake_logits))
+        return mmd2(r, f)
 
 
-ADVERSARIAL: dict[str, type[Adversarial]] = {
+ADVERSARIAL: dict[str, Callable[[], Adversarial]] = {
     "nonsaturating": NonSaturating,
     "lsgan": LSGAN,
     "hinge": Hinge,
