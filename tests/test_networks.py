@@ -36,6 +36,7 @@ from gansuite.networks.sngan import (
 )
 from gansuite.networks.stargan import StarGANDiscriminator, StarGANGenerator
 from gansuite.networks.unet import UNetGenerator
+from gansuite.rng import torch_generator
 
 Make = Callable[[], nn.Module]
 
@@ -194,6 +195,23 @@ def test_stargan_shapes() -> None:
     assert cls.shape == (2, 4)
     g = StarGANGenerator(2, width=4, blocks=1, upsample="resize_conv")
     assert g(torch.zeros(2, 3, 20, 28), torch.eye(2)).shape == (2, 3, 20, 28)
+
+
+def test_discogan_works_on_the_published_range() -> None:
+    """[0, 1] inside: a sigmoid at the end, and a discriminator that sees contrast.
+
+    Without biases and with a batch norm of each batch's own it does not see the scale of what it
+    is given: brightness, not the contrast around grey."""
+    x = torch.rand(8, 3, 64, 64, generator=torch_generator(0, "discogan")) * 2 - 1
+    generator, discriminator = DiscoGANGenerator(width=4), DiscoGANDiscriminator(64, width=4)
+    with torch.no_grad():
+        made = generator(x)
+        assert torch.allclose((made + 1) / 2, generator.body((x + 1) / 2).sigmoid(), atol=1e-6)
+        logits, _ = discriminator(x)
+        darker, _ = discriminator((x + 1) * 0.7 - 1)
+        greyer, _ = discriminator(x * 0.7)
+    assert torch.allclose(darker, logits, atol=1e-3)
+    assert not torch.allclose(greyer, logits, atol=1e-2)
 
 
 @pytest.mark.parametrize("size", [32, 48, 64, 128])

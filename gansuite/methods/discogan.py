@@ -38,8 +38,9 @@ class DiscoGAN(TwoWay):
     with the way back) and ``gan`` (A to B only); ``extra``: the 100-channel bottleneck.
 
     Follows the authors' code; the paper has neither feature matching (``weights.fm: 0, gan: 1``)
-    nor the curriculum (``rate: [0.5, 0.5]``). Known deviations: pictures are [-1, 1] and made by
-    tanh, so the weight of the squared error is 1/4 of that on [0, 1]; RGB, not BGR.
+    nor the curriculum (``rate: [0.5, 0.5]``). Known deviations: losses see pictures in
+    [-1, 1], so the weight of the squared error is 1/4 of that on [0, 1] (the networks work on
+    [0, 1], as published); RGB, not BGR.
     """
 
     turns = (("d",), ("g",), ("g",))

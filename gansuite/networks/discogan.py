@@ -1,4 +1,10 @@
-"""DiscoGAN: Kim et al. 2017, after the authors' code. Torch's default initialisation, as there."""
+"""DiscoGAN: Kim et al. 2017, after the authors' code. Torch's default initialisation, as there.
+
+Pictures come and go in [-1, 1]; inside, the networks see [0, 1] as published, and they must. Their
+layers have no biases and the discriminator's batch norm sees real and fake pictures apart, so it
+judges c x exactly as x. On [0, 1] that is blindness to a batch's brightness; on [-1, 1] it would
+be blindness to its contrast, and the generator's pictures fade to grey.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +18,9 @@ from gansuite.networks.layers import Upsample, check_multiple, upsampling
 class DiscoGANGenerator(nn.Module):
     """[N, channels, H, W] -> [N, out_channels, H, W], both in [-1, 1]; H, W multiples of 16.
 
-    Four halvings to 8 ``width`` maps, four doublings, no biases. One deviation: tanh for the
-    sigmoid, as pictures are [-1, 1] here. ``extra`` adds the 100-channel bottleneck of the
-    authors' angle experiments, a 4x4 convolution, which needs H, W of 64 or more.
+    Four halvings to 8 ``width`` maps, four doublings, no biases, and a sigmoid. ``extra`` adds the
+    100-channel bottleneck of the authors' angle experiments, a 4x4 convolution, which needs H, W
+    of 64 or more.
     """
 
     stride = 16
@@ -39,11 +45,10 @@ class DiscoGANGenerator(nn.Module):
             layers += [nn.BatchNorm2d(widths[-1]), nn.ReLU()]
         for a, b in zip(widths[:0:-1], widths[-2::-1], strict=True):
             layers += [upsampling(a, b, upsample), nn.BatchNorm2d(b), nn.ReLU()]
-        layers += [upsampling(width, out_channels or channels, upsample), nn.Tanh()]
-        self.body = nn.Sequential(*layers)
+        self.body = nn.Sequential(*layers, upsampling(width, out_channels or channels, upsample))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(x)
+        return (self.body((x + 1) / 2) / 2).tanh()  # 2 sigmoid(y) - 1
 
 
 class DiscoGANDiscriminator(nn.Module):
@@ -69,7 +74,7 @@ class DiscoGANDiscriminator(nn.Module):
         self.last = nn.Conv2d(8 * width, 1, size // 16, bias=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        x = self.first(x)
+        x = self.first((x + 1) / 2)
         features = []
         for layer in self.layers:
             x = layer(x)
