@@ -32,12 +32,15 @@ CASES = {
     "dualgan": ("dualgan_coats", "8", DOUBLE),
     "stargan": ("stargan_coats", "8", DOUBLE),  # labels shuffled over both
     "joint": ("stargan_coats_joint", "12", DOUBLE),
+    "stylegan": (
+        *("stylegan_coats", "8", DOUBLE, "method.mbstd_group=1", "data.batch=4"),
+        *("method.augment=ada", "method.weights.path=2"),
+    ),
     # batch norm or statistics of the batch: not equal to one process, but the ranks stay equal
     "batchnorm": ("vanilla_coats", "6", "method.weights.r1=1"),
     "discogan": ("discogan_coats", "6"),
-    "stylegan": ("stylegan_coats", "6", "method.augment=ada", "method.mbstd_group=1"),
 }
-LIKE_ONE = ("cyclegan", "vanilla", "dualgan", "stargan", "joint")
+LIKE_ONE = ("cyclegan", "vanilla", "dualgan", "stargan", "joint", "stylegan")
 
 
 def run_on_two(out: Path) -> None:

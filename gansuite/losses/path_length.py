@@ -3,6 +3,8 @@ app. B)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -32,15 +34,18 @@ def path_length_penalty(
     generator: torch.Generator,
     decay: float = 0.01,
     shard: tuple[int, int] = (0, 1),
+    over_ranks: Callable[[Tensor], Tensor] = torch.clone,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``(penalty, new_mean, lengths)``; the penalty is the batch mean of (length - a)^2 (eq. 4).
 
     The running mean a (scalar) moves first, a <- a + decay (mean length - a), and enters as a
-    constant; ``new_mean`` is to be stored and given back next time. The weight of the paper (2)
-    and the interval of a lazy phase (4) are the caller's.
+    constant; ``over_ranks`` makes the mean length that of all processes. ``new_mean`` is to be
+    stored and given back next time. The weight of the paper (2) and the interval of a lazy phase
+    (4) are the caller's.
     """
     lengths = path_lengths(images, ws, generator, shard)
-    new_mean = torch.lerp(mean, lengths.detach().mean().to(mean.dtype), decay)
+    length = over_ranks(lengths.detach().mean().to(mean.dtype))
+    new_mean = torch.lerp(mean, length, decay)
     return (lengths - new_mean).square().mean(), new_mean, lengths.detach()
 
 

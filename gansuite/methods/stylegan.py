@@ -115,9 +115,14 @@ class StyleGAN(Unconditional):
         with torch.autocast(self.device.type, enabled=False):
             images = self.synthesis(ws, step)
             penalty, mean, lengths = path_length_penalty(
-                images, ws, self.path_mean, step.generator(), shard=step.shard
+                images,
+                ws,
+                self.path_mean,
+                step.generator(),
+                shard=step.shard,
+                over_ranks=self.mean_over_ranks,
             )
-        self.path_mean.copy_(self.mean_over_ranks(mean))
+        self.path_mean.copy_(mean)
         self.record("path/length", lengths.mean())
         return {"path": penalty * self.path_every}
 
