@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -96,45 +96,9 @@ def score(
         real = Statistics(c.real, protocol, extractor)
     elif real.protocol != protocol or not torch.equal(real.images, c.real):
         raise ValueError(f"{c.name}: the statistics given are of other pictures or settings")
-    fake = Statistics(c.fake, protocol, extractor)
-    why: dict[str, str] = {}
-    found: dict[str, float] = {}
-    wanted = set(protocol.metrics)
-
-    if "swd" in wanted:
-        n = min(len(c.real), len(c.fake))
-        if min(c.real.shape[-2:]) < swd.PATCH:
-            why["swd"] = "pictures below 7x7"
-        else:
-            found["swd"] = swd.between(real.projections(n), fake.projections(n))
-    if wanted & {"fd_random", "kd_random"}:
-        found["fd_random"] = frechet_distance(real.features, fake.features)
-        found["kd_random"] = kernel_distance(
-            real.features,
-            fake.features,
-            subset=protocol.kernel_subset,
-            subsets=protocol.kernel_subsets,
-            seed=protocol.seed,
-        )
-    if wanted & {"precision", "recall", "density", "coverage"}:
-        _neighbourhoods(real, fake, protocol, found, why)
-    if "diversity" in wanted:
-        if (spread := neighbours.spread(real.within)) > 0:
-            found["diversity"] = neighbours.spread(fake.within) / spread
-        else:
-            why["diversity"] = "all real pictures are equal"
-    if "checkerboard" in wanted:
-        peaks = pixels.nyquist_excess(c.real), pixels.nyquist_excess(c.fake)
-        if peaks[0] is None or peaks[1] is None:
-            why["checkerboard"] = "needs even sides of at least 16"
-        else:
-            found["checkerboard"] = peaks[1] / peaks[0]
-    _pixelwise(c, found, why)
-    if protocol.inception and wanted & {"fid", "kid", "is"}:
-        _inception(real, fake, protocol, found, why)
-    if wanted & {"lpips", "ppl"}:
-        _perceptual(c, protocol, extractor, found, why)
-
+    scoring = _Scoring(c, protocol, extractor, real, Statistics(c.fake, protocol, extractor))
+    scoring.run()
+    found, why = scoring.found, scoring.why
     kept = {}
     for metric in protocol.metrics:
         if metric in found and math.isfinite(found[metric]):
@@ -142,8 +106,141 @@ def score(
         elif metric in found:
             why[metric] = "not a finite number"
     if notes is not None:
-        notes.update({m: reason for m, reason in why.items() if m in wanted})
+        notes.update({m: reason for m, reason in why.items() if m in protocol.metrics})
     return kept
+
+
+@dataclass
+class _Scoring:
+    """One scoring under way: the metrics ``found``, and ``why`` others cannot be had."""
+
+    c: Comparison
+    protocol: Protocol
+    extractor: Extractor
+    real: Statistics
+    fake: Statistics
+    found: dict[str, float] = field(default_factory=dict)
+    why: dict[str, str] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """Every metric that is wanted, groups of them together where they share their work."""
+        for metrics, part in (
+            (("swd",), self._swd),
+            (("fd_random", "kd_random"), self._distances),
+            (("precision", "recall", "density", "coverage"), self._neighbourhoods),
+            (("diversity",), self._diversity),
+            (("checkerboard",), self._checkerboard),
+            (("fid", "kid"), self._inception),
+            (("is",), self._inception_score),
+            (("lpips", "ppl"), self._perceptual),
+        ):
+            if set(metrics) & set(self.protocol.metrics):
+                part()
+        self._pixelwise()
+
+    def _swd(self) -> None:
+        c = self.c
+        n = min(len(c.real), len(c.fake))
+        if min(c.real.shape[-2:]) < swd.PATCH:
+            self.why["swd"] = "pictures below 7x7"
+        else:
+            self.found["swd"] = swd.between(self.real.projections(n), self.fake.projections(n))
+
+    def _kernel(self, real: Tensor, fake: Tensor) -> float:
+        p = self.protocol
+        return kernel_distance(
+            real, fake, subset=p.kernel_subset, subsets=p.kernel_subsets, seed=p.seed
+        )
+
+    def _distances(self) -> None:
+        real, fake = self.real.features, self.fake.features
+        self.found["fd_random"] = frechet_distance(real, fake)
+        self.found["kd_random"] = self._kernel(real, fake)
+
+    def _neighbourhoods(self) -> None:
+        real, fake, why = self.real, self.fake, self.why
+        across = neighbours.distances(real.features, fake.features)
+        few = min(len(real.images), len(fake.images))
+        k = self.protocol.precision_recall_k
+        names = ("precision", "recall")
+        if few > k:
+            pair = neighbours.precision_recall(real.within, fake.within, across, k)
+            self.found.update(zip(names, pair, strict=True))
+        else:
+            why.update(dict.fromkeys(names, f"needs more than {k} pictures a side"))
+        k = self.protocol.density_coverage_k
+        names = ("density", "coverage")
+        if len(real.images) > k:
+            pair = neighbours.density_coverage(real.within, across, k)
+            self.found.update(zip(names, pair, strict=True))
+        else:
+            why.update(dict.fromkeys(names, f"needs more than {k} real pictures"))
+
+    def _diversity(self) -> None:
+        if (spread := neighbours.spread(self.real.within)) > 0:
+            self.found["diversity"] = neighbours.spread(self.fake.within) / spread
+        else:
+            self.why["diversity"] = "all real pictures are equal"
+
+    def _checkerboard(self) -> None:
+        real, fake = (pixels.nyquist_excess(x) for x in (self.c.real, self.c.fake))
+        if real is None or fake is None:
+            self.why["checkerboard"] = "needs even sides of at least 16"
+        else:
+            self.found["checkerboard"] = fake / real
+
+    def _pixelwise(self) -> None:
+        c, found = self.c, self.found
+        if c.truth is not None:
+            found["psnr"] = pixels.psnr(c.fake, c.truth)
+            found["l1"] = pixels.l1(c.fake, c.truth)
+            if min(c.fake.shape[-2:]) >= 11:
+                found["ssim"] = pixels.ssim(c.fake, c.truth)
+            else:
+                self.why["ssim"] = "pictures below 11x11"
+            if c.mask is not None:
+                for name, mask in (("psnr_mask", c.mask), ("psnr_outside", ~c.mask)):
+                    value = pixels.psnr_where(c.fake, c.truth, mask)
+                    if value is None:
+                        self.why[name] = "no picture has such pixels"
+                    else:
+                        found[name] = value
+        if c.source is not None:
+            found["correlation"] = pixels.correlation(c.source, c.fake)
+            if c.rec is not None:
+                found["cycle_l1"] = pixels.l1(c.rec, c.source)
+        if c.idt is not None:
+            found["identity_l1"] = pixels.l1(c.idt, c.real)
+
+    def _inception(self) -> None:
+        dim = 2048
+        real, fake = self.real.inception[:, :dim], self.fake.inception[:, :dim]
+        self.found["kid"] = self._kernel(real, fake)
+        few = min(len(real), len(fake))
+        if few >= dim or self.protocol.fid_small:
+            self.found["fid"] = frechet_distance(real, fake)
+        else:
+            told = f"{few} pictures are too few for {dim} features; use kid, or fid_small"
+            self.why["fid"] = told
+
+    def _inception_score(self) -> None:
+        splits = self.protocol.inception_splits
+        if len(self.fake.images) >= 10 * splits:
+            self.found["is"] = inception_score(self.fake.inception[:, 2048:], splits)
+        else:
+            self.why["is"] = f"needs at least {10 * splits} pictures"
+
+    def _perceptual(self) -> None:
+        c, network = self.c, self.extractor.vgg
+        assert network is not None  # the protocol names it
+        if min(c.fake.shape[-2:]) < 16:
+            self.why.update(dict.fromkeys(("lpips", "ppl"), "pictures below 16x16"))
+            return
+        if c.truth is not None:
+            fake, truth = (x.float() / 127.5 - 1 for x in (c.fake, c.truth))
+            self.found["lpips"] = float(network(fake, truth).mean())
+        if c.walk is not None:
+            self.found["ppl"] = path_length(network, c.walk, self.protocol.ppl_epsilon)
 
 
 def reference_rows(
@@ -172,102 +269,9 @@ def reference_rows(
 
 
 def _check_networks(protocol: Protocol, extractor: Extractor) -> None:
-    for field, network in extractor.ids().items():
-        if (asked := getattr(protocol, field)) not in ("", network):
-            raise ValueError(f"the protocol asks for {field} '{asked}', this one is '{network}'")
-
-
-def _neighbourhoods(
-    real: Statistics,
-    fake: Statistics,
-    protocol: Protocol,
-    found: dict[str, float],
-    why: dict[str, str],
-) -> None:
-    across = neighbours.distances(real.features, fake.features)
-    few = min(len(real.images), len(fake.images))
-    k = protocol.precision_recall_k
-    if few > k:
-        pair = neighbours.precision_recall(real.within, fake.within, across, k)
-        found["precision"], found["recall"] = pair
-    else:
-        why.update(dict.fromkeys(("precision", "recall"), f"needs more than {k} pictures a side"))
-    k = protocol.density_coverage_k
-    if len(real.images) > k:
-        pair = neighbours.density_coverage(real.within, across, k)
-        found["density"], found["coverage"] = pair
-    else:
-        why.update(dict.fromkeys(("density", "coverage"), f"needs more than {k} real pictures"))
-
-
-def _pixelwise(c: Comparison, found: dict[str, float], why: dict[str, str]) -> None:
-    if c.truth is not None:
-        found["psnr"] = pixels.psnr(c.fake, c.truth)
-        found["l1"] = pixels.l1(c.fake, c.truth)
-        if min(c.fake.shape[-2:]) >= 11:
-            found["ssim"] = pixels.ssim(c.fake, c.truth)
-        else:
-            why["ssim"] = "pictures below 11x11"
-        if c.mask is not None:
-            for name, mask in (("psnr_mask", c.mask), ("psnr_outside", ~c.mask)):
-                value = pixels.psnr_where(c.fake, c.truth, mask)
-                if value is None:
-                    why[name] = "no picture has such pixels"
-                else:
-                    found[name] = value
-    if c.source is not None:
-        found["correlation"] = pixels.correlation(c.source, c.fake)
-        if c.rec is not None:
-            found["cycle_l1"] = pixels.l1(c.rec, c.source)
-    if c.idt is not None:
-        found["identity_l1"] = pixels.l1(c.idt, c.real)
-
-
-def _inception(
-    real: Statistics,
-    fake: Statistics,
-    protocol: Protocol,
-    found: dict[str, float],
-    why: dict[str, str],
-) -> None:
-    dim = 2048
-    few = min(len(real.images), len(fake.images))
-    if {"fid", "kid"} & set(protocol.metrics):
-        a, b = real.inception[:, :dim], fake.inception[:, :dim]
-        found["kid"] = kernel_distance(
-            a,
-            b,
-            subset=protocol.kernel_subset,
-            subsets=protocol.kernel_subsets,
-            seed=protocol.seed,
-        )
-        if few >= dim or protocol.fid_small:
-            found["fid"] = frechet_distance(a, b)
-        else:
-            why["fid"] = f"{few} pictures are too few for {dim} features; use kid, or fid_small"
-    if "is" in protocol.metrics:
-        if len(fake.images) >= 10 * protocol.inception_splits:
-            found["is"] = inception_score(fake.inception[:, dim:], protocol.inception_splits)
-        else:
-            why["is"] = f"needs at least {10 * protocol.inception_splits} pictures"
-
-
-def _perceptual(
-    c: Comparison,
-    protocol: Protocol,
-    extractor: Extractor,
-    found: dict[str, float],
-    why: dict[str, str],
-) -> None:
-    assert extractor.vgg is not None  # the protocol's field is the network's id
-    if min(c.fake.shape[-2:]) < 16:
-        why.update(dict.fromkeys(("lpips", "ppl"), "pictures below 16x16"))
-        return
-    if c.truth is not None:
-        fake, truth = (x.float() / 127.5 - 1 for x in (c.fake, c.truth))
-        found["lpips"] = float(extractor.vgg(fake, truth).mean())
-    if c.walk is not None:
-        found["ppl"] = path_length(extractor.vgg, c.walk, protocol.ppl_epsilon)
+    for name, network in extractor.ids().items():
+        if (asked := getattr(protocol, name)) not in ("", network):
+            raise ValueError(f"the protocol asks for {name} '{asked}', this one is '{network}'")
 
 
 def inception_score(logits: Tensor, splits: int = 10) -> float:
