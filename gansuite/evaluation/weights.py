@@ -7,6 +7,7 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
+from gansuite.data.downloads import Archive, download
 from gansuite.errors import UserError
 
 
@@ -63,8 +64,6 @@ class Weights:
 
         UserError when it cannot be had, or when the file that is there is another one.
         """
-        from gansuite.data.downloads import Archive, download
-
         path = folder / self.file
         if path.is_file():
             self.verify(path)
