@@ -136,6 +136,13 @@ def test_pairs_side_by_side(tmp_path: Path) -> None:
     truth = data.truth("photo", "label")
     assert truth is not None
     assert truth[:, 0, 0, 0].tolist() == [101, 111]
+    halves = prepared("paired", root=str(tmp_path), domains=["photo", "label"], halves=True)
+    assert grey(halves, "train", "photo") == [1]
+    assert grey(halves, "train", "label") == [111, 121]
+    assert grey(halves, "test", "label") == [101, 111]
+    assert not halves.paired
+    assert halves.aligned
+    assert halves.digest() != source.digest()
 
 
 def test_pairs_in_two_folders_match_by_name_not_by_suffix_or_unicode_form(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ CASES = {
         *("method.augment=ada", "method.weights.path=2"),
     ),
     # batch norm or statistics of the batch: not equal to one process, but the ranks stay equal
-    "batchnorm": ("vanilla_coats", "6", "method.weights.r1=1"),
+    "batchnorm": ("vanilla_coats", "6"),
     "discogan": ("discogan_coats", "6"),
 }
 LIKE_ONE = ("cyclegan", "vanilla", "dualgan", "stargan", "joint", "stylegan")

@@ -640,18 +640,32 @@ class Paired(Splitting):
         *,
         root: str,
         domains: list[str] | None = None,
+        halves: bool = False,
         test_fraction: float = 0.1,
         split_seed: int = 0,
     ) -> None:
-        """``domains`` names left and right or A and B, or chooses the two folders."""
+        """``domains`` names left and right or A and B, or chooses the two folders. ``halves``:
+        train on one side of the first half of the pairs and the other side of the rest, so that
+        no picture has its partner there (DiscoGAN)."""
         super().__init__(root, test_fraction, split_seed)
         if domains is not None:
             no_twice(domains)
             if len(domains) != 2:
                 raise UserError(f"data.domains names {len(domains)} domains, a pair has two")
-        self._wanted = domains
+        self._wanted, self._halves = domains, halves
+        self.paired = not halves
 
     def _scan(self) -> None:
+        self._find()
+        if self._halves:
+            train = self.pictures["train"]
+            (a, first), (b, second) = train.items()
+            if len(first) < 2:
+                raise UserError("data.halves needs at least two pairs to train on")
+            middle = len(first) // 2
+            self.pictures["train"] = {a: first[:middle], b: second[middle:]}
+
+    def _find(self) -> None:
         self._check_root()
         names = self._wanted or ["A", "B"]
         splits = _split_places(self.root)

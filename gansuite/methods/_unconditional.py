@@ -83,10 +83,11 @@ class Unconditional(Method):
         """ADA: every four rounds, move p by the mean sign of D(real) since the last time."""
         if not isinstance(self.augment, ADA):
             return
-        if step.due(ADA_EVERY) and step.rounds["d"]:
+        if step.due(ADA_EVERY) and step.rounds["d"] and not step.chunk:
             batch = self.plan.images_per_batch
             p = ada_update(self.augment.p, self.signs, batch, interval=ADA_EVERY)
             self.augment.p.copy_(p)
             self.signs.zero_()
             self.record("ada/p", p)
-        self.signs += self.mean_over_ranks(real_logits.detach().sign().mean()) / ADA_EVERY
+        sign = self.mean_over_ranks(real_logits.detach().sign().mean())
+        self.signs += sign / (ADA_EVERY * self.plan.accumulate)

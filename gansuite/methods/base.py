@@ -95,6 +95,7 @@ class Step:
         self.batches = method.batches
         self.rounds = method.rounds
         self.position = 0  # of the phase within the turn
+        self.chunk = chunk  # of the batch, where it is computed in several
         self._method = method
         self._turn = turn
         self._batch = batch

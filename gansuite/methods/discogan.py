@@ -14,6 +14,7 @@ from gansuite.losses.reconstruction import feature_matching, mse
 from gansuite.methods._two_way import TwoWay
 from gansuite.methods.base import Step, terms
 from gansuite.networks.discogan import DiscoGANDiscriminator, DiscoGANGenerator
+from gansuite.networks.layers import keeping_statistics
 
 SIDES = {"a": ("fake_A", 0), "b": ("fake_B", 1)}
 
@@ -40,7 +41,8 @@ class DiscoGAN(TwoWay):
     Follows the authors' code; the paper has neither feature matching (``weights.fm: 0, gan: 1``)
     nor the curriculum (``rate: [0.5, 0.5]``). Known deviations: losses see pictures in
     [-1, 1], so the weight of the squared error is 1/4 of that on [0, 1] (the networks work on
-    [0, 1], as published); RGB, not BGR.
+    [0, 1], as published); RGB, not BGR; a finished model uses batch norm's running statistics,
+    those of real pictures, where the code goes on with the batch's own.
     """
 
     turns = (("d",), ("g",), ("g",))
@@ -68,7 +70,7 @@ class DiscoGAN(TwoWay):
         self.curriculum, self.rate = curriculum, rate
         self.bce = NonSaturating()
         if architecture == "gan":
-            self.weights["rec"] = 0.0
+            self.weights["rec"], self.rate = 0.0, [0.0, 0.0]
 
     def weight_of(self, term: str, step: Step) -> float:
         rate = self.rate[step.batches >= self.curriculum]
@@ -97,8 +99,9 @@ class DiscoGAN(TwoWay):
             fm = fm + feature_matching(self.d[side](real)[1], features)
         losses = {"gan": gan, "fm": fm}
         if self.weights["rec"]:
-            rec = mse(self.g["ba"](fake_B), real_A)
-            if "a" in self.sides:
-                rec = rec + mse(self.g["ab"](fake_A), real_B)
+            with keeping_statistics(self.g):  # those of real pictures, which are translated later
+                rec = mse(self.g["ba"](fake_B), real_A)
+                if "a" in self.sides:
+                    rec = rec + mse(self.g["ab"](fake_A), real_B)
             losses["rec"] = rec
         return losses

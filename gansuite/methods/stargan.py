@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import Literal, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gansuite.data.spec import Batch, DataSpec, Needs
+from gansuite.errors import UserError, nearest
 from gansuite.losses.adversarial import Wasserstein
 from gansuite.losses.penalties import gradient_penalty
 from gansuite.losses.reconstruction import classification, l1
@@ -40,11 +42,13 @@ class StarGAN(Method):
     labels are 0 and the mask m says which set is meant. The sets take turns by batches, each
     generator update is followed by one on every other set, and ``cls`` is that of the known part.
 
-    Option ``legacy_lr``: the learning rate of the authors' code, which all but stays (99.9 % at
+    Options: ``exclusive``: groups of attributes of which a picture has at most one, such as hair
+    colours; ``legacy_lr``: the learning rate of the authors' code, which all but stays (99.9 % at
     the end), in place of the paper's linear decay to 0.
 
     Follows the paper in the learning rate and the code in the sum over attributes. Known
-    deviations: instance norm keeps no running statistics, so that eval mode changes nothing.
+    deviations: instance norm keeps no running statistics, so that eval mode changes nothing; the
+    attributes that a translation leaves alone are those that D sees, not those of a table.
     """
 
     needs = Needs(view="labelled", min_domains=2)
@@ -61,6 +65,7 @@ class StarGAN(Method):
         d_layers: int = 6,
         n_critic: int = 5,
         legacy_lr: bool = False,
+        exclusive: list[list[str]] = [],  # noqa: B006 - read only
         weights: Mapping[str, float] = terms(gan=1.0, cls=1.0, rec=10.0, gp=10.0),
     ) -> None:
         super().__init__(spec, weights)
@@ -70,7 +75,13 @@ class StarGAN(Method):
         self.wasserstein = Wasserstein()
         self.sets = [(len(found.labels), found.exclusive) for found in spec.label_sets]
         self.stride = self.g.stride
-        self.legacy_lr = legacy_lr
+        self.legacy_lr, self.exclusive = legacy_lr, exclusive
+        for name in (name for group in exclusive for name in group):
+            if name not in spec.labels:
+                raise UserError(
+                    f"'method.exclusive' names '{name}', which is no label of the data"
+                    f"{nearest(name, spec.labels)} (labels: {', '.join(spec.labels)})."
+                )
         # each turn for every label set, as the data alternates between them
         self.turns = [turn for turn in critic_turns(n_critic) for _ in self.sets]
 
@@ -112,12 +123,19 @@ class StarGAN(Method):
         return base - (base - lr) / 1000 if self.legacy_lr else lr
 
     def translate(self, x: Tensor, to: str) -> Tensor:
-        """``x`` with the label ``to`` alone."""
-        names = self.spec.labels
-        label = torch.zeros(len(x), len(names) + len(self.spec.joint), device=x.device)
+        """``x`` with the label ``to``: alone if it is a folder's; an attribute beside those that
+        the discriminator sees in ``x``, without the others of its ``exclusive`` group."""
+        names, which = self.spec.labels, self.spec.set_of(to)
+        label = torch.zeros(len(x), len(names) + len(self.spec.joint)).to(x)
+        if not self.spec.label_sets[which].exclusive:
+            size = [self.spec.size] * 2
+            logits = self.d(F.interpolate(x, size, mode="bilinear", antialias=True))[1]
+            for name in self.spec.label_sets[which].labels:
+                rival = any({name, to} <= set(group) for group in self.exclusive)
+                label[:, names.index(name)] = (logits[:, names.index(name)] > 0) & (not rival)
         label[:, names.index(to)] = 1
         if self.spec.joint:
-            label[:, len(names) + self.spec.set_of(to)] = 1
+            label[:, len(names) + which] = 1
         return self.edit(x, label)
 
     def edit(self, x: Tensor, label: Tensor) -> Tensor:

@@ -39,7 +39,8 @@ class StyleGAN(Unconditional):
     (``ema.half_life_kimg``).
 
     Options: ``z_dim``, ``w_dim``, ``base``, ``max_channels``, ``mapping_layers``: 0 takes the
-    lite preset of the size (32, 64, 128, 256); ``augment``: none, diffaugment or ada.
+    lite preset of the size (32, 64, 128, 256); ``residual`` blocks in D; ``augment``: none,
+    diffaugment or ada.
 
     Known deviations: D judges the fakes that G was trained on in the same batch (the code draws
     new ones); no mixed fp16 layers; no label conditioning; gradients that are not finite stop the
@@ -60,6 +61,7 @@ class StyleGAN(Unconditional):
         mapping_layers: int = 0,
         mixing: float = 0.9,
         mbstd_group: int = 4,
+        residual: bool = True,
         path_every: int = 4,
         r1_every: int = 16,
         augment: Augment = "none",
@@ -81,6 +83,7 @@ class StyleGAN(Unconditional):
             base=sizes["base"],
             max_channels=sizes["max_channels"],
             mbstd_group=mbstd_group,
+            residual=residual,
         )
         self.adversarial = NonSaturating()
         self.mixing = mixing
@@ -119,6 +122,7 @@ class StyleGAN(Unconditional):
                 ws,
                 self.path_mean,
                 step.generator(),
+                decay=0.01 / self.plan.accumulate,
                 shard=step.shard,
                 over_ranks=self.mean_over_ranks,
             )

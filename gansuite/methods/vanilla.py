@@ -93,10 +93,11 @@ class VanillaGAN(Unconditional):
             self.d = SNResnetDiscriminator(
                 size, channels, d_width, spectral, "sum" if spectral else "mean"
             )
-        if self.weights["gp"] and any(isinstance(m, nn.BatchNorm2d) for m in self.d.modules()):
+        penalty = next((term for term in ("gp", "r1") if self.weights[term]), "")
+        if penalty and any(isinstance(m, nn.BatchNorm2d) for m in self.d.modules()):
             raise UserError(
-                "'method.weights.gp' needs a discriminator that judges each picture alone; set "
-                "method.d_norm=none (or group)."
+                f"'method.weights.{penalty}' needs a discriminator that judges each picture alone;"
+                " set method.d_norm=none (or group)."
             )
         if loss == "mmd" and network != "dcgan":
             raise UserError("'method.loss=mmd' needs method.network=dcgan.")
@@ -131,7 +132,9 @@ class VanillaGAN(Unconditional):
         self.adapt(real_logits, step)
         losses = {"gan": self.adversarial.d(real_logits, fake_logits)}
         if self.weights["gp"]:
-            losses["gp"] = gradient_penalty(self.d, real, fake, step.generator(), shard=step.shard)
+            losses["gp"] = gradient_penalty(
+                lambda x: self.d(self.seen(x, step)), real, fake, step.generator(), shard=step.shard
+            )
         if self.weights["r1"] and step.due(self.r1_every):
             losses["r1"] = r1(lambda x: self.d(self.seen(x, step)), real) * self.r1_every
         return losses

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal, get_args
 
 import torch
@@ -33,6 +34,20 @@ def check_multiple(size: int, of: int, what: str) -> None:
             f"{what} needs a size that is a multiple of {of}, not {size}"
             f": choose {max(1, -(-size // of)) * of}."
         )
+
+
+@contextlib.contextmanager
+def keeping_statistics(module: nn.Module) -> Iterator[None]:
+    """Inside, batch norms in train mode normalise as ever, but do not learn what they see."""
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    before = [m.momentum for m in norms]
+    for m in norms:
+        m.momentum = 0.0
+    try:
+        yield
+    finally:
+        for m, momentum in zip(norms, before, strict=True):
+            m.momentum = momentum
 
 
 class InstanceNorm2d(nn.Module):

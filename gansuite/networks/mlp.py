@@ -52,7 +52,8 @@ class Maxout(nn.Module):
 class MLPDiscriminator(nn.Module):
     """[N, channels, size, size] in [-1, 1] -> logits [N]; two maxout layers of ``width`` x 5.
 
-    Dropout .2 on the pixels and .5 on the hidden layers while training. Weights ~ U(-.005, .005).
+    Inside, pixels are [0, 1] as published, so that a dropped one is black. Dropout .2 on them and
+    .5 on the hidden layers while training. Weights ~ U(-.005, .005).
     """
 
     def __init__(self, size: int, channels: int = 1, width: int = 240) -> None:
@@ -69,4 +70,4 @@ class MLPDiscriminator(nn.Module):
         _init_uniform_(self, 0.005)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(x).squeeze(1)
+        return self.body((x + 1) / 2).squeeze(1)
