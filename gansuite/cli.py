@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point: exits with 0, with 2 after bad input, with 75 when stopped and resumable."""
     parser = _parser()
     try:
-        args = parser.parse_args(argv)
+        args = _parsed(parser, argv)
         if "call" not in args:
             parser.print_help()
             sys.exit(0)
@@ -33,6 +33,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     sys.exit(code or 0)
+
+
+def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; ``rest`` names the list that takes those which follow an option."""
+    args, more = parser.parse_known_args(argv)
+    rest = getattr(args, "rest", "")
+    takes = {"arguments": r"[^-].*", "data": r"\w+(\.\w+)*=.*"}.get(rest, r"(?!)")
+    unknown = [word for word in more if not re.fullmatch(takes, word, re.DOTALL)]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if more:
+        setattr(args, rest, [*getattr(args, rest), *more])
+    return args
 
 
 class _Parser(argparse.ArgumentParser):
@@ -69,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     add("list", _list, "list methods, data sets and experiments")
 
     sub = add("compare", _compare, "run what is missing of a comparison, and compare")
+    sub.set_defaults(rest="arguments")
     sub.add_argument(
         "arguments",
         nargs="+",
@@ -99,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="such as data.root=...")
 
     sub = add("score", _score, "score pictures that another program made, as an entry to compare")
+    sub.set_defaults(rest="data")
     sub.add_argument("folder", metavar="DIR", help="the pictures, or folders a2b, b2a, gen")
     sub.add_argument("--name", required=True, help="what the entry is called")
     sub.add_argument(
@@ -209,8 +224,8 @@ def _sample(args: argparse.Namespace) -> None:
     from gansuite.tools.sample import sample
 
     method = engine.load_method(args.checkpoint, args.weights)
-    written = sample(method, args.n, Path(args.output), seed=args.seed)
-    print(f"{len(written)} picture(s) written to {args.output}")
+    *written, sheet = sample(method, args.n, Path(args.output), seed=args.seed)
+    print(f"{len(written)} picture(s) and {sheet.name} written to {args.output}")
 
 
 def _evaluate(args: argparse.Namespace) -> None:

@@ -286,7 +286,13 @@ def read_layers(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, dict
     content = typing.cast(dict[str, Any], OmegaConf.to_container(loaded, resolve=False))
     bases = content.pop("extends", None) or []
     layers: list[tuple[str, dict[str, Any]]] = []
-    for base in [bases] if isinstance(bases, str) else bases:
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise UserError(
+            f"{path}: 'extends' is {bases!r}; it must be the name of a file without .yaml, or a "
+            f"list of such names."
+        )
+    for base in bases:
         file = path.parent / f"{base}.yaml"
         if not file.is_file():
             raise UserError(f"{path} extends '{base}', but there is no file {file}.")

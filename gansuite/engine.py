@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import inspect
 import logging
 import os
 import platform
@@ -57,7 +58,10 @@ SCHEMAS = configuration.Schemas(
 
 def load_experiment(name: str, overrides: Sequence[str] = ()) -> Experiment:
     """The validated experiment of that name with ``key=value`` overrides."""
-    return configuration.load(name, overrides, SCHEMAS)
+    experiment = configuration.load(name, overrides, SCHEMAS)
+    if experiment.data["name"] == "joint":  # whose sets have options of their own
+        build_source_of(experiment)
+    return experiment
 
 
 def cache_folder() -> Path:
@@ -91,7 +95,11 @@ def _first_lines(files: Mapping[str, Path]) -> list[tuple[str, str]]:
     """What each file is, as its first comment says."""
     found = []
     for name, path in files.items():
-        first = path.read_text().splitlines()[0] if path.stat().st_size else ""
+        try:
+            first = (path.read_text(encoding="utf-8").splitlines() or [""])[0]
+        except (OSError, UnicodeDecodeError) as error:
+            text = isinstance(error, OSError)
+            first = f"({path} {'cannot be read' if text else 'is not a text file in UTF-8'})"
         found.append((name, first.lstrip("# ").partition("  ")[0]))
     return found
 
@@ -104,7 +112,7 @@ def is_done(experiment: Experiment) -> bool:
     """
     run = Run(experiment.run_dir)
     run.refuse_changes(experiment)
-    return run.results.is_file() and run.last.is_file()
+    return run.done
 
 
 def build_data(experiment: Experiment) -> DataModule:
@@ -155,10 +163,16 @@ def load_method(path: str | Path, weights: str = "auto") -> Method:
     Raises:
         UserError: no gansuite checkpoint, or one of a method this version does not have.
     """
-    content = read_checkpoint(path)
+    content = read_checkpoint(path, needs=("experiment", "data", "method"))
     options, spec = content["experiment"]["method"], DataSpec.from_dict(content["data"])
     if options["name"] not in method_names():
         raise UserError(f"{path} holds a '{options['name']}', which is no method here.")
+    known = inspect.signature(method_class(options["name"])).parameters
+    for key in options.keys() - known.keys() - {"name"}:
+        raise UserError(
+            f"{path} was trained with 'method.{key}', which {options['name']} does not have here; "
+            f"use the version of gansuite that trained it."
+        )
     method = build_method(options, spec, seed=0)
     method.load_weights(content["method"])
     if weights == "ema" and not method.has_averages():
@@ -368,7 +382,7 @@ def evaluate(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         UserError: no checkpoint, other data, or an override of what the checkpoint fixes.
     """
     file = find_checkpoint(path)
-    content = read_checkpoint(file)
+    content = read_checkpoint(file, needs=("experiment", "data", "method", "notes"))
     layers = [(str(file), content["experiment"]), *configuration.read_overrides(overrides)]
     e = configuration.resolve(layers, SCHEMAS)
     for change in configuration.difference(content["experiment"], e.plain()):

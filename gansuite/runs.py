@@ -122,11 +122,13 @@ def find_checkpoint(path: str | Path) -> Path:
     return path
 
 
-def read_checkpoint(path: str | Path, map_location: str = "cpu") -> dict[str, Any]:
+def read_checkpoint(
+    path: str | Path, map_location: str = "cpu", needs: Sequence[str] = ()
+) -> dict[str, Any]:
     """Load a checkpoint with ``weights_only=True``.
 
     Raises:
-        UserError: there is no such file, or it is no gansuite checkpoint.
+        UserError: there is no such file, it is no gansuite checkpoint, or lacks one of ``needs``.
     """
     path = find_checkpoint(path)
     try:
@@ -143,17 +145,22 @@ def read_checkpoint(path: str | Path, map_location: str = "cpu") -> dict[str, An
             f"{path} has checkpoint format {content['gansuite']}; this version reads "
             f"{CHECKPOINT_FORMAT}."
         )
+    for key in needs:
+        if key not in content:
+            raise UserError(f"{path} is not a whole checkpoint: it holds no '{key}'; give another.")
     return cast(dict[str, Any], content)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a ``.jsonl`` file; a last line that was cut off is left out."""
+    """The records of a ``.jsonl`` file; what is no record, as a line cut off, is left out."""
     if not path.is_file():
         return []
     records = []
     for line in path.read_text(errors="replace").splitlines():
         with contextlib.suppress(json.JSONDecodeError):
-            records.append(json.loads(line))
+            record = json.loads(line)
+            if isinstance(record, dict):
+                records.append(record)
     return records
 
 
@@ -278,7 +285,13 @@ class Run:
     @property
     def recorded(self) -> bool:
         """Whether there is anything to resume or to lose."""
-        return self.last.is_file() or bool(self.lengths()[self.metrics.name])
+        lines = self.lengths()[self.metrics.name]
+        return self.last.is_file() or self.done or bool(lines)
+
+    @property
+    def done(self) -> bool:
+        """Whether it has results, which are written last of all."""
+        return self.results.is_file()
 
     def refuse_changes(self, experiment: Experiment) -> None:
         """Raise `UserError` with a diff when the run exists with another configuration."""
@@ -345,7 +358,7 @@ class Run:
     def scores_at(self, images_seen: int) -> dict[str, dict[str, float]] | None:
         """The scores noted at ``images_seen``, comparison -> metric -> value; None without."""
         for record in reversed(read_lines(self.metrics)):
-            if record["kind"] == "eval" and record["images_seen"] == images_seen:
+            if record.get("kind") == "eval" and record.get("images_seen") == images_seen:
                 found: dict[str, dict[str, float]] = {}
                 for key, value in record.items():
                     name, slash, metric = key.partition("/")

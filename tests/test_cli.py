@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from gansuite import cli, engine
+from gansuite.compare.plan import make_plan
 from gansuite.data.registry import REGISTRY
 
 TINY = (
@@ -222,6 +223,16 @@ BAD = {
     "folder without": ("evaluate two", "two is a folder without checkpoints/last.ckpt"),
     "report": ("report two", "'two' is no run directory"),
     "sync": ("sync", "no offline W&B run in runs"),
+    "intermixed": ("compare cyclegan_coats --allow-unequal out=x nope", "or folder 'nope'"),
+    "unknown option": ("compare cyclegan_coats --allow out=x --b", "unrecognized arguments: --b;"),
+    "a second folder": ("score a --data cyclegan_coats --name b c", "unrecognized arguments: c"),
+    "extends": ("config three.yaml", "three.yaml: 'extends' is 3; it must be the name of a file"),
+    "extends a map": ("config map.yaml", "'extends' is {'a': 1}; it must be"),
+    "unknown set option": (
+        "config stargan_coats_joint data.sets.x.name=coats data.sets.x.domain=[zebra]",
+        "did you mean 'data.sets.x.domains'",
+    ),
+    "half a checkpoint": ("evaluate half.ckpt", "half.ckpt is not a whole checkpoint: it holds no"),
 }
 
 
@@ -238,6 +249,9 @@ def mistakes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "text.ckpt").write_text("hello")
     torch.save({"a": torch.zeros(2)}, folder / "tensors.ckpt")
     torch.save(torch.nn.Linear(2, 2), folder / "module.ckpt")
+    torch.save({"gansuite": 1, "experiment": {}}, folder / "half.ckpt")
+    (folder / "three.yaml").write_text("extends: 3\n")
+    (folder / "map.yaml").write_text("extends: {a: 1}\n")
     return folder
 
 
@@ -254,6 +268,57 @@ def test_mistakes(case: str, mistakes: Path, say: Say, monkeypatch: Any) -> None
     assert err.startswith("gansuite: ")
     assert err.count("\n") == 1  # one line, no traceback
     assert tree(mistakes) == before
+
+
+def test_a_file_that_is_no_text_is_listed_as_such(say: Say, here: Path) -> None:
+    (here / "experiments").mkdir()
+    (here / "experiments/a.yaml").write_bytes(b"# caf\xe9\n")
+    (here / "experiments/b.yaml").write_text("\n")
+    code, out, _ = say("list")
+    assert code == 0
+    assert "  a  (experiments/a.yaml is not a text file in UTF-8)\n" in out
+
+
+def test_results_without_checkpoints_are_not_made_again(
+    say: Say, trained: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "runs/cyclegan_coats/seed0"
+    shutil.copytree(trained, run)
+    shutil.rmtree(run / "checkpoints")
+    for lines in (run / "metrics.jsonl", None):
+        before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+        code, out, _ = say("exp", *tiny(tmp_path / "runs"))
+        assert (code, f"{run} is done" in out) == (0, True)
+        code, _, err = say("exp", *tiny(tmp_path / "runs", "optim.g.lr=1e-5"))
+        assert (code, "optim.g.lr: 0.0004 -> 1e-05" in err) == (2, True)
+        assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
+        if lines:
+            lines.unlink()
+    plan = make_plan([*tiny(tmp_path), "name=runs"])
+    assert plan.runs[0].path == run
+    assert plan.runs[0].done
+
+
+def test_a_checkpoint_or_record_that_is_damaged(say: Say, trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "x" / "seed0"
+    shutil.copytree(trained, run)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('3\n{"kind": "eval"}\n')
+    code, out, _ = say("evaluate", str(run))
+    assert (code, "Equal to the scores" in out) == (0, True)
+    pictures(tmp_path / "in", 1)
+    file = run / "checkpoints" / "last.ckpt"
+    content = torch.load(file, weights_only=True)
+    notes = content.pop("notes")
+    torch.save(content, file)
+    code, _, err = say("evaluate", str(run))
+    assert (code, err.count("\n"), "it holds no 'notes'" in err) == (2, 1, True)
+    content["experiment"]["method"]["colour"] = 1
+    torch.save({**content, "notes": notes}, file)
+    for words in (["translate", str(run), str(tmp_path / "in"), str(tmp_path / "out")],
+                  ["evaluate", str(run)]):  # fmt: skip
+        code, _, err = say(*words)
+        assert (code, err.count("\n"), "'method.colour'" in err) == (2, 1, True), err
 
 
 def test_indivisible_batch_is_met_before_a_process_is_launched(

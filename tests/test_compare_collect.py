@@ -308,3 +308,61 @@ def test_the_leaderboard_holds_no_clock(tmp_path: Path) -> None:
 
 
 _BOARDS = (tables.markdown, tables.leaderboard_csv, tables.latex)
+
+
+def configured(path: Path, **sections: Any) -> None:
+    """Give a run a configuration beyond its name and seed."""
+    file = path / "config.yaml"
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), **sections}))
+
+
+def test_seeds_of_a_row_are_one_method(tmp_path: Path) -> None:
+    fair(tmp_path, seeds=(0, 1))
+    for seed in (0, 1):
+        optim = {"g": {"lr": 1e-4 * (1 + seed)}}
+        where = {"root": f"/disk{seed}", "workers": seed}
+        configured(tmp_path / f"good_coats/seed{seed}", optim=optim, data=where, out=f"runs{seed}")
+    told = refusal(tmp_path)
+    assert "seeds 0 and 1 of good_coats differ in optim.g.lr: 0.0001 -> 0.0002" in told
+    for seed in (0, 1):
+        configured(tmp_path / f"good_coats/seed{seed}", optim={"g": {"lr": 1e-4}})
+    assert together(tmp_path).unequal == ()  # a place and a number of workers are no difference
+
+
+@pytest.mark.parametrize(
+    ("key", "a", "b"),
+    [
+        ("data.flip", True, False),
+        ("data.load_size", None, 36),
+        ("budget.decay_from", 0.5, 1.0),
+        ("budget.decay_steps", None, 200),
+    ],
+)
+def test_all_see_the_same_crops_and_one_schedule(tmp_path: Path, key: str, a: Any, b: Any) -> None:
+    fair(tmp_path, seeds=(0,))
+    section, name = key.split(".")
+    for row, value in (("bad_coats", a), ("good_coats", b)):
+        configured(tmp_path / row / "seed0", **{section: {"size": 32, name: value}})
+    x = 32 if name == "load_size" else a
+    assert f"{key} is {x} for bad_coats and {b} for good_coats" in refusal(tmp_path)
+    assert any(key in line for line in together(tmp_path, allow_unequal=True).unequal)
+    configured(tmp_path / "good_coats/seed0", **{section: {"size": 32, name: x}})
+    assert together(tmp_path).unequal == ()
+
+
+def test_what_rows_may_differ_in_is_said(tmp_path: Path) -> None:
+    fair(tmp_path, seeds=(0, 1))
+    for seed in (0, 1):
+        for row, batch in (("bad_coats", 8), ("good_coats", 32)):
+            path = tmp_path / row / f"seed{seed}"
+            configured(path, data={"batch": batch}, trainer={"precision": "32-true"})
+    results = tmp_path / "good_coats/seed1/results.json"
+    health = [{"action": "rollback"}, {"action": "warn"}, {"action": "rollback"}]
+    results.write_text(json.dumps({**json.loads(results.read_text()), "health": health}))
+    c = together(tmp_path)
+    assert c.unequal == ()
+    assert c.notes == (
+        "good_coats, seed 1, went back to a checkpoint 2 time(s): it drew more pictures and took "
+        "longer than its budget says.",
+        "data.batch differs: bad_coats 8, good_coats 32.",
+    )

@@ -290,3 +290,10 @@ def test_a_failing_run_is_reported_and_does_not_stop_the_others(
     assert ended.value.code == 2
     assert "was begun with another configuration" in capsys.readouterr().err
     assert os.environ["OMP_NUM_THREADS"] == "1"
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("option", ["inception", "vgg"])
+def test_missing_weights_are_met_before_anything_runs(option: str) -> None:
+    text = refusal("cyclegan_coats", "budget.kimg=8", f"evaluate.{option}=/missing.pth")
+    assert f"or leave evaluate.{option} empty" in text

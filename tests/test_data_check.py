@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -87,3 +88,33 @@ def test_drawn_and_missing_data(tmp_path: Path) -> None:
     missing = check_data(build_source("unpaired", root=str(tmp_path / "absent")))
     assert not missing.ok
     assert "does not exist" in missing.render()
+
+
+def test_the_sets_of_a_joint_one_are_examined_each(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "elsewhere.png", 7)  # of no set, though in the working directory
+    for k, name in enumerate(("red", "blue")):
+        for i in range(3):
+            for j, split in enumerate(("train", "test")):
+                picture(tmp_path / "mine" / split / name / f"{i}.png", 100 * k + 10 * j + i)
+    sets = {
+        "drawn": {"name": "coats", "train": 4, "test": 2},
+        "own": {"name": "folders", "root": "mine"},
+    }
+    report = check_data(build_source("joint", sets=sets))
+    assert report.ok
+    assert report.counts["train"] == {"horse": 4, "zebra": 4, "blue": 3, "red": 3}
+    assert dict(report.sizes) == {(8, 8): 12}
+    assert ("own: train/red", 3, 0) in report.folders
+    assert not any("not use" in note for note in report.notes)
+    picture(tmp_path / "mine/test/red/leak.png", 0)
+    (tmp_path / "mine/train/blue/1.png").write_bytes(b"\x89PNG")
+    report = check_data(build_source("joint", sets=sets))
+    assert not report.ok
+    assert report.leaks == [["own: train/red/0.png", "own: test/red/leak.png"]]
+    assert len(report.unreadable) == 1
+    assert report.unreadable[0].startswith("own: ")
+    sets["own"]["root"] = "absent"
+    report = check_data(build_source("joint", sets=sets))
+    assert report.render().endswith("NOT USABLE")
+    assert [text[:5] for text in report.problems] == ["own: "]

@@ -175,6 +175,12 @@ def test_a_mistake_is_one_sentence(sets: dict[str, dict[str, object]], told: str
     assert "\n" not in str(error.value)
 
 
+def test_joint_is_no_set_of_itself() -> None:
+    with pytest.raises(UserError, match="one of the other data sets") as error:
+        build_source("joint", sets={"a": COATS["stripes"], "b": {"name": "joint"}})
+    assert "did you mean 'joint'" not in str(error.value)
+
+
 def test_the_digest_is_that_of_all_sets() -> None:
     digests = set()
     for train in (6, 7):

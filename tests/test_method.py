@@ -27,7 +27,7 @@ from gansuite.cli import main
 from gansuite.config import Budget, Ema, Optim
 from gansuite.data.spec import Batch, DataSpec
 from gansuite.errors import UserError
-from gansuite.methods.base import Plan, Step, lr_factor
+from gansuite.methods.base import Plan, Step, critic_turns, lr_factor
 from gansuite.methods.cyclegan import CycleGAN
 from gansuite.methods.stargan import StarGAN
 from gansuite.methods.vanilla import VanillaGAN
@@ -557,3 +557,10 @@ def test_means_over_the_interval_and_over_ranks(monkeypatch: Any) -> None:
 def test_plans_name_only_players() -> None:
     with pytest.raises(UserError, match=r"'optim.e' is the optimiser of no player .*: g, d\)"):
         Toy().follow(Plan(seed=0, images_per_batch=1, optim={"e": Optim()}))
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_the_critic_is_on_turn_at_least_once(n: int) -> None:
+    assert critic_turns(2) == (("d",), ("d", "g"))
+    with pytest.raises(UserError, match=f"^'method.n_critic' is {n}; .* 1 or more\\.$"):
+        critic_turns(n)

@@ -49,6 +49,12 @@ def lpips(weights: Path) -> LPIPS:
     return LPIPS(weights, sha256=hashlib.sha256(weights.read_bytes()).hexdigest())
 
 
+def test_pictures_of_a_double_network_are_taken(lpips: LPIPS) -> None:
+    a, b = images(1, n=2, size=16), images(2, n=2, size=16)
+    assert torch.equal(lpips(a.double(), b.double()), lpips(a, b))
+    assert path_length(lpips, (a.double(), b.double()), 0.5) > 0
+
+
 @pytest.mark.slow
 def test_lpips_equals_torchmetrics(lpips: LPIPS, weights: Path) -> None:
     module = pytest.importorskip("torchmetrics.functional.image.lpips")

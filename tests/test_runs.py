@@ -298,3 +298,14 @@ def test_changed_pictures_are_not_mixed(tmp_path: Path, monkeypatch: Any) -> Non
     monkeypatch.setattr("gansuite.data.sources.Coats.digest", lambda self: "another")
     with pytest.raises(UserError, match="have changed since"):
         train(monkeypatch, e)
+
+
+def test_a_metric_that_no_comparison_has_cannot_pick_the_best(tmp_path: Path) -> None:
+    run = engine.train(experiment("cyclegan_coats", tmp_path, 1, "evaluate.best_by=psnr")).run
+    assert runs.read_json(run.results)["best"]
+    with pytest.raises(UserError) as caught:
+        engine.train(experiment("vanilla_coats", tmp_path, 1, "evaluate.best_by=psnr"))
+    text = str(caught.value)
+    assert text.startswith("'evaluate.best_by' is 'psnr', which no comparison of this run has")
+    assert "(they have: swd, fd_random, " in text
+    assert not (tmp_path / "vanilla_coats").exists()

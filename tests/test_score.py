@@ -177,3 +177,20 @@ def test_through_the_command_line(inputs: Path, capsys: pytest.CaptureFixture[st
     assert "theirs (outside) †" in capsys.readouterr().out
     c = gather("x", Path(), find_entries(Path("entries/theirs")))
     assert c.of("theirs")[0].cost == {"seconds": 9.0}
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--seconds", "-5"), ("--images-per-second", "nan"), ("--seconds", "inf"),
+     ("--parameters", "-1"), ("--seed", "-2")],
+)  # fmt: skip
+def test_numbers_that_are_none_are_refused(
+    option: str, value: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "made").mkdir()
+    with pytest.raises(SystemExit) as ended:  # the overrides follow another option
+        cli.main(["score", "made", "--name", "x", "--data", DATA[0], option, value, *DATA[1:]])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"gansuite: {option} is {value}")
+    assert told.endswith("; it is a number from 0 up.\n")

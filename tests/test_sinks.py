@@ -181,6 +181,7 @@ def test_a_workspace_has_panels_for_the_keys_that_runs_send(
     results = [runs.read_json(run.results) for run in found]
     bars = {f"final/{n}/{m}" for r in results for n, s in r["final"].items() for m in s}
     bars |= {f"cost/{k}" for r in results for k in r["cost"]}
+    assert all(set(workspace.COST) <= r["cost"].keys() for r in results)
     drawn = set()
     for title, panels in sections.items():
         for panel in panels:

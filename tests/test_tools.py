@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from gansuite import cli, engine
 from gansuite.errors import UserError
 from gansuite.imaging import read_picture, save_picture
 from gansuite.rng import numpy_generator
@@ -300,3 +301,14 @@ def test_sample_and_translate_refuse_each_others_models(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is a file"):
         sample(Sampler(), 2, tmp_path / "file")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_counts_the_pictures_without_their_sheet(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(engine, "load_method", lambda *_: Sampler())
+    with pytest.raises(SystemExit) as end:
+        cli.main(["sample", "x.ckpt", "out", "-n", "2"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == "2 picture(s) and sheet.jpg written to out\n"
+    assert len(list((here / "out").glob("*.png"))) == 2

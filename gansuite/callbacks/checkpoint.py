@@ -12,6 +12,8 @@ from gansuite.callbacks.session import RunCallback, Session
 from gansuite.errors import UserError
 from gansuite.runs import read_checkpoint, write_checkpoint
 
+_PARTS = ("data", "method", "memory", "precision", "clock", "lengths", "notes")
+
 
 class Checkpoint(RunCallback):
     """Writes ``last.ckpt`` every ``every_kimg`` and at the end, also of an interrupted run.
@@ -83,7 +85,7 @@ class Resume(RunCallback):
         self.path = path
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        content = read_checkpoint(self.path)
+        content = read_checkpoint(self.path, needs=_PARTS)
         session = self.session
         if content["data"]["digest"] != session.data.spec.digest:
             raise UserError(

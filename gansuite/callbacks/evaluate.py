@@ -188,9 +188,24 @@ class Evaluate(RunCallback):
                     pair.setdefault("do_nothing", self._score(c))
                     for row, scores in pair.items():
                         rows[row][c.name] = scores
+            known = self._rankable(found, rows["real_vs_real"]) if session.main else []
+            known = trainer.strategy.broadcast(known, src=0)
+            by = session.experiment.evaluate.best_by
+            if by not in known:
+                raise UserError(
+                    f"'evaluate.best_by' is '{by}', which no comparison of this run has"
+                    f"{nearest(by, known)} (they have: {', '.join(known)})."
+                )
             session.notes["references"] = rows
             session.notes["final"] = {}
             session.notes["best"] = {}
+
+    def _rankable(self, found: list[Comparison], floor: dict[str, dict[str, float]]) -> list[str]:
+        """The metrics that these comparisons have and that can rank."""
+        names = {m for row in floor.values() for m in row}  # what needs no truth and no source
+        if self.session.experiment.evaluate.best_by not in names:
+            names |= {m for c in found for m in self._score(c)}
+        return [m for m in self.protocol.metrics if m in names and HIGHER_IS_BETTER[m] is not None]
 
     def _statistics(self, c: Comparison) -> Statistics:
         if c.name not in self._real:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, Literal
 import yaml
 
 from gansuite.compare.stats import Standing, rank
+from gansuite.config import difference as config_difference
 from gansuite.errors import UserError, nearest
 from gansuite.evaluation.protocol import HIGHER_IS_BETTER, Protocol
 from gansuite.evaluation.protocol import difference as protocol_difference
@@ -466,6 +468,7 @@ def differences(entries: Sequence[Entry], axis: Axis | None) -> list[str]:
             )
     runs = [e for e in done if not e.outside]
     found += _budgets(runs, axis)
+    found += _settings(runs)
     seeds = {e.seed for e in runs}
     for row in dict.fromkeys(e.row for e in runs):
         missing = sorted(seeds - {e.seed for e in runs if e.row == row})
@@ -483,6 +486,41 @@ def differences(entries: Sequence[Entry], axis: Axis | None) -> list[str]:
                 f"have{reason}"
             )
     return list(dict.fromkeys(found))
+
+
+SHARED = ("data.flip", "data.load_size", "budget.decay_from", "budget.decay_steps")
+"""Settings that are one for all rows: which pictures are seen, and the learning-rate schedule."""
+TOLD = ("data.batch", "trainer.precision", "ema.half_life_kimg", "guard.action")
+"""Settings that rows may differ in, but not without a word."""
+_OF_A_SEED = re.compile(
+    r"(seed|out|name|log\..*|data\.(root|workers)|trainer\.(devices|num_nodes|accelerator)): "
+)
+
+
+def _settings(runs: Sequence[Entry]) -> list[str]:
+    """Seeds of one row that are not the same method, and rows that do not share what all must."""
+    found = []
+    first: dict[str, Entry] = {}
+    for e in runs:
+        a = first.setdefault(e.row, e)
+        lines = config_difference(a.config, e.config) if a.config and e.config else []
+        if changed := [line for line in lines if not _OF_A_SEED.match(line)]:
+            found.append(f"seeds {a.seed} and {e.seed} of {e.row} differ in {changed[0]}")
+    known = [e for e in first.values() if e.config]
+    for key in SHARED:
+        for e in known[1:]:
+            x, y = setting(known[0].config, key), setting(e.config, key)
+            if x != y:
+                found.append(f"{key} is {x} for {known[0].row} and {y} for {e.row}")
+    return found
+
+
+def setting(config: Mapping[str, Any], key: str) -> Any:
+    """The value of ``section.key`` in a plain configuration; a load size of null is the size."""
+    section, name = key.split(".")
+    block = config.get(section, {})
+    value = block.get(name)
+    return block.get("size") if key == "data.load_size" and value is None else value
 
 
 def _protocols(a: Entry, b: Entry) -> list[str]:
@@ -548,6 +586,18 @@ def notes(entries: Sequence[Entry]) -> list[str]:
             f"{row} is an outside entry: its pictures were scored under this protocol; its "
             f"training and cost are as its authors gave them."
         )
+    for e in runs:
+        back = sum(h.get("action") == "rollback" for h in e.results.get("health", []))
+        if back:
+            found.append(
+                f"{e.row}, seed {e.seed}, went back to a checkpoint {back} time(s): it drew more "
+                f"pictures and took longer than its budget says."
+            )
+    for key in TOLD:
+        values = {e.row: str(setting(e.config, key)) for e in runs if e.config}
+        if len(set(values.values())) > 1:
+            told = ", ".join(f"{row} {value}" for row, value in values.items())
+            found.append(f"{key} differs: {told}.")
     devices = dict.fromkeys(str(e.environment.get("device", "unknown")) for e in runs)
     if len(devices) > 1:
         found.append(f"The runs were on different devices, so costs differ ({'; '.join(devices)}).")

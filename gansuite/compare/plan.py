@@ -18,10 +18,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gansuite import config, engine
-from gansuite.compare.collect import Axis, Entry, check_ranking, find_entries
+from gansuite.compare.collect import (
+    SHARED,
+    Axis,
+    Entry,
+    check_ranking,
+    find_entries,
+    setting,
+)
 from gansuite.config import Compare, Experiment
 from gansuite.errors import UserError, nearest
 from gansuite.evaluation.protocol import NEEDS
+from gansuite.evaluation.weights import WEIGHTS
 from gansuite.runs import Run, write_json
 
 _OVERRIDE = re.compile(r"(\w+(?:\.\w+)*)=(.*)", re.DOTALL)
@@ -48,8 +56,7 @@ class Planned:
 
     @property
     def done(self) -> bool:
-        run = Run(self.path)
-        return run.results.is_file() and run.last.is_file()
+        return Run(self.path).done
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,9 @@ def make_plan(
         )
     for planned in runs:
         Run(planned.path).refuse_changes(planned.experiment)
+        for weights in () if planned.done else WEIGHTS:
+            if file := getattr(planned.experiment.evaluate, weights.option):
+                weights.check(Path(file))
     if not allow_unequal:
         _refuse_unequal(name, [r for r in runs if r.experiment.seed == spec.seeds[0]], axis)
     changed = [f"{k}={v}" for k, v in given.items()]
@@ -260,6 +270,9 @@ def _refuse_unequal(name: str, runs: Sequence[Planned], axis: Axis | None) -> No
         for key in ("pictures", "weights", "inception", "vgg"):
             x, y = getattr(a.evaluate, key), getattr(b.evaluate, key)
             refuse(f"evaluate.{key}", first, x, other, y, "give the same to all")
+        for key in SHARED:
+            x, y = setting(a.plain(), key), setting(b.plain(), key)
+            refuse(key, first, x, other, y, f"give {key}={'null' if x is None else x}")
         for key in ("name", "size", "domains", "root", "train", "test"):
             if key in a.data and key in b.data:
                 x, y = a.data[key], b.data[key]

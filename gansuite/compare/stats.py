@@ -15,6 +15,7 @@ import numpy as np
 from gansuite.rng import numpy_generator
 
 RESAMPLES = 10_000
+SEEDS_TO_RESAMPLE = 5
 Scores = Mapping[str, Mapping[int, float]]
 """row -> seed -> score"""
 
@@ -41,14 +42,18 @@ def student_quantile(confidence: float, df: int) -> float:
 
 
 def mean_interval(
-    values: Sequence[float], confidence: float = 0.95
+    values: Sequence[float], confidence: float = 0.95, further: bool = False
 ) -> tuple[float, float | None, float | None]:
-    """Mean and the ends of its Student interval; no ends for a single value."""
+    """Mean and the ends of its Student interval; no ends for a single value.
+
+    ``further``: the interval in which one further value lies with this probability instead.
+    """
     mean = math.fsum(values) / len(values)
     if len(values) < 2:
         return mean, None, None
     variance = math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)
-    half = student_quantile(confidence, len(values) - 1) * math.sqrt(variance / len(values))
+    variance *= 1 / len(values) + further
+    half = student_quantile(confidence, len(values) - 1) * math.sqrt(variance)
     return mean, mean - half, mean + half
 
 
@@ -58,26 +63,18 @@ def _resamples(n: int, resamples: int) -> np.ndarray:
 
 
 def paired_difference(
-    values: Mapping[int, float],
-    leader: Mapping[int, float],
-    confidence: float = 0.95,
-    resamples: int = RESAMPLES,
+    values: Mapping[int, float], leader: Mapping[int, float], confidence: float = 0.95
 ) -> tuple[float, float | None, float | None] | None:
-    """Mean over the common seeds of (score - the leader's), with its percentile bootstrap interval.
+    """Mean over the common seeds of (score - the leader's), with its Student interval.
 
-    None without a common seed; no interval with a single one.
+    None without a common seed; no interval with a single one. Not a bootstrap of the seeds: of
+    three of them a percentile interval can't hold more than 75 %, as all resampled means lie
+    between the least and the largest difference.
     """
     seeds = sorted(values.keys() & leader.keys())
     if not seeds:
         return None
-    d = np.array([values[s] - leader[s] for s in seeds])
-    mean = math.fsum(d) / len(d)
-    if len(d) < 2:
-        return mean, None, None
-    means = d[_resamples(len(d), resamples)].mean(1)
-    tail = 50 * (1 - confidence)
-    low, high = np.percentile(means, [tail, 100 - tail])
-    return mean, float(low), float(high)
+    return mean_interval([values[s] - leader[s] for s in seeds], confidence)
 
 
 def rank_stability(
@@ -86,11 +83,11 @@ def rank_stability(
     """The share of bootstrap resamples of the seeds in which each row keeps its rank.
 
     The seeds are drawn for all rows together; a row with a single score keeps it. None for all
-    without two seeds that every other row has.
+    without five seeds that every other row has: fewer say nothing when drawn again.
     """
     several = {name: row for name, row in scores.items() if len(row) > 1}
     seeds = sorted(set.intersection(*(set(row) for row in several.values()))) if several else []
-    if len(seeds) < 2 or len(scores) < 2:
+    if len(seeds) < SEEDS_TO_RESAMPLE or len(scores) < 2:
         return dict.fromkeys(scores)
     sign = -1.0 if higher_is_better else 1.0
     table = np.array(
@@ -151,9 +148,11 @@ class Standing:
 def tied(a: Mapping[int, float], b: Mapping[int, float]) -> bool:
     """Whether the scores of two rows do not tell them apart: their intervals overlap, or the
     interval of their paired difference holds 0. Two single scores are never tied: nothing is known.
+    A single score is tied with a row whose next score could well be the same.
     """
-    _, *x = mean_interval(list(a.values()))
-    _, *y = mean_interval(list(b.values()))
+    alone = min(len(a), len(b)) < 2
+    _, *x = mean_interval(list(a.values()), further=alone)
+    _, *y = mean_interval(list(b.values()), further=alone)
     if x[0] is None and y[0] is None:
         return False
     # a single score is a point

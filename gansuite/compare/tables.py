@@ -122,15 +122,16 @@ def facts(c: Comparison) -> list[str]:
 def legend(c: Comparison) -> list[str]:
     """How to read the table."""
     lines = [
-        f"Ranked by {c.rank_by} at the end of the budget; 'best of run' is shown, never ranked.",
+        f"Ranked by {c.rank_by} at the end of the budget; 'best of run' (the evaluation at which "
+        "all comparisons together were best) is shown, never ranked.",
     ]
     standings = [s for name in c.names for s in c.ranking(name)]
     if any(not s.single for s in standings):
         lines.append(
             "± is half the 95 % Student interval over seeds. Places such as 1-2 are ties: the "
             "intervals overlap, or that of the paired difference holds 0. 'To the leader': mean "
-            "paired difference, with its 95 % bootstrap interval. 'Rank holds': share of "
-            "bootstrap resamples of the seeds in which the rank is the same."
+            "paired difference, with its 95 % Student interval. 'Rank holds' (from 5 seeds): share "
+            "of bootstrap resamples of the seeds in which the rank is the same."
         )
     if any(s.single for s in standings):
         lines.append(f"{SINGLE} a single score: no interval, and never bold.")
@@ -182,7 +183,8 @@ def leaderboard_csv(c: Comparison) -> str:
     metrics = [m for m in HIGHER_IS_BETTER if any(m in c.metrics(n) for n in c.names)]
     heads = ["comparison", "place", "rank", "row", "method", "outside", "seeds", "tied_with",
              "difference", "difference_low", "difference_high", "stability", "gap_closed",
-             "parameters", "flops_per_image"]  # fmt: skip
+             "parameters", "flops_per_image", "images_seen", "protocol", "data_digest",
+             "weights"]  # fmt: skip
     for m in metrics:
         heads += [m, f"{m}_low", f"{m}_high"]
     out = io.StringIO()
@@ -199,6 +201,8 @@ def leaderboard_csv(c: Comparison) -> str:
                 " ".join(map(str, sorted(s.values))), " ".join(s.tied),
                 *(s.difference or (None,) * 3), s.stability, c.gap(name, s.name, c.rank_by),
                 first.parameters, first.cost.get("flops_per_image"),
+                first.results.get("images_seen"), first.results["protocol"]["id"],
+                first.results["data"]["digest"], first.results["protocol"].get("weights"),
             ]  # fmt: skip
             for m in metrics:
                 values = list(c.scores(name, m).get(s.name, {}).values())

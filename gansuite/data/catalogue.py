@@ -43,7 +43,7 @@ class Joint(Source):
             if name not in SOURCES or name == self.name:
                 raise UserError(
                     f"data.sets.{key}.name is {name!r}, it must be one of the other data sets"
-                    f"{nearest(str(name), SOURCES)}"
+                    f"{nearest(str(name), [n for n in SOURCES if n != self.name])}"
                 )
             own = {k: v for k, v in options.items() if k != "name"}
             checked = checked_options(SOURCES[name], name, own, f"data.sets.{key}")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from gansuite.data.catalogue import Joint
 from gansuite.data.images import is_image, read_image
 from gansuite.data.registry import RegistrySet
 from gansuite.data.sources import FilePicture, Source
@@ -94,6 +95,8 @@ def _few(lines: list[str], limit: int) -> list[str]:
 
 def check_data(source: Source) -> Report:
     """Examine every file of ``source``. Broken data is reported, not raised."""
+    if isinstance(source, Joint):
+        return _check_joint(source)
     report = Report(source.name, source.where, source.expected)
     try:
         source.prepare()
@@ -124,6 +127,31 @@ def check_data(source: Source) -> Report:
     if unused > 0 and report.counts:
         report.notes.append(f"{unused} pictures are in folders that this layout does not use")
     _examine(split_of, source.root, report)
+    return report
+
+
+def _check_joint(source: Joint) -> Report:
+    """The reports on its sets as one; what is said of a set begins with the set's name."""
+    parts = {key: check_data(part) for key, part in source.parts.items()}
+    expected = "; ".join(f"{key}: {found.expected}" for key, found in parts.items())
+    report = Report(source.name, source.where, expected)
+    for key, found in parts.items():
+        report.folders += [(f"{key}: {folder}", n, others) for folder, n, others in found.folders]
+        for split, counts in found.published.items():
+            report.published.setdefault(split, {}).update(counts)
+        report.sizes += found.sizes
+        report.modes += found.modes
+        report.unreadable += [f"{key}: {text}" for text in found.unreadable]
+        report.duplicates += [[f"{key}: {file}" for file in group] for group in found.duplicates]
+        report.leaks += [[f"{key}: {file}" for file in group] for group in found.leaks]
+        report.problems += [f"{key}: {text}" for text in found.problems]
+        report.notes += [f"{key}: {text}" for text in found.notes]
+    if not report.problems:
+        try:
+            source.prepare()
+            report.counts = source.counts()
+        except UserError as error:
+            report.problems.append(str(error))
     return report
 
 

@@ -57,7 +57,7 @@ class LPIPS(Frozen):
 
     @torch.no_grad()
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """float [N, 1 or 3, H, W] in [-1, 1], twice, 16x16 or more -> float64 [N] on the CPU."""
+        """Floats [N, 1 or 3, H, W] in [-1, 1], twice, 16x16 or more -> float64 [N] on the CPU."""
         if x.shape != y.shape or min(x.shape[-2:]) < 16:
             raise ValueError(f"two sets of 16x16 or more, not {tuple(x.shape)}, {tuple(y.shape)}")
         with exact(self.device()):
@@ -67,7 +67,7 @@ class LPIPS(Frozen):
         return torch.cat(parts).cpu()
 
     def _distance(self, x: Tensor, y: Tensor) -> Tensor:
-        both = torch.cat([x, y]).to(self.device()).expand(-1, 3, -1, -1)
+        both = torch.cat([x, y]).to(self.mean).expand(-1, 3, -1, -1)
         both = (both - self.mean) / self.std
         total = torch.zeros(len(x), dtype=torch.float64, device=both.device)
         for number, (stage, head) in enumerate(zip(self.stages, self.heads, strict=True)):

@@ -61,7 +61,16 @@ def player_of(phase: str) -> str:
 
 
 def critic_turns(n_critic: int) -> tuple[tuple[str, ...], ...]:
-    """``n_critic`` batches for the critic, the last of which then trains the generator too."""
+    """``n_critic`` batches for the critic, the last of which then trains the generator too.
+
+    Raises:
+        UserError: ``n_critic`` is below 1.
+    """
+    if n_critic < 1:
+        raise UserError(
+            f"'method.n_critic' is {n_critic}; it is how many batches train the critic for each "
+            f"of the generator, 1 or more."
+        )
     return (("d",),) * (n_critic - 1) + (("d", "g"),)
 
 

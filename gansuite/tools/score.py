@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -57,8 +58,12 @@ def score_folder(
     Returns the folder of the entry, which `gansuite compare` takes among its names.
 
     Raises:
-        UserError: a test picture is not covered, a picture is unreadable or has another size.
+        UserError: a test picture is not covered, a picture is unreadable or has another size, or a
+            number given is negative or none.
     """
+    for key, value in {"seed": seed, **(cost or {})}.items():
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise UserError(f"--{key.replace('_', '-')} is {value}; it is a number from 0 up.")
     if not re.fullmatch(r"\w[\w.+@=-]*", name):
         raise UserError(
             f"--name is {name!r}; it names a folder and is made of letters, digits and _ - . + = @."

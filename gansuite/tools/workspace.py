@@ -14,7 +14,7 @@ from gansuite.errors import UserError
 from gansuite.evaluation.protocol import HIGHER_IS_BETTER
 from gansuite.runs import Run, read_json
 
-COST = ("images_per_second", "train_seconds", "peak_memory_mb", "flops_per_image")
+COST = ("images_per_second", "seconds", "peak_memory_mb", "flops_per_image")
 
 
 def finished(folders: Sequence[Path]) -> list[Run]:
