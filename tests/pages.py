@@ -135,7 +135,7 @@ def make_run(
         "experiment": f"{method}_coats",
         "method": method,
         "seed": seed,
-        "data": {"name": "coats", "digest": "ebd10c18777cdab3"},
+        "data": {"name": "coats", "digest": "ebd10c18777cdab3", "domains": ["horse", "zebra"]},
         "protocol": PROTOCOL,
         "budget": {"kimg": kimg, "seconds": None},
         "images_seen": round(1000 * kimg),

@@ -37,7 +37,7 @@ FINAL = {
 RESULTS: dict[str, Any] = {
     "experiment": "cyclegan_toy",
     "seed": 3,
-    "data": {"name": "coats", "digest": "ab12"},
+    "data": {"name": "coats", "digest": "ab12", "domains": ["horse", "zebra"]},
     "protocol": {"id": "9f3ac1", "version": 1, "pictures": 256},
     "budget": {"kimg": 16, "images_seen": 16000},
     "final": FINAL,

@@ -51,7 +51,7 @@ class Finish(RunCallback):
             "experiment": e.name,
             "method": e.method["name"],
             "seed": e.seed,
-            "data": {"name": method.spec.name, "digest": method.spec.digest},
+            "data": method.spec.told(),
             "protocol": notes["protocol"],
             "budget": e.budget.model_dump(),
             "images_seen": method.images_seen,

@@ -205,7 +205,7 @@ class Comparison:
 
     @property
     def data(self) -> Mapping[str, Any]:
-        """``name`` and ``digest`` of the data."""
+        """``name``, ``digest`` and ``domains`` of the data."""
         return next((e.results["data"] for e in self.done), {})
 
     def of(self, row: str) -> tuple[Entry, ...]:

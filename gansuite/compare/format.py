@@ -176,10 +176,9 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return rows
 
 
-def comparison_title(name: str, config: Mapping[str, Any]) -> str:
-    """What comparison ``name`` does, in words, with the domains of a run's config."""
-    data = config.get("data")
-    domains = data.get("domains") if isinstance(data, Mapping) else None
+def comparison_title(name: str, data: Mapping[str, Any]) -> str:
+    """What comparison ``name`` does, in words, with the domains that results tell of the data."""
+    domains = data.get("domains")
     a, b = domains if isinstance(domains, list) and len(domains) == 2 else ("A", "B")
     titles = {"a2b": f"From {a} to {b}", "b2a": f"From {b} to {a}", "gen": "Pictures from noise"}
     return titles.get(name, f"To {name.removeprefix('to_')}")

@@ -88,8 +88,8 @@ def _column(label: str, name: str = "", **more: Any) -> dict[str, Any]:
 
 
 def _title(c: Comparison, name: str) -> str:
-    config = next((e.config for e in c.done if name in e.final and e.config), {})
-    return comparison_title(name, config)
+    data: Mapping[str, Any] = next((e.results["data"] for e in c.done if name in e.final), {})
+    return comparison_title(name, data)
 
 
 def _gap(c: Comparison, name: str, row: str) -> float | None:

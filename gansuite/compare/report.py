@@ -214,7 +214,7 @@ def _scores(run: Entry) -> list[dict[str, Any]]:
         tables.append(
             {
                 "name": comparison,
-                "title": comparison_title(comparison, run.config),
+                "title": comparison_title(comparison, run.results.get("data", {})),
                 "best_at": f"at {seen:,} images" if isinstance(seen, int) else "",
                 "gap": None if gap is None else percent(gap),
                 "bar": 0 if gap is None else round(100 * min(1, max(0, gap))),

@@ -56,6 +56,10 @@ class DataSpec:
         """The number of the label set that ``label`` belongs to."""
         return next(i for i, found in enumerate(self.label_sets) if label in found.labels)
 
+    def told(self) -> dict[str, Any]:
+        """What results say of the data: ``name``, ``digest``, ``domains``."""
+        return {"name": self.name, "digest": self.digest, "domains": list(self.domains)}
+
     def to_dict(self) -> dict[str, Any]:
         """Plain containers only, fit for a checkpoint that loads with ``weights_only=True``."""
         return {

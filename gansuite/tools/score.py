@@ -109,7 +109,7 @@ def score_folder(
             "method": "",
             "outside": True,
             "seed": seed,
-            "data": {"name": spec.name, "digest": spec.digest},
+            "data": spec.told(),
             "protocol": {"id": protocol.id, **protocol.to_dict()},
             "budget": {},
             "final": final,
