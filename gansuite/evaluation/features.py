@@ -8,9 +8,10 @@ Here each of the first three stages is averaged over the picture and projected a
 numbers, and the third stage also over its four quadrants, to 16: 112 numbers. Stages four and five
 are left out: they cost 40 % of the time and, random as they are, lower the ratio of *do nothing* to
 *real vs real*. The quadrants let it see where things are (a picture upside down).
-With 128 pictures of `coats` a side, horse -> zebra, *do nothing* scores 70 to 125 times *real vs
-real*; a blur, a colour shift, a collapse to eight pictures and a mixture of 70 % real and 30 %
-source score 10 to 460 times. On horse2zebra at 128 pixels: *do nothing* 5.9 times.
+With 128 pictures of `coats` a side *do nothing* scores 55 to 73 times *real vs real*; a blur, a
+colour shift, noise, a collapse to eight pictures and a mixture of 70 % real and 30 % source score
+3 to 396 times (benchmarks/features.py).
+On horse2zebra at 128 pixels: *do nothing* 5.9 times.
 """
 
 from __future__ import annotations
