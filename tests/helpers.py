@@ -34,6 +34,7 @@ SMALL = {
     "mapping_layers": 1,
     "mbstd_group": 2,
     "curriculum": 2,
+    "exclusive": [],  # of attributes that coats do not have
 }
 
 
