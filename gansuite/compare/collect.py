@@ -594,7 +594,8 @@ def notes(entries: Sequence[Entry]) -> list[str]:
                 f"pictures and took longer than its budget says."
             )
     for key in TOLD:
-        values = {e.row: str(setting(e.config, key)) for e in runs if e.config}
+        found_of = {e.row: setting(e.config, key) for e in runs if e.config}
+        values = {row: "none" if v is None else str(v) for row, v in found_of.items()}
         if len(set(values.values())) > 1:
             told = ", ".join(f"{row} {value}" for row, value in values.items())
             found.append(f"{key} differs: {told}.")
