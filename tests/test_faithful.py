@@ -19,10 +19,12 @@ from gansuite.networks.layers import keeping_statistics
 from gansuite.networks.mlp import MLPDiscriminator
 from gansuite.rng import torch_generator
 
+ATTRIBUTES = ("black", "blond", "brown", "male", "young")
+
 
 def spec(labels: tuple[str, ...], *domains: str, joint: tuple[LabelSet, ...] = ()) -> DataSpec:
     counts = {split: dict.fromkeys(domains, 8) for split in ("train", "test")}
-    return DataSpec("toy", 32, 3, domains, counts, False, labels, "0", joint)
+    return DataSpec("toy", 32, 3, domains, counts, False, labels, "0", labels != ATTRIBUTES, joint)
 
 
 def pictures(n: int, size: int = 32) -> Tensor:
@@ -34,9 +36,6 @@ def stargan(given: DataSpec, **options: Any) -> StarGAN:
 
 
 # --- StarGAN on attributes ---------------------------------------------------------------------
-
-
-ATTRIBUTES = ("black", "blond", "brown", "male", "young")
 
 
 class Seen(nn.Module):
@@ -78,13 +77,21 @@ def test_an_attribute_is_set_beside_those_that_are_there() -> None:
 
 
 def test_a_folder_is_set_alone() -> None:
-    folders = LabelSet(("cat", "dog"), ("cat", "dog"))
-    table = LabelSet(("faces",), ("male", "young"))
+    folders = LabelSet(("cat", "dog"), ("cat", "dog"), True)
+    table = LabelSet(("faces",), ("male", "young"), False)
     joint = spec(("cat", "dog", "male", "young"), "cat", "dog", "faces", joint=(folders, table))
     method = stargan(joint)
     method.d = Seen(5.0, 5.0, 5.0, 5.0)
     assert labels_given(method, "dog") == [0, 1, 0, 0, 1, 0]
     assert labels_given(method, "male") == [0, 0, 1, 1, 0, 1]
+
+
+def test_a_class_among_pooled_ones_is_set_alone() -> None:
+    """Ten classes in one folder tree are labels that exclude one another, as folders are."""
+    method = stargan(spec(("cat", "dog", "owl"), "pictures"))
+    method.d = Seen(5.0, -5.0, -5.0)
+    assert labels_given(method, "dog") == [0, 1, 0]
+    assert method.sets == [(3, True)]
 
 
 # --- DiscoGAN ----------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def test_its_label_vector_is_all_labels_and_the_mask() -> None:
     assert spec.counts["train"] == {"horse": 6, "zebra": 6, "giraffe": 10, "leopard": 10}
     assert DataSpec.from_dict(spec.to_dict()) == spec
     old = {k: v for k, v in spec.to_dict().items() if k != "joint"}
-    assert DataSpec.from_dict(old).label_sets == (LabelSet(spec.domains, spec.labels),)
+    assert DataSpec.from_dict(old).label_sets == (LabelSet(spec.domains, spec.labels, True),)
 
 
 def test_the_sets_take_turns_and_none_of_their_pictures_is_left_out() -> None:
@@ -117,8 +117,10 @@ def test_the_published_joint_network_has_its_width() -> None:
     counts = {"train": {"celeba": 1}, "test": {"celeba": 1}}
     celeba = tuple(f"attribute{i}" for i in range(5))
     rafd = tuple(f"expression{i}" for i in range(8))
-    joint = (LabelSet(("celeba",), celeba), LabelSet(rafd, rafd))
-    spec = DataSpec("joint", 128, 3, ("celeba", *rafd), counts, False, celeba + rafd, "0", joint)
+    joint = (LabelSet(("celeba",), celeba, False), LabelSet(rafd, rafd, True))
+    spec = DataSpec(
+        "joint", 128, 3, ("celeba", *rafd), counts, False, celeba + rafd, "0", joint=joint
+    )
     with torch.device("meta"):
         method = method_class("stargan")(spec)
         alone = method_class("stargan")(

@@ -493,7 +493,8 @@ SHARED = ("data.flip", "data.load_size", "budget.decay_from", "budget.decay_step
 TOLD = ("data.batch", "trainer.precision", "ema.half_life_kimg", "guard.action")
 """Settings that rows may differ in, but not without a word."""
 _OF_A_SEED = re.compile(
-    r"(seed|out|name|log\..*|data\.(root|workers)|trainer\.(devices|num_nodes|accelerator)): "
+    r"(seed|out|name|log\..*|data\.(root|workers|sets\..*)|evaluate\.(inception|vgg)"
+    r"|trainer\.(devices|num_nodes|accelerator)): "
 )
 
 

@@ -23,8 +23,8 @@ class Joint(Source):
 
     Training batches come from the sets by turns. The label vector is that of StarGAN's joint
     training (Choi et al. 2018, section 3.2): the labels of all sets one after the other, 0 where
-    unknown, and a one-hot mask that says whose are known. A table's single domain is named after
-    its set.
+    unknown, and a one-hot mask that says whose are known. The single domain of a table, or of
+    pooled classes, is named after its set.
     """
 
     name = "joint"
@@ -58,8 +58,8 @@ class Joint(Source):
         for key, part in self.parts.items():
             part.prepare()
             self.notes += [f"{key}: {note}" for note in part.notes]
-            own = LabelSet(part.domains, part.labels)
-            joint.append(own if own.exclusive else LabelSet((key,), part.labels))
+            mine = part.domains if part.domains == part.labels else (key,)
+            joint.append(LabelSet(mine, part.labels, part.exclusive))
         self.joint = tuple(joint)
         self.labels = tuple(label for found in joint for label in found.labels)
         self._parts = {
@@ -67,8 +67,8 @@ class Joint(Source):
             for found, part in zip(joint, self.parts.values(), strict=True)
             for mine, domain in zip(found.domains, part.domains, strict=True)
         }
-        tables = tuple(d for found in joint if not found.exclusive for d in found.domains)
-        names = self.labels + tables
+        pooled = tuple(d for found in joint if found.domains != found.labels for d in found.domains)
+        names = self.labels + pooled
         if twice := [name for i, name in enumerate(names) if name in names[:i]]:
             raise UserError(
                 f"data.sets has the name '{twice[0]}' twice; choose with the domains or "

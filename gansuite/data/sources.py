@@ -124,6 +124,7 @@ class Source(ABC):
     expected: ClassVar[str] = ""  # the tree of files, for people
     channels: ClassVar[int] = 3  # what the pictures usually have
     paired = False  # training pictures are pairs
+    exclusive: ClassVar[bool] = True  # a picture has exactly one label
     aligned = False  # test picture i shows the same scene in every domain
 
     def __init__(self, root: str = "") -> None:
@@ -189,6 +190,7 @@ class Source(ABC):
             paired=self.paired,
             labels=self.labels,
             digest=self.digest(),
+            exclusive=self.exclusive,
             joint=self.joint,
         )
 

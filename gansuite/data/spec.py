@@ -16,15 +16,11 @@ View = Literal["single", "unpaired", "paired", "labelled"]
 @dataclass(frozen=True)
 class LabelSet:
     """Pictures that were labelled together: of those of ``domains`` all ``labels`` are known, and
-    of other pictures none."""
+    of other pictures none. ``exclusive``: a picture has exactly one, its folder or class."""
 
     domains: tuple[str, ...]
     labels: tuple[str, ...]
-
-    @property
-    def exclusive(self) -> bool:
-        """Whether a picture has exactly one of the labels: its folder."""
-        return self.labels == self.domains
+    exclusive: bool
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,8 @@ class DataSpec:
     ``counts`` maps split ("train", "test") to domain to number of pictures. ``labels`` names the
     entries of the label vector: the domains for folders, attribute names for tables, () for none.
     ``digest`` changes when the files (or the parameters of a drawn set) change. ``joint``: the
-    label sets of several data sets that are trained on together, () for one alone.
+    label sets of several data sets that are trained on together, () for one alone. ``exclusive``:
+    a picture has exactly one label.
     """
 
     name: str
@@ -45,12 +42,13 @@ class DataSpec:
     paired: bool
     labels: tuple[str, ...]
     digest: str
+    exclusive: bool = True
     joint: tuple[LabelSet, ...] = ()
 
     @property
     def label_sets(self) -> tuple[LabelSet, ...]:
         """The label sets; their labels one after the other are ``labels``."""
-        return self.joint or (LabelSet(self.domains, self.labels),)
+        return self.joint or (LabelSet(self.domains, self.labels, self.exclusive),)
 
     def set_of(self, label: str) -> int:
         """The number of the label set that ``label`` belongs to."""
@@ -71,14 +69,15 @@ class DataSpec:
             "paired": self.paired,
             "labels": list(self.labels),
             "digest": self.digest,
-            "joint": [[list(found.domains), list(found.labels)] for found in self.joint],
+            "exclusive": self.exclusive,
+            "joint": [[list(s.domains), list(s.labels), s.exclusive] for s in self.joint],
         }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> DataSpec:
         """The inverse of :meth:`to_dict`."""
         names = {key: tuple(data[key]) for key in ("domains", "labels")}
-        joint = (LabelSet(tuple(d), tuple(k)) for d, k in data.get("joint", ()))
+        joint = (LabelSet(tuple(d), tuple(k), one) for d, k, one in data.get("joint", ()))
         return cls(**{**data, **names, "joint": tuple(joint)})
 
 

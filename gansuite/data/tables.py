@@ -74,6 +74,7 @@ class Attributes(Splitting):
 
     name = "attributes"
     summary = "a folder and a table of yes/no attributes (CSV, or CelebA's text format)"
+    exclusive = False
     expected = "pictures and a table, e.g. attributes.csv with the columns file,<attribute>,..."
 
     def __init__(
