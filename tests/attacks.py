@@ -169,9 +169,7 @@ class Workshop:
                     return "leftover", f"{path.relative_to(place)} of a command that was refused"
         if ended.code == 0 and case.exact:
             seed0 = "runs/vanilla_coats/seed0"
-            if unlike := difference(
-                outcome(place / seed0), outcome(self.base("whole") / seed0)
-            ):
+            if unlike := difference(outcome(place / seed0), outcome(self.base("whole") / seed0)):
                 return "wrong numbers", unlike
         if ended.code in (0, 75) and case.images is not None:
             for path in new:
@@ -312,8 +310,10 @@ def picture(mode: str, size: tuple[int, int], form: str, shade: int = 90) -> byt
     image = Image.fromarray(pixels)
     if mode in ("I;16", "I", "F"):
         image = image.convert("L").convert("I" if mode != "F" else "F")
-        image = image.convert(mode) if mode != "I;16" else Image.fromarray(
-            np.asarray(image).astype(np.uint16) * 257
+        image = (
+            image.convert(mode)
+            if mode != "I;16"
+            else Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
         )
     else:
         image = image.convert(mode)
@@ -331,7 +331,18 @@ WORDS = st.sampled_from(
         *("null", "true", "no", "~", "[]", "{}", "[1]", "[1,2]", "[[]]", "{a: 1}", "[1,", "{", "}"),
         *("abc", "'1'", '"', "a: b", "- 1", "#", "&a", "*a", "!!python/none", "!!binary x", "???"),
         *("${seed}", "${no.such}", "${", "${out}", "${oc.env:HOME}", "${method}", "\u2603", "\\"),
-        *("../..", "/", "/dev/null", "~nouser/x", "a/b", "a" * 300, "x\ny", "x\ty", "\x7f", "\u202e"),
+        *(
+            "../..",
+            "/",
+            "/dev/null",
+            "~nouser/x",
+            "a/b",
+            "a" * 300,
+            "x\ny",
+            "x\ty",
+            "\x7f",
+            "\u202e",
+        ),
     ]
 )
 VALUES = st.one_of(
@@ -373,7 +384,9 @@ def configurations(draw: Callable[..., Any]) -> Case:
         word = draw(WORDS)
     if form == "key":
         place = draw(st.integers(0, len(key) - 1))
-        key = draw(st.sampled_from([key[:place] + key[place + 1 :], key[:place] + "x" + key[place:]]))
+        key = draw(
+            st.sampled_from([key[:place] + key[place + 1 :], key[:place] + "x" + key[place:]])
+        )
     if form == "train":
         write = Change("write", "x.yaml", yaml.safe_dump(TINY).encode())
         return Case("configuration", ("exp", "x.yaml", f"{key}={word}"), "", (write,))
@@ -392,16 +405,21 @@ def _encodable(text: str) -> bool:
 def _files(draw: Callable[..., Any]) -> bytes:
     """The bytes of an experiment file, of one that was spoilt, or of something else."""
     text = yaml.safe_dump(TINY).encode()
-    form = draw(st.sampled_from(["value", "spoilt", "nested", "aliases", "bytes", "extends", "list"]))
+    form = draw(
+        st.sampled_from(["value", "spoilt", "nested", "aliases", "bytes", "extends", "list"])
+    )
     if form == "value":
         content = replaced(TINY, draw(PICKS), draw(VALUES))
         return yaml.safe_dump(content, allow_unicode=True).encode()
     if form == "spoilt":
         place, more = draw(st.integers(0, len(text))), draw(st.integers(0, 40))
-        inside = draw(st.sampled_from([b"", b"\t", b":", b"- ", b"\0", b"\xff", b"{", b"\r", b"*a"]))
+        inside = draw(
+            st.sampled_from([b"", b"\t", b":", b"- ", b"\0", b"\xff", b"{", b"\r", b"*a"])
+        )
         return text[:place] + inside + text[place + more :]
     if form == "nested":
-        return b"seed: " + b"[" * draw(st.sampled_from([10, 200, 3000]))
+        depth = draw(st.sampled_from([10, 200, 3000]))
+        return b"seed: " + b"[" * depth + b"]" * depth
     if form == "aliases":
         lines = ["a0: &a0 [1, 1]", *(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 12))]
         return "\n".join(lines).encode()
@@ -512,7 +530,18 @@ def _on_set(
 NAMES = st.sampled_from(
     [
         *("x", "up", "x y", " ", "-x", "--help", "x\n", "x\t", "~", "$x", "${x}", "%s", "\u2603"),
-        *("e\u0301", "\u202e", "a" * 250, "\udcff", "\udce9x", ".x", "._x", "__x", "CON", "x" * 120),
+        *(
+            "e\u0301",
+            "\u202e",
+            "a" * 250,
+            "\udcff",
+            "\udce9x",
+            ".x",
+            "._x",
+            "__x",
+            "CON",
+            "x" * 120,
+        ),
         *("../x", "deep/er/x", "1", "0"),
     ]
 )
@@ -542,7 +571,9 @@ def folders(draw: Callable[..., Any]) -> Case:
             changes.append(Change(what, path))
     command = draw(st.sampled_from(["check-data", "check-data", "exp", "export-test"]))
     case = _on_set("folder", tuple(changes), command)
-    return Case("folder", (*case.words, "o"), case.base, case.changes) if command[3] == "o" else case
+    return (
+        Case("folder", (*case.words, "o"), case.base, case.changes) if command[3] == "o" else case
+    )
 
 
 STRATEGIES = {
@@ -610,7 +641,10 @@ NAMED: dict[str, Case] = {
     "a batch that no memory holds": _exp("data.batch=1000000000"),
     "a learning rate that ends in nothing finite": _exp("optim.g.lr=1e30", "optim.d.lr=1e30"),
     "brackets 3,000 deep": Case(
-        "configuration", ("config", "x.yaml"), "", (Change("write", "x.yaml", b"[" * 3000),)
+        "configuration",
+        ("config", "x.yaml"),
+        "",
+        (Change("write", "x.yaml", b"seed: " + b"[" * 3000 + b"]" * 3000),),
     ),
     "files that extend two each, 20 deep": Case(
         "configuration",

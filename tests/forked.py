@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-HANG = 60.0  # seconds
+HANG = float(os.environ.get("GANSUITE_HANG", "60"))  # seconds
 _MEMORY = 6 << 30  # bytes of addresses beyond those that a command begins with
 _MODULES = (
     *("gansuite.cli", "gansuite.engine", "gansuite.compare.report", "gansuite.compare.page"),
@@ -97,9 +97,7 @@ class Command:
             os.setsid()
             self._redirect()
             os.chdir(folder)
-            os.environ.update(
-                GANSUITE_CACHE=str(cache), WANDB_MODE="disabled", OMP_NUM_THREADS="1"
-            )
+            os.environ.update(GANSUITE_CACHE=str(cache), WANDB_MODE="disabled", OMP_NUM_THREADS="1")
             _limit_memory()
             code = _call(self.words, board, batches, curves)
         finally:
@@ -116,8 +114,7 @@ class Command:
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         kind: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
-        sys.stdout = open(1, "w", buffering=1, closefd=False, **kind)
-        sys.stderr = open(2, "w", buffering=1, closefd=False, **kind)
+        sys.stdout, sys.stderr = (open(n, "w", buffering=1, closefd=False, **kind) for n in (1, 2))
         for number in (signal.SIGINT, signal.SIGTERM):
             default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
             signal.signal(number, default)
@@ -188,11 +185,9 @@ def _call(words: list[str], board: Board | None, batches: int | None, curves: bo
     if board is not None or batches is not None:
         _watch(board, batches)
     if not curves:
-        from gansuite.compare import charts, report
+        from gansuite.compare import charts
 
-        for module in (charts, report):
-            if hasattr(module, "figure"):
-                module.figure = lambda *_, **__: ""
+        charts.chart = lambda *_, **__: ""  # type: ignore[assignment]
     try:
         cli.main(words)
     except SystemExit as end:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from attacks import KINDS, NAMED, STRATEGIES, Case, Workshop
@@ -21,9 +19,9 @@ EXAMPLES = {"configuration": 60, "record": 20, "picture": 40, "folder": 40}
 
 
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     load()
-    yield Workshop(tmp_path_factory.mktemp("workshop"))
+    return Workshop(tmp_path_factory.mktemp("workshop"))
 
 
 @pytest.mark.parametrize("name", NAMED)
