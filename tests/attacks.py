@@ -41,13 +41,14 @@ class Change:
 
     ``what``: write (``value`` bytes), folder, link (to ``value``), pipe, remove, cut (to the share
     ``value``), flip (bit ``value`` of the file, modulo), json / lines / yaml / checkpoint (put
-    ``value`` in the place that ``picks`` lead to: at each level the pick modulo the keys).
+    ``value`` in the place that ``picks`` lead to: at each level a key, or a number modulo
+    the keys), blot (the second half of a file with 0x80), nan (into all numbers of a checkpoint).
     """
 
     what: str
     path: str
     value: Any = None
-    picks: tuple[int, ...] = ()
+    picks: tuple[int | str, ...] = ()
 
     def __str__(self) -> str:
         shown = "" if self.value is None else f" {_short(self.value)}"
@@ -156,7 +157,8 @@ class Workshop:
 
     def _found(self, case: Case, ended: Ended, place: Path, before: set[str]) -> tuple[str, str]:
         new = [place / p for p in tree(place) if p not in before]
-        if left := temporary(new):
+        # of an earlier kill, what is ours goes at the next start
+        if left := temporary([place / p for p in tree(place)] if case.exact else new):
             return "leftover", str(left[0].relative_to(place))
         for path in new:
             if broken := half_written(path):
@@ -251,7 +253,7 @@ def apply(change: Change, place: Path) -> None:
     path, value = place / change.path, change.value
     if change.what not in ("remove", "cut", "flip"):
         path.parent.mkdir(parents=True, exist_ok=True)
-    if change.what in ("json", "lines", "yaml", "checkpoint", "cut", "flip"):
+    if change.what in ("json", "lines", "yaml", "checkpoint", "cut", "flip", "blot", "nan"):
         files = sorted(place.glob(change.path))
         path = files[0]  # `cache/*.npy` and the like
     if change.what == "write":
@@ -270,6 +272,11 @@ def apply(change: Change, place: Path) -> None:
         content = bytearray(path.read_bytes())
         content[value // 8 % len(content)] ^= 1 << value % 8
         path.write_bytes(content)
+    elif change.what == "blot":
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2].ljust(len(content), b"\x80"))
+    elif change.what == "nan":
+        write_checkpoint(path, spoilt(torch.load(path, weights_only=True)))
     elif change.what == "json":
         path.write_text(json.dumps(replaced(json.loads(path.read_text()), change.picks, value)))
     elif change.what == "yaml":
@@ -287,13 +294,24 @@ def apply(change: Change, place: Path) -> None:
         raise ValueError(change.what)
 
 
-def replaced(content: Any, picks: tuple[int, ...], value: Any) -> Any:
+def spoilt(content: Any) -> Any:
+    """``content`` with no number in any tensor of floats."""
+    if isinstance(content, torch.Tensor):
+        return torch.full_like(content, torch.nan) if content.is_floating_point() else content
+    if isinstance(content, dict):
+        return {k: spoilt(v) for k, v in content.items()}
+    return [spoilt(v) for v in content] if isinstance(content, list) else content
+
+
+def replaced(content: Any, picks: tuple[int | str, ...], value: Any) -> Any:
     """``content`` with ``value`` where ``picks`` lead to; REMOVE takes the key away."""
     if not picks or not isinstance(content, dict | list) or not content:
         return value
-    copy = content.copy()
-    key = sorted(content, key=str)[picks[0] % len(content)] if isinstance(content, dict) else None
-    key = picks[0] % len(content) if key is None else key
+    copy, key = content.copy(), picks[0]
+    if isinstance(key, int):
+        key = sorted(content, key=str)[key % len(content)] if isinstance(content, dict) else key
+    if isinstance(content, list):
+        key = int(key) % len(content)
     if value == REMOVE and (len(picks) == 1 or not isinstance(content[key], dict | list)):
         del copy[key]
     else:
@@ -441,8 +459,11 @@ def records(draw: Callable[..., Any]) -> Case:
         run = "cyclegan_coats/seed0"
         what, file = draw(
             st.sampled_from(
-                [("json", "results.json"), ("json", "environment.json"), ("yaml", "config.yaml")]
-                + [("lines", "metrics.jsonl"), ("lines", "timing.jsonl")]
+                [
+                    *(("json", "results.json"), ("json", "environment.json")),
+                    *(("lines", "metrics.jsonl"), ("lines", "timing.jsonl")),
+                    ("yaml", "config.yaml"),
+                ]
             )
         )
         words: tuple[str, ...] = ("compare", "cyclegan_coats", "dualgan_coats", "name=c")
@@ -522,7 +543,7 @@ def _on_set(
 ) -> Case:
     """CycleGAN on the four folders of pictures."""
     e = experiment("cyclegan_coats", Path("runs"), 2).plain()
-    e["data"] = {"name": "folders", "root": "set", "size": 32, "batch": 2}
+    e["data"] = {"name": "unpaired", "root": "set", "size": 32, "batch": 2}
     write = Change("write", E, yaml.safe_dump(e).encode())
     return Case(kind, (command, E), "pictures", (write, *changes), images=images)
 
@@ -658,15 +679,27 @@ NAMED: dict[str, Case] = {
     "metrics shorter than the checkpoint says": _resumed(Change("cut", _METRICS, 0.4)),
     "metrics that were removed": _resumed(Change("remove", _METRICS)),
     "metrics with a bit flipped": _resumed(Change("flip", _METRICS, 8 * 30 + 1)),
-    "a cache with a bit flipped": _resumed(Change("flip", "cache/coats-train-*.npy", 8 * 5_000)),
+    "a cache that holds something else": _resumed(Change("blot", "cache/coats-train-*.npy")),
     "a checkpoint of another method": Case(
         "record",
         ("exp", E),
         "stopped",
-        (Change("checkpoint", _LAST, {"networks": {}}, (3,)),),
+        (Change("checkpoint", _LAST, {}, ("method", "networks")),),
     ),
     "a checkpoint without its notes' content": Case(
-        "record", ("evaluate", RUN), "whole", (Change("checkpoint", _LAST, {}, (7,)),)
+        "record", ("evaluate", RUN), "whole", (Change("checkpoint", _LAST, {}, ("notes",)),)
+    ),
+    "weights that are no numbers": Case(
+        "record", ("evaluate", RUN), "whole", (Change("nan", _LAST),)
+    ),
+    "a resumed state that is no numbers": Case(
+        "record", ("exp", E), "stopped", (Change("nan", _LAST),)
+    ),
+    "cost that is text": _compared(
+        Change("json", "cyclegan_coats/seed0/results.json", "x", ("cost", "flops_per_image"))
+    ),
+    "a field that is not UTF-8": Case(
+        "configuration", ("config", "x.yaml"), "", (Change("write", "x.yaml", b"name: \xe9"),)
     ),
     "killed between the results and the page": Case(
         "record",
@@ -685,10 +718,10 @@ NAMED: dict[str, Case] = {
         "compared",
     ),
     "scores that are text": _compared(
-        Change("json", "cyclegan_coats/seed0/results.json", "x", (6, 0, 0))
+        Change("json", "cyclegan_coats/seed0/results.json", "x", ("final", "a2b", "swd"))
     ),
     "results of another shape": _compared(
-        Change("json", "cyclegan_coats/seed0/results.json", [], (3,))
+        Change("json", "cyclegan_coats/seed0/results.json", [], ("cost",))
     ),
     "a link to the folder above": _set(Change("link", "set/trainA/up", ".."), images=4),
     "a link to itself": _set(Change("link", "set/trainA/x.png", "x.png")),

@@ -114,7 +114,10 @@ class Command:
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         kind: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
-        sys.stdout, sys.stderr = (open(n, "w", buffering=1, closefd=False, **kind) for n in (1, 2))
+        sys.stdout, sys.stderr = (
+            open(n, "w", buffering=1, closefd=False, **kind)  # noqa: SIM115 - to its end
+            for n in (1, 2)
+        )
         for number in (signal.SIGINT, signal.SIGTERM):
             default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
             signal.signal(number, default)

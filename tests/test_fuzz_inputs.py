@@ -8,7 +8,6 @@ import pytest
 from attacks import KINDS, NAMED, STRATEGIES, Case, Workshop
 from forked import load
 from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 
 pytestmark = [
     pytest.mark.slow,
@@ -40,7 +39,7 @@ def test_drawn_cases(kind: str, workshop: Workshop) -> None:
         phases=[Phase.generate, Phase.shrink] if TIMES > 1 else [Phase.generate],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     )
-    @given(st.shared(STRATEGIES[kind]))
+    @given(STRATEGIES[kind])
     def check(case: Case) -> None:
         verdict = workshop.try_(case)
         assert not verdict.fault, str(verdict)
