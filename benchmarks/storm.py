@@ -52,11 +52,14 @@ FAULTS = ("wrong numbers", "tracebacks", "hangs", "leftovers", "other")
 # that learns alone
 FIXED = {
     "discogan": (
-        *("method.width=8", "method.d_width=8", "data.batch=8", "budget.kimg=0.64"),
-        *("evaluate.every_kimg=0.32", "log.every_kimg=0.016", "log.checkpoint_every_kimg=0.016"),
-        *("optim.g.lr=0", "optim.d.lr=0.002"),
+        (
+            *("method.width=8", "method.d_width=8", "data.batch=8", "budget.kimg=0.64"),
+            *("evaluate.every_kimg=0.32", "log.every_kimg=0.016"),
+            *("log.checkpoint_every_kimg=0.016", "optim.g.lr=0", "optim.d.lr=0.002"),
+        ),
     ),
 }
+VARIANTS = 4  # settings of a method; each needs a run in peace
 
 
 @dataclass
@@ -94,14 +97,21 @@ class Storm:
         self.cache = folder / "cache"
         self.cache.mkdir()
         self.peace: dict[tuple[str, ...], tuple[dict[str, Any], float]] = {}
+        self.drawn: dict[str, list[tuple[str, ...]]] = {}
 
     # -- settings --
 
     def overrides(self, method: str) -> tuple[str, ...]:
-        """Settings of a trial: how often what is done, and what has a state of its own."""
+        """The settings of a trial, one of `VARIANTS` of each method."""
+        if method not in self.drawn:
+            fixed = FIXED.get(method, ())
+            more = [self._variant(method) for _ in range(VARIANTS - len(fixed))]
+            self.drawn[method] = [*fixed, *more]
+        return self.draw.choice(self.drawn[method])
+
+    def _variant(self, method: str) -> tuple[str, ...]:
+        """How often what is done, and something that has a state of its own."""
         draw = self.draw
-        if method in FIXED and draw.random() < 0.4:
-            return FIXED[method]
         step = 0.004 if method not in ("vanilla", "stylegan", "stargan") else 0.002
         often = draw.choice([1, 2, 3])
         found = [
@@ -202,7 +212,7 @@ class Storm:
         delay, nth = draw.random() * seconds / 2, draw.randrange(1, 5)
         command = Command(words, at, cache=self.cache, board=board)
         deadline = time.monotonic() + HANG
-        since, seen = None, set[str]()
+        since, seen, writing = None, set[str](), False
         while command.alive() and time.monotonic() < deadline:
             phase, _ = board.read()
             if phase != STARTING and since is None:
@@ -212,12 +222,13 @@ class Storm:
             if aim == "writing" and since is not None:
                 seen |= {str(p) for p in being_written(at)}
                 if len(seen) >= nth:
+                    writing = True
                     break
             if aim == "closing" and phase == ENDED:
                 time.sleep(draw.random() * 0.2)
                 break
             time.sleep(0.0005)
-        return self._send(found, command, number, board, bool(seen))
+        return self._send(found, command, number, board, writing)
 
     def _send(
         self, found: Trial, command: Command, number: int, board: Board, writing: bool

@@ -14,7 +14,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -592,9 +592,7 @@ def folders(draw: Callable[..., Any]) -> Case:
             changes.append(Change(what, path))
     command = draw(st.sampled_from(["check-data", "check-data", "exp", "export-test"]))
     case = _on_set("folder", tuple(changes), command)
-    return (
-        Case("folder", (*case.words, "o"), case.base, case.changes) if command[3] == "o" else case
-    )
+    return replace(case, words=(*case.words, "o")) if command == "export-test" else case
 
 
 STRATEGIES = {
