@@ -236,7 +236,8 @@ def half_written(path: Path) -> str:
 
 def outcome(seed_folder: Path) -> dict[str, Any]:
     """All that two runs of the same settings must share, to the bit."""
-    found: dict[str, Any] = {"metrics": (seed_folder / "metrics.jsonl").read_bytes()}
+    lines = (seed_folder / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    found: dict[str, Any] = {"metrics": dict(enumerate(lines, 1))}
     for name in ("last", "best"):
         content = read_checkpoint(seed_folder / "checkpoints" / f"{name}.ckpt")
         found[name] = {k: v for k, v in content.items() if k not in _UNLIKE}
@@ -604,12 +605,12 @@ STRATEGIES = {
 
 
 def cases(kind: str, count: int, number: int = 0) -> list[Case]:
-    """``count`` cases of a kind, the same for the same ``number``."""
-    found: list[Case] = []
+    """``count`` cases of a kind, no two alike, the same for the same ``number``."""
+    found: dict[str, Case] = {}
 
     @seed(number)
     @settings(
-        max_examples=count,
+        max_examples=2 * count,
         database=None,
         deadline=None,
         phases=[Phase.generate],
@@ -617,11 +618,12 @@ def cases(kind: str, count: int, number: int = 0) -> list[Case]:
     )
     @given(STRATEGIES[kind])
     def collect(case: Case) -> None:
-        found.append(case)
+        found.setdefault(str(case), case)
 
     collect()
-    random.Random(number).shuffle(found)
-    return found
+    drawn = list(found.values())
+    random.Random(number).shuffle(drawn)
+    return drawn[:count]
 
 
 # -- cases with a name ---------------------------------------------------------------------------
