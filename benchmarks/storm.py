@@ -89,6 +89,10 @@ class Trial:
         return sum(k.moment not in ("early", "late") for k in self.kills)
 
 
+class Unable(Exception):
+    """A run does not come to its end, even in peace."""
+
+
 class Storm:
     """Trials in ``folder``, with moments drawn by ``draw``."""
 
@@ -163,18 +167,24 @@ class Storm:
                 time.sleep(0.002)
             seconds = time.monotonic() - (begun or command.begun)
             ended = command.wait(4 * HANG)
-            while stopped_itself(ended):
-                ended = run(command.words, at, cache=self.cache)
-            if ended.code:
-                raise SystemExit(f"{method} does not run with {overrides}:\n{ended.err}")
+            for _ in range(4):
+                if stopped_itself(ended):
+                    ended = run(command.words, at, cache=self.cache)
+            if ended.code != 0:
+                raise Unable(f"exit code {ended.code} in peace: {ended.err.strip()[-400:]}")
             self.peace[key] = {p: outcome(at / p) for p in runs(at)}, seconds
         return self.peace[key]
 
     def trial(self, method: str, wanted: int) -> Trial:
         """A run that is hit up to ``wanted`` times, then left to end."""
         overrides = () if method == COMPARE else self.overrides(method)
-        expected, seconds = self.in_peace(method, overrides)
         found = Trial(method, overrides)
+        try:
+            expected, seconds = self.in_peace(method, overrides)
+        except Unable as error:
+            found.faults.append(("other", str(error)))
+            self.drawn[method].remove(overrides)
+            return found
         at = self._place("trial")
         words = self.write(method, overrides, at)
         done = False
