@@ -13,9 +13,10 @@ the same run in peace, to the bit, and without a temporary file, traceback or wa
 *inputs*: the named cases and `--count` drawn ones of tests/attacks.py; each must work or be one
 sentence with exit code 2, and leave nothing half-written.
 
-Everything that happened is written to `--out` (storm_kills.json, storm_inputs.json), and what went
-wrong is printed; the exit code is 1 if anything did. The repetition of a drawn case needs the seed
-and the count; moments are the clock's and do not repeat. Needs the `test` extra, and Linux.
+Everything that happened is written to `--out` (storm_kills.json, storm_inputs.json), what went
+wrong is printed, and the exit code is 1 if anything did. `inputs --case N` with the same seed,
+kinds and count repeats one; the moments of kills are the clock's and do not repeat. Needs the
+`test` extra, and Linux.
 """
 
 from __future__ import annotations
@@ -362,7 +363,7 @@ def kills(args: argparse.Namespace, folder: Path) -> bool:
         trials.append(trial)
         for fault in trial.faults:
             print(f"{trial.method} {' '.join(trial.overrides)}\n  {': '.join(fault)}", flush=True)
-        print(f"{sum(t.hits for t in trials)}/{args.count}", end="\r", file=sys.stderr, flush=True)
+        progress(sum(t.hits for t in trials), args.count)
     rows = []
     for name in names:
         own = [t for t in trials if t.method == name]
@@ -390,13 +391,16 @@ def inputs(args: argparse.Namespace, folder: Path) -> bool:
     todo += [c for k in kinds for c in cases(k, -(-args.count // len(kinds)), args.seed)]
     plain = []
     for i, case in enumerate(todo):
+        if args.case not in (None, i):
+            continue
         verdict = workshop.try_(case)
         tally.add(verdict)
         if verdict.fault:
-            print(verdict, flush=True)
+            print(f"{i}: {verdict}", flush=True)
         ended = verdict.ended
         plain.append(
             {
+                "number": i,
                 "case": str(case),
                 "code": ended.code,
                 "seconds": round(ended.seconds, 2),
@@ -404,7 +408,7 @@ def inputs(args: argparse.Namespace, folder: Path) -> bool:
                 "fault": f"{verdict.fault} {verdict.detail}".strip(),
             }
         )
-        print(f"{i + 1}/{len(todo)}", end="\r", file=sys.stderr, flush=True)
+        progress(i + 1, len(todo))
     words = list(
         dict.fromkeys(["worked", "refused", *(w for r in tally.counts.values() for w in r)])
     )
@@ -416,6 +420,11 @@ def inputs(args: argparse.Namespace, folder: Path) -> bool:
     print(f"{time.monotonic() - begun:.0f} seconds")
     write(args, "storm_inputs.json", {"cases": plain, "table": rows})
     return bool(tally.faults)
+
+
+def progress(done: int, of: int) -> None:
+    if sys.stderr.isatty():
+        print(f"{done}/{of}", end="\r", file=sys.stderr, flush=True)
 
 
 def table(head: list[str], rows: list[list[Any]]) -> str:
@@ -444,6 +453,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--methods", nargs="+", choices=[*method_names(), COMPARE])
     parser.add_argument("--kinds", nargs="+", choices=KINDS)
+    parser.add_argument("--case", type=int, help="only the input of this number")
     parser.add_argument("--out", default="build", help="where the json goes (build)")
     args = parser.parse_args()
     args.count = args.count or {"kills": 200, "inputs": 400}[args.what]
