@@ -124,14 +124,17 @@ class Workshop:
         """The folder ``name``, made at the first call."""
         path = self.folder / f"base-{name or 'empty'}"
         if not path.exists():
-            path.mkdir()
-            self._makers[name](path)
+            making = self.folder / "making"
+            shutil.rmtree(making, ignore_errors=True)
+            making.mkdir()
+            self._makers[name](making)
+            making.rename(path)
         return path
 
     def _trained(self, at: Path, name: str, batches: int | None) -> None:
         e = experiment(name, Path("runs"), 8)
         (at / E).write_text(e.yaml())
-        ended = run(["exp", E], at, cache=self.cache, batches=batches)
+        ended = run(["exp", E], at, cache=self.cache, batches=batches, limit=600)
         if ended.code != (75 if batches else 0):
             raise RuntimeError(f"{name} does not train: {ended.err}")
         (at / "in.png").write_bytes(picture("RGB", (40, 40), "PNG"))

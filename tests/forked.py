@@ -230,9 +230,11 @@ def _watch(board: Board | None, batches: int | None) -> None:
     engine.make_trainer = lambda e, callbacks: make(e, [Watcher(), *callbacks])  # type: ignore[assignment]
 
 
-def run(words: Sequence[str], folder: Path, *, cache: Path, **options: Any) -> Ended:
+def run(
+    words: Sequence[str], folder: Path, *, cache: Path, limit: float = HANG, **options: Any
+) -> Ended:
     """A command, to its end."""
-    return Command(words, folder, cache=cache, **options).wait()
+    return Command(words, folder, cache=cache, **options).wait(limit)
 
 
 def told_badly(ended: Ended) -> str:
