@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 HANG = float(os.environ.get("GANSUITE_HANG", "60"))  # seconds
+_GRACE = 15.0  # seconds; a loader's worker looks every 5 whether its parent is still there
 _MEMORY = 6 << 30  # bytes of addresses beyond those that a command begins with
 _MODULES = (
     *("gansuite.cli", "gansuite.engine", "gansuite.compare.report", "gansuite.compare.page"),
@@ -152,8 +153,8 @@ class Command:
         return Ended(code, texts[0], texts[1], seconds, strays)
 
     def _end_group(self) -> bool:
-        """End what is left of its session; whether anything was after 5 seconds of grace."""
-        deadline = time.monotonic() + 5
+        """End what is left of its session; whether anything was after `_GRACE`."""
+        deadline = time.monotonic() + _GRACE
         try:
             while time.monotonic() < deadline and self._reaped():
                 os.killpg(self.pid, 0)
