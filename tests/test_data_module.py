@@ -47,7 +47,9 @@ class Numbered(Source):
     def _stamp(self, split: str, domain: str) -> str:
         return f"{self._counts}{split}{domain}"
 
-    def _fill(self, out: np.ndarray, split: str, domain: str, size: int, channels: int) -> None:
+    def _fill(
+        self, out: np.ndarray, split: str, domain: str, size: int, channels: int, resize: str
+    ) -> None:
         n = len(out)
         out[:, 0] = self.domains.index(domain)
         out[:, 1] = 16 * np.arange(n)[:, None, None] + np.arange(size)[:, None]
