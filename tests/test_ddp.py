@@ -27,6 +27,7 @@ CASES = {
     "vanilla": (
         *("vanilla_coats", "20", DOUBLE, "method.g_norm=none", "method.d_norm=none"),
         *("method.n_critic=2", "method.weights.gp=1", "method.loss=wgan"),
+        *("method.fresh_fakes=2", "method.dequantise=true"),
         "ema.half_life_kimg=0.01",
     ),
     "dualgan": ("dualgan_coats", "8", DOUBLE),

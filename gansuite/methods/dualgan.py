@@ -38,9 +38,11 @@ class DualGAN(TwoWay):
     Follows the authors' code (gradient penalty, n_critic 1, global critic, no dropout); the
     paper's setting is ``clip: 0.01, n_critic: 3, head: patch, dropout: 0.5, weights.gp: 0``
     (`experiments/dualgan_facades_paper.yaml`), both with TensorFlow's RMSprop (``kind: rmsprop_tf,
-    alpha: 0.9, eps: 1e-10``). Known deviations: MOMENTS pictures
-    are RGB, not BGR; with dropout, which is off when the model is used, G is trained on the
-    pictures that the critics have judged (the code draws new masks).
+    alpha: 0.9, eps: 1e-10``). Known deviations: the gradient of the penalty has
+    the derivative of instance norm's mean, which ``tf.nn.moments`` stops (0.5 % of that gradient at
+    256 pixels, 3 to 6 % at 64); pictures are RGB, not BGR; with dropout, which is off when the
+    model is used, the generators are trained on the pictures that the critics have judged (the code
+    draws new masks).
     """
 
     def __init__(
