@@ -99,8 +99,7 @@ class VanillaGAN(Unconditional):
             )
         self.clip, self.r1_every = clip, r1_every
         self.fresh_fakes, self.dequantise = fresh_fakes, dequantise
-        self.simultaneous, self.warm_up = simultaneous, warm_up
-        # with G first its update leaves the fakes, and D, as they were
+        self.simultaneous, self.warm_up = simultaneous, warm_up  # G first: fakes and D stay
         self.turns = (("g", "d"),) if simultaneous else critic_turns(n_critic)
 
     @property
