@@ -52,9 +52,10 @@ Frozen = Annotated[dict[str, Any], AfterValidator(_freeze)]
 
 
 class Optim(Section):
-    """One player's optimiser. ``clip`` is the largest L2 norm of that player's gradient."""
+    """One player's optimiser. ``clip`` is the largest L2 norm of that player's gradient;
+    ``rmsprop_tf`` is TensorFlow's RMSprop, whose accumulator begins at 1 (``eps`` there: 1e-10)."""
 
-    kind: Literal["adam", "rmsprop", "sgd"] = "adam"
+    kind: Literal["adam", "rmsprop", "rmsprop_tf", "sgd"] = "adam"
     lr: float = Field(default=2e-4, ge=0)
     betas: list[float] = Field(default=[0.5, 0.999], min_length=2, max_length=2)
     alpha: float = 0.99
@@ -147,6 +148,7 @@ class DataOptions(Section):
     load_size: int | None = None
     batch: int = Field(default=1, ge=1)
     flip: bool = True
+    resize: Literal["bicubic", "bilinear", "bilinear_aliased"] = "bicubic"
     channels: Literal[1, 3] | None = None
     workers: int = Field(default=0, ge=0)
 

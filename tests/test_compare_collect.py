@@ -334,6 +334,7 @@ def test_seeds_of_a_row_are_one_method(tmp_path: Path) -> None:
     [
         ("data.flip", True, False),
         ("data.load_size", None, 36),
+        ("data.resize", "bicubic", "bilinear"),
         ("budget.decay_from", 0.5, 1.0),
         ("budget.decay_steps", None, 200),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,60 @@ def test_resize(tmp_path: Path) -> None:
     # antialiased: a fine checkerboard becomes even grey, nearest or plain bicubic would alias
     board = (np.indices((64, 64)).sum(0)[:, :, None] % 2 * 255).astype(np.uint8)
     assert np.abs(resize_uint8(board, 13).astype(int) - 127).max() <= 4
+
+
+def opencv_linear(array: np.ndarray, height: int, width: int) -> np.ndarray:
+    """cv2.resize(array, (width, height)) before rounding, pixel by pixel: the centre of a pixel in
+    the original, its two neighbours a side, the edge repeated; however much smaller."""
+
+    def places(n: int, m: int) -> list[tuple[int, int, float]]:
+        found = []
+        for i in range(m):
+            x = (i + 0.5) * n / m - 0.5
+            first = int(np.floor(x))
+            share = x - first
+            if first < 0:
+                first, share = 0, 0.0
+            if first >= n - 1:
+                first, share = n - 1, 0.0
+            found.append((first, min(first + 1, n - 1), share))
+        return found
+
+    a, out = array.astype(np.float64), np.empty((height, width, array.shape[2]))
+    columns = places(a.shape[1], width)
+    for i, (top, below, v) in enumerate(places(a.shape[0], height)):
+        for j, (left, right, h) in enumerate(columns):
+            upper = a[top, left] * (1 - h) + a[top, right] * h
+            lower = a[below, left] * (1 - h) + a[below, right] * h
+            out[i, j] = upper * (1 - v) + lower * v
+    return out
+
+
+@pytest.mark.parametrize("side", [(9, 9), (13, 40), (26, 20), (64, 16)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_aliased_filter_is_opencvs(side: tuple[int, int], channels: int) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (26, 40, channels), np.uint8)
+    found = resize_uint8(array, side, "bilinear_aliased")
+    assert found.shape == (*side, channels)
+    assert found.dtype == np.uint8
+    # half a level of rounding, and what float32 leaves
+    assert np.abs(found - opencv_linear(array, *side)).max() <= 0.5 + 1e-4
+
+
+def test_the_other_filters_are_antialiased() -> None:
+    """Bilinear: a triangle as wide as the pixels of the result, normalised at the edge."""
+    line = np.random.default_rng(1).integers(0, 256, (1, 40, 1), np.uint8)
+    found = resize_uint8(np.repeat(line, 8, 0), (8, 16), "bilinear")[0, :, 0]
+    scale = 40 / 16
+    centres = (np.arange(16) + 0.5) * scale
+    distance = np.abs(np.arange(40) + 0.5 - centres[:, None]) / scale
+    weights = np.maximum(0, 1 - distance)
+    expected = weights @ line[0, :, 0] / weights.sum(1)
+    assert np.abs(found - expected).max() <= 0.51
+    filters = ("bicubic", "bilinear", "bilinear_aliased")
+    kinds = [resize_uint8(np.repeat(line, 8, 0), (8, 16), k) for k in filters]
+    assert all((a != b).any() for a, b in itertools.combinations(kinds, 2))
+    assert np.array_equal(resize_uint8(line, (1, 16)), resize_uint8(line, (1, 16), "bicubic"))
 
 
 def test_suffixes() -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from gansuite.data import Batch, DataModule, DataSpec, Needs, Source, build_source
+from gansuite.data.images import read_image, resize_uint8
 from gansuite.data.views import _BLOCK, TrainBatches
 from gansuite.errors import UserError
 from gansuite.rng import derive
@@ -47,7 +49,9 @@ class Numbered(Source):
     def _stamp(self, split: str, domain: str) -> str:
         return f"{self._counts}{split}{domain}"
 
-    def _fill(self, out: np.ndarray, split: str, domain: str, size: int, channels: int) -> None:
+    def _fill(
+        self, out: np.ndarray, split: str, domain: str, size: int, channels: int, resize: str
+    ) -> None:
         n = len(out)
         out[:, 0] = self.domains.index(domain)
         out[:, 1] = 16 * np.arange(n)[:, None, None] + np.arange(size)[:, None]
@@ -314,3 +318,27 @@ def test_coats_refuse_bad_options() -> None:
         build_source("coats", train=0)
     with pytest.raises(UserError, match="32 to 256"):
         DataModule(build_source("coats"), Needs("single"), size=16, batch=1, seed=0)
+
+
+@pytest.mark.parametrize("resize", ["bicubic", "bilinear", "bilinear_aliased"])
+def test_the_filter_is_for_training_and_has_a_cache_of_its_own(resize: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        (tmp_path / split / "a").mkdir(parents=True)
+        picture = rng.integers(0, 256, (40, 30, 3), np.uint8)
+        Image.fromarray(picture).save(tmp_path / split / "a" / "0.png")
+    source = build_source("folders", root=str(tmp_path))
+    options: dict[str, object] = {"size": 12, "batch": 1, "seed": 0, "flip": False}
+    cache = tmp_path / "cache"
+    plain = DataModule(source, Needs("single"), cache=cache, **options)  # type: ignore[arg-type]
+    other = DataModule(source, Needs("single"), cache=cache, resize=resize, **options)  # type: ignore[arg-type]
+    for data in (plain, other):
+        data.setup()
+    for split in ("train", "test"):  # what is scored, and real against real
+        assert torch.equal(plain.pictures(split, "a"), other.pictures(split, "a"))
+    file = read_image(tmp_path / "train/a/0.png")
+    seen = other.train_batch(0).images[0][0].permute(1, 2, 0).numpy()
+    assert np.array_equal(seen, resize_uint8(file, 12, resize))
+    same = torch.equal(plain.train_batch(0).images[0], other.train_batch(0).images[0])
+    assert same == (resize == "bicubic")
+    assert len(list(cache.glob("*.npy"))) == (2 if resize == "bicubic" else 3)

@@ -6,6 +6,7 @@ import csv
 import gzip
 import itertools
 import multiprocessing
+import random
 import time
 import unicodedata
 from pathlib import Path
@@ -17,6 +18,8 @@ from PIL import Image
 from gansuite.data import SOURCES, DataModule, Needs, Source, build_source, describe_sources
 from gansuite.data.cache import cached_array
 from gansuite.data.sources import FilePicture
+from gansuite.data.tables import Table
+from gansuite.data.torchvision_sets import CelebA
 from gansuite.errors import UserError
 
 Tree = dict[str, int]  # path -> grey value
@@ -231,6 +234,24 @@ def test_celeba_as_published(tmp_path: Path) -> None:
     assert prepared("celeba", root=str(tmp_path)).counts()["test"] == {"pictures": 1}
 
 
+def test_stargans_split_of_celeba() -> None:
+    """The authors' loader: seed 1234, the rows shuffled in place, the first 1,999 are for testing
+    ("(i + 1) < 2000"); checked with Python's global generator, as there."""
+    files = [f"{i:06d}.jpg" for i in range(1, 2501)]
+    lines = list(files)
+    state = random.getstate()
+    random.seed(1234)
+    random.shuffle(lines)
+    random.setstate(state)
+    expected = {line: "test" if (i + 1) < 2000 else "train" for i, line in enumerate(lines)}
+    source = build_source("celeba", split="stargan")
+    assert isinstance(source, CelebA)
+    found = source._splits(Table(Path("table"), files, {}))
+    assert found == expected
+    assert sum(split == "test" for split in found.values()) == 1999
+    assert random.getstate() == state
+
+
 def test_the_centre_is_cropped(tmp_path: Path) -> None:
     array = np.zeros((6, 4), np.uint8)
     array[1:5] = 9
@@ -261,6 +282,13 @@ def test_mnist_files(tmp_path: Path) -> None:
     two = prepared("mnist", root=str(tmp_path), domains=["8", "3"])
     assert grey(two, "train", "8") == [108, 118]
     assert DataModule(both, Needs("single"), size=28, batch=1, seed=0).spec.channels == 1
+    first = prepared("mnist", root=str(tmp_path), train=13)  # of the file, before the classes
+    assert grey(first, "train", "mnist") == [v for v in by_class if v < 113]
+    assert first.counts()["test"] == both.counts()["test"]
+    assert first.digest() != both.digest()
+    for wrong in (0, 21):
+        with pytest.raises(UserError, match=f"data.train is {wrong}, but .* has 20 pictures"):
+            prepared("mnist", root=str(tmp_path), train=wrong)
     content = (tmp_path / "t10k-images-idx3-ubyte.gz").read_bytes()
     (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(content[:50])
     with pytest.raises(UserError, match="damaged or cut short"):

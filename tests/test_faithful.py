@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import copy
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers import experiment, train
+import torch.nn.functional as F
+from helpers import Pictures, experiment, fit, toy_spec, train
 from torch import Tensor, nn
 
-from gansuite.data.spec import DataSpec, LabelSet
+from gansuite import engine
+from gansuite.data.spec import Batch, DataSpec, LabelSet
 from gansuite.errors import UserError
+from gansuite.losses.penalties import gradient_penalty
+from gansuite.methods.base import Plan, Step
 from gansuite.methods.discogan import DiscoGAN
+from gansuite.methods.dualgan import DualGAN
 from gansuite.methods.stargan import StarGAN
 from gansuite.methods.vanilla import VanillaGAN
-from gansuite.networks.layers import keeping_statistics
+from gansuite.networks.dualgan import DualGANCritic
+from gansuite.networks.layers import InstanceNorm2d, keeping_statistics
 from gansuite.networks.mlp import MLPDiscriminator
-from gansuite.rng import torch_generator
+from gansuite.rng import derive, torch_generator
 
 ATTRIBUTES = ("black", "blond", "brown", "male", "young")
 
@@ -179,3 +188,228 @@ def test_penalties_need_pictures_judged_alone(penalty: str) -> None:
     with pytest.raises(UserError, match=rf"'method.weights.{penalty}' needs .* method.d_norm=none"):
         VanillaGAN(spec((), "x"), width=4, d_width=4, weights=weights)
     VanillaGAN(spec((), "x"), width=4, d_width=4, d_norm="none", weights=weights)
+
+
+def test_noise_of_2014_has_variance_one() -> None:
+    method = VanillaGAN(toy_spec(), network="mlp", latent="unit_uniform", width=4, d_width=4)
+    method.follow(Plan(seed=0, images_per_batch=4))
+    step = Step(method, ("g",), Batch(()), 0)
+    for z in (method.z(2000, step), method.z_from(2000, torch_generator(1, "z"))):
+        assert math.sqrt(3) * 0.999 < float(z.abs().max()) <= math.sqrt(3)
+        assert float(z.min()) < -1.7
+        assert float(z.var()) == pytest.approx(1, abs=0.01)
+
+
+def test_both_objectives_of_2014_come_from_one_pass() -> None:
+    """One fake, one pass of D with its dropout, both gradients there, both steps after it; float64
+    against a plain loop, to 1e-9."""
+    options: dict[str, Any] = {"network": "mlp", "latent": "unit_uniform", "simultaneous": True}
+
+    def fresh() -> VanillaGAN:
+        torch.manual_seed(0)
+        return VanillaGAN(toy_spec(), width=8, d_width=8, z_dim=4, **options)
+
+    sgd = {"kind": "sgd", "lr": 0.1, "momentum": 0.5}
+    ours = fit(fresh(), 3, precision="64-true", optim=sgd)
+    plain = fresh().double()
+    g, d = (torch.optim.SGD(m.parameters(), 0.1, 0.5) for m in (plain.g, plain.d))
+    for i, batch in enumerate(Pictures(3, 4)):
+        x = batch.images[0].double() / 127.5 - 1
+        u = torch.rand(4, 4, generator=torch_generator(3, "step", i, 1, 0)).double()
+        fake = plain.g((u * 2 - 1) * math.sqrt(3))
+        torch.manual_seed(derive(3, "masks", i, 0, 0))
+        f = plain.d(fake)
+        r = plain.d(x)
+        d_objective = F.softplus(-r).mean() + F.softplus(f).mean()
+        d_gradient = torch.autograd.grad(d_objective, list(plain.d.parameters()), retain_graph=True)
+        g_gradient = torch.autograd.grad(F.softplus(-f).mean(), list(plain.g.parameters()))
+        for optimizer, net, found in ((d, plain.d, d_gradient), (g, plain.g, g_gradient)):
+            for p, gradient in zip(net.parameters(), found, strict=True):
+                p.grad = gradient
+            optimizer.step()
+    for p, q in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-14)
+    with pytest.raises(UserError, match=r"'method.simultaneous' .* set method.n_critic=1"):
+        VanillaGAN(toy_spec(), n_critic=2, **options)
+
+
+# --- SNGAN and WGAN-GP -------------------------------------------------------------------------
+
+
+def close(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    """Equal to 1e-9 of the largest."""
+    for a, b in zip(found, expected, strict=True):
+        assert float((a - b).abs().max()) <= 1e-9 * float(b.abs().max())
+
+
+def gradients(loss: Tensor, net: nn.Module) -> list[Tensor]:
+    """Of its parameters; those of biases before a norm are nothing but rounding, and left out."""
+    names, params = zip(*net.named_parameters(), strict=True)
+    found = torch.autograd.grad(loss, params, allow_unused=True)
+    kept = [f for f, n in zip(found, names, strict=True) if f is not None and "bias" not in n]
+    assert len(kept) > 4
+    return kept
+
+
+@pytest.mark.parametrize("kind", ["sngan", "wgangp"])
+def test_g_sees_twice_the_batch_of_new_fakes_and_d_dequantised_pixels(kind: str) -> None:
+    """`(x / 128 - 1) + U(0, 1/128)`, 64 fakes for D, 128 others for G; float64 against the same
+    networks called by hand, to 1e-9."""
+    n, spectral = 4, kind == "sngan"
+    weights: Mapping[str, float] = {"gan": 1.0, "gp": 0.0 if spectral else 10.0, "r1": 0.0}
+    torch.manual_seed(0)
+    method = VanillaGAN(
+        spec((), "x"),
+        network="resnet",
+        width=6,
+        d_width=6,
+        z_dim=5,
+        spectral=spectral,
+        loss="hinge" if spectral else "wgan",
+        fresh_fakes=2,
+        dequantise=True,
+        weights=weights,
+    ).double()
+    method.follow(Plan(seed=9, images_per_batch=n))
+    pixels = torch.randint(256, (n, 3, 32, 32), generator=torch_generator(0, "pixels"))
+    pixels[0, 0, 0, :2] = torch.tensor([0, 255])
+    g, d = copy.deepcopy(method.g), copy.deepcopy(method.d)
+
+    batch = Batch((pixels.double() / 127.5 - 1,))
+    step = Step(method, ("d", "g"), batch, 0)
+    d_found = method.d_losses(batch, step)
+    d_total = d_found["gan"] + 10 * d_found.get("gp", torch.zeros(()))
+    d_gradient = gradients(d_total, method.d)
+    step.position = 1
+    g_loss = method.g_losses(batch, step)["gan"]
+    g_gradient = gradients(g_loss, method.g)
+
+    def drawn(call: int) -> torch.Generator:
+        return torch_generator(9, "step", 0, call, 0)
+
+    x = pixels.double() / 128 - 1 + torch.rand(pixels.shape, generator=drawn(1)).double() / 128
+    assert -1 <= float(x.min()) < float(x.max()) < 1
+    close([method.real(batch, step)], [x])
+    with torch.no_grad():
+        fake = g(torch.randn(n, 5, generator=drawn(2)).double())
+    r, f = d(x), d(fake)
+    if spectral:
+        expected = F.relu(1 - r).mean() + F.relu(1 + f).mean()
+    else:
+        alpha = torch.rand(n, 1, 1, 1, generator=drawn(3)).double()
+        between = (fake + alpha * (x - fake)).requires_grad_()
+        (slope,) = torch.autograd.grad(d(between).sum(), between, create_graph=True)
+        norm = slope.flatten(1).norm(dim=1)
+        expected = f.mean() - r.mean() + 10 * ((norm - 1) ** 2).mean()
+    close([d_total], [expected])
+    close(d_gradient, gradients(expected, d))
+    z = torch.randn(2 * n, 5, generator=drawn(3 if spectral else 4)).double()
+    by_hand = -d(g(z)).mean()
+    close([g_loss], [by_hand])
+    close(g_gradient, gradients(by_hand, g))
+
+
+def test_paired_losses_need_as_many_fakes_as_pictures() -> None:
+    with pytest.raises(UserError, match=r"'method.fresh_fakes' is 2; relativistic pairs them"):
+        VanillaGAN(spec((), "x"), width=4, d_width=4, loss="relativistic", fresh_fakes=2)
+
+
+# --- DualGAN -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_critic", [1, 2, 3, 4])
+def test_dualgans_counter_is_two_at_the_first_batch(n_critic: int) -> None:
+    """`counter = 1`, then for every batch `counter += 1` and G if `counter % n_critic == 0`."""
+    given = spec(("a", "b"), "a", "b")
+    method = DualGAN(given, width=2, d_width=2, n_critic=n_critic)
+    counter, expected = 1, []
+    for _ in range(12):
+        counter += 1
+        expected.append(("d", "g") if counter % n_critic == 0 else ("d",))
+    assert [tuple(method.turn(batch)) for batch in range(12)] == expected
+
+
+def test_dualgans_penalty_has_its_epsilon() -> None:
+    """sqrt(1e-8 + sum g^2): a critic a * sum(x) of d pixels has the norm sqrt(1e-8 + d a^2)."""
+    x = pictures(3).double()
+    for a in (0.0, 1e-6, 1e-2):
+        found = gradient_penalty(
+            lambda x, a=a: a * x.flatten(1).sum(1), x, -x, torch_generator(0, "gp"), eps=1e-8
+        )
+        expected = (math.sqrt(1e-8 + x[0].numel() * a * a) - 1) ** 2
+        assert float(found) == pytest.approx(expected, rel=1e-9)
+    method = DualGAN(spec(("a", "b"), "a", "b"), width=2, d_width=2).double()
+    method.follow(Plan(seed=0, images_per_batch=2))
+    for p in method.d.parameters():
+        nn.init.zeros_(p)
+    batch = Batch((x, -x))
+    losses = method.d_losses(batch, Step(method, ("d",), batch, 0))
+    assert float(losses["gp"]) == pytest.approx(2 * (1 - 1e-4) ** 2, rel=1e-9)
+
+
+class Moments(nn.Module):
+    """Instance norm with `tf.nn.moments`: no gradient reaches the mean inside the variance."""
+
+    def __init__(self, norm: InstanceNorm2d) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean((2, 3), keepdim=True)
+        variance = (x - mean.detach()).square().mean((2, 3), keepdim=True)
+        x = (x - mean) * torch.rsqrt(variance + self.eps)
+        return x * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+def test_what_the_stopped_mean_of_tensorflow_is_worth() -> None:
+    """The declared deviation: same penalty, a gradient that differs by some percent at 64."""
+    torch.manual_seed(0)
+    critic = DualGANCritic(64, width=8).double()
+    theirs = copy.deepcopy(critic)
+    for i, m in enumerate(theirs.body):
+        if isinstance(m, InstanceNorm2d):
+            theirs.body[i] = Moments(m)
+    x = F.interpolate(pictures(1, 8).double(), 64, mode="bicubic")
+    made = [gradient_penalty(c, x, -x, torch_generator(0, "gp")) for c in (critic, theirs)]
+    close(made[:1], made[1:])
+    a, b = (
+        torch.cat([v.flatten() for v in gradients(loss, net)])
+        for loss, net in zip(made, (critic, theirs), strict=True)
+    )
+    assert 0.01 < float((a - b).norm() / a.norm()) < 0.1
+
+
+# --- the published experiments -----------------------------------------------------------------
+
+PUBLISHED = {
+    "vanilla_celeba": {"data.flip": False, "data.resize": "bilinear"},
+    "vanilla_cifar10": {"data.flip": False},
+    "vanilla_cifar10_sngan": {"data.flip": False, "method.fresh_fakes": 2},
+    "vanilla_cifar10_wgangp": {"data.flip": False, "method.fresh_fakes": 2},
+    "vanilla_mnist": {"data.train": 50_000, "method.latent": "unit_uniform"},
+    "stylegan_cifar10": {"data.flip": False, "method.augment": "ada"},
+    "dualgan_facades": {"data.flip": False, "data.resize": "bilinear_aliased"},
+    "discogan_edges2shoes": {"data.flip": False, "data.resize": "bilinear_aliased"},
+    "stargan_celeba": {"data.resize": "bilinear", "data.split": "official"},
+    "stargan_celeba_code": {
+        "data.resize": "bilinear",
+        "data.split": "stargan",
+        "method.legacy_lr": True,
+    },
+    "cyclegan_horse2zebra": {"data.resize": "bicubic"},
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_settings(name: str) -> None:
+    plain = engine.load_experiment(name).plain()
+    found = {key: plain[key.split(".")[0]][key.split(".")[1]] for key in PUBLISHED[name]}
+    assert found == PUBLISHED[name]
+
+
+def test_a_reduced_budget_is_called_reduced() -> None:
+    folder = Path(engine.__file__).resolve().parents[1] / "experiments"
+    reduced = ("discogan_edges2shoes", "discogan_horse2zebra", "stylegan_afhq", "stylegan_cifar10")
+    for name in reduced:
+        first = (folder / f"{name}.yaml").read_text().splitlines()[0]
+        assert "reduced" in first.partition("   ")[0]

@@ -23,6 +23,7 @@ from gansuite.networks.dualgan import (
     SameConvTranspose2d,
 )
 from gansuite.networks.mlp import Maxout, MLPDiscriminator, MLPGenerator
+from gansuite.networks.pairs import pair
 from gansuite.networks.patchgan import PatchDiscriminator, PixelDiscriminator
 from gansuite.networks.pool import ImagePool
 from gansuite.networks.resnet import ResnetGenerator
@@ -64,8 +65,8 @@ COUNTS: list[tuple[int, Make]] = [
     (2_935_873, lambda: SNGANDiscriminator(32)),
     (4_276_739, lambda: SNResnetGenerator(32)),
     (1_204_483, lambda: SNResnetGenerator(32, width=128)),
-    (1_053_825, lambda: SNResnetDiscriminator(32)),
-    (1_053_825, lambda: SNResnetDiscriminator(32, spectral=False, pool="mean")),
+    (1_053_824, lambda: SNResnetDiscriminator(32)),  # its last layer has no bias
+    (1_053_825, lambda: SNResnetDiscriminator(32, spectral=False, pool="mean", bias=True)),
     (11_378_179, lambda: ResnetGenerator()),
     (7_837_699, lambda: ResnetGenerator(blocks=6)),
     (11_388_675, lambda: ResnetGenerator(norm="instance_affine")),
@@ -367,6 +368,13 @@ def test_sngan_pools_by_sum_or_mean() -> None:
     b.load_state_dict(a.state_dict())
     x = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(a(x), 64 * b(x))  # 8x8 maps, head bias 0
+
+
+@pytest.mark.parametrize("spectral", [True, False])
+def test_the_resnet_pair_is_sngans_or_wgangps(spectral: bool) -> None:
+    _, d = pair("resnet", 32, 3, 4, 2, 2, spectral=spectral)
+    assert isinstance(d, SNResnetDiscriminator)
+    assert (d.pool, d.head.bias is None) == (("sum", True) if spectral else ("mean", False))
 
 
 def test_maxout_takes_the_largest_piece() -> None:

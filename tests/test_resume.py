@@ -20,10 +20,21 @@ from gansuite.runs import Run, read_checkpoint, read_lines
 CASES = {
     "cyclegan": ("cyclegan_coats",),  # with its pools full; in process: see test_contract.py
     # batch norm, averages, two batches per turn of the generator
-    "dcgan": ("vanilla_coats", "method.n_critic=2", "ema.half_life_kimg=0.005"),
+    "dcgan": (
+        "vanilla_coats",
+        "method.n_critic=2",
+        "ema.half_life_kimg=0.005",
+        "method.fresh_fakes=2",
+        "method.dequantise=true",
+    ),
     # dropout, clipping, chunks, another optimiser
     "mlp": (
-        *("vanilla_coats", "method.network=mlp", "method.latent=uniform", "optim.d.kind=rmsprop"),
+        *(
+            "vanilla_coats",
+            "method.network=mlp",
+            "method.latent=unit_uniform",
+            "optim.d.kind=rmsprop_tf",
+        ),
         *("optim.d.clip=0.5", "trainer.accumulate=2", "budget.decay_from=0.25"),
     ),
 }

@@ -488,7 +488,7 @@ def differences(entries: Sequence[Entry], axis: Axis | None) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-SHARED = ("data.flip", "data.load_size", "budget.decay_from", "budget.decay_steps")
+SHARED = ("data.flip", "data.load_size", "data.resize", "budget.decay_from", "budget.decay_steps")
 """Settings that are one for all rows: which pictures are seen, and the learning-rate schedule."""
 TOLD = ("data.batch", "trainer.precision", "ema.half_life_kimg", "guard.action")
 """Settings that rows may differ in, but not without a word."""
@@ -517,10 +517,13 @@ def _settings(runs: Sequence[Entry]) -> list[str]:
 
 
 def setting(config: Mapping[str, Any], key: str) -> Any:
-    """The value of ``section.key`` in a plain configuration; a load size of null is the size."""
+    """The value of ``section.key`` in a plain configuration; a load size of null is the size, and
+    without a filter pictures were resized bicubically."""
     section, name = key.split(".")
     block = config.get(section, {})
     value = block.get(name)
+    if key == "data.resize" and value is None:
+        return "bicubic"
     return block.get("size") if key == "data.load_size" and value is None else value
 
 

@@ -92,10 +92,16 @@ class Joint(Source):
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
     def load(
-        self, split: str, domain: str, size: int, channels: int, cache: Path | None = None
+        self,
+        split: str,
+        domain: str,
+        size: int,
+        channels: int,
+        cache: Path | None = None,
+        resize: str = "bicubic",
     ) -> np.ndarray:
         part, own = self._parts[domain]
-        return part.load(split, own, size, channels, cache)
+        return part.load(split, own, size, channels, cache, resize)
 
     def label_vectors(self, split: str, domain: str) -> np.ndarray:
         part, own = self._parts[domain]

@@ -7,6 +7,8 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gansuite.errors import UserError
@@ -15,7 +17,11 @@ from gansuite.errors import UserError
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff",
 )  # fmt: skip
-RESIZE_POLICY = "bicubic-antialias"
+RESIZE_POLICIES = {  # by the value of data.resize; part of the key of the cache
+    "bicubic": "bicubic-antialias",
+    "bilinear": "bilinear-antialias",
+    "bilinear_aliased": "bilinear",
+}
 
 
 def is_image(path: Path) -> bool:
@@ -76,11 +82,22 @@ def to_channels(array: np.ndarray, channels: int) -> np.ndarray:
     return array if channels == 3 else np.array(Image.fromarray(array).convert("L"))[:, :, None]
 
 
-def resize_uint8(array: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
-    """uint8 [H,W,C] resized to ``size`` (a side, or (height, width)); bicubic, antialiased."""
+def resize_uint8(
+    array: np.ndarray, size: int | tuple[int, int], resize: str = "bicubic"
+) -> np.ndarray:
+    """uint8 [H,W,C] resized to ``size`` (a side, or (height, width)).
+
+    ``resize``: ``bicubic`` or ``bilinear``, both antialiased (Pillow's), or ``bilinear_aliased``,
+    which looks at 2 x 2 pixels however much it shrinks: OpenCV's INTER_LINEAR but for rounding (it
+    computes with weights of 11 bits; at most one level apart).
+    """
     height, width = (size, size) if isinstance(size, int) else size
     if array.shape[:2] == (height, width):
         return array
+    if resize == "bilinear_aliased":
+        x = torch.from_numpy(array).permute(2, 0, 1)[None].float()
+        x = F.interpolate(x, (height, width), mode="bilinear", align_corners=False)
+        return (x[0].permute(1, 2, 0) + 0.5).floor().clamp(0, 255).byte().numpy()
     image = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
-    out = np.array(image.resize((width, height), Image.Resampling.BICUBIC))
+    out = np.array(image.resize((width, height), Image.Resampling[resize.upper()]))
     return out[:, :, None] if out.ndim == 2 else out

@@ -22,9 +22,11 @@ class DataModule(LightningDataModule):
     ``batch`` is global: all processes together. ``size``, ``load_size`` in pixels: a training
     picture is resized to a square of ``load_size`` (default ``size``; the aspect is not kept),
     cropped to ``size`` at random and mirrored with probability 1/2 if ``flip``; an evaluation
-    picture is resized to ``size``. ``channels`` 1 or 3 (default: what the source has): grey is
-    replicated, colour reduced to luminance. ``cache`` is the folder of the decoded pictures; None
-    keeps them in memory. Raises :class:`UserError` for data that is missing, broken or unfit.
+    picture is resized to ``size``. ``resize``: the filter of training pictures (see
+    :func:`gansuite.data.images.resize_uint8`); evaluation pictures are bicubic for all.
+    ``channels`` 1 or 3 (default: what the source has): grey is replicated, colour reduced to
+    luminance. ``cache`` is the folder of the decoded pictures; None keeps them in memory. Raises
+    :class:`UserError` for data that is missing, broken or unfit.
 
     The Trainer must be built with ``use_distributed_sampler=False``: slicing by rank is done here.
     """
@@ -45,6 +47,7 @@ class DataModule(LightningDataModule):
         seed: int,
         load_size: int | None = None,
         flip: bool = True,
+        resize: str = "bicubic",
         channels: int | None = None,
         workers: int = 0,
         cache: Path | None = None,
@@ -64,7 +67,7 @@ class DataModule(LightningDataModule):
         self.source, self.needs = source, needs
         self.size, self.load_size = size, load_size or size
         self.batch, self.seed, self.flip, self.workers = batch, seed, flip, workers
-        self.cache = cache
+        self.cache, self.resize = cache, resize
         self.channels = channels or source.channels
         self.spec = source.spec(size, self.channels)
         needs.check(self.spec, where=source.where)
@@ -72,7 +75,7 @@ class DataModule(LightningDataModule):
         self.images_per_batch = batch * domains
         self.start_batch = 0
         self._view: TrainView | None = None
-        self._arrays: dict[tuple[str, str, int], np.ndarray] = {}
+        self._arrays: dict[tuple[str, str, int, str], np.ndarray] = {}
 
     def setup(self, stage: str | None = None) -> None:
         """Read all training and test pictures, so that a damaged file is met before training."""
@@ -80,10 +83,12 @@ class DataModule(LightningDataModule):
         for domain in self.spec.domains:
             self._array("test", domain, self.size)
 
-    def _array(self, split: str, domain: str, size: int) -> np.ndarray:
-        key = (split, domain, size)
+    def _array(self, split: str, domain: str, size: int, resize: str = "bicubic") -> np.ndarray:
+        key = (split, domain, size, resize)
         if key not in self._arrays:
-            self._arrays[key] = self.source.load(split, domain, size, self.channels, self.cache)
+            self._arrays[key] = self.source.load(
+                split, domain, size, self.channels, self.cache, resize
+            )
         return self._arrays[key]
 
     def _train_view(self) -> TrainView:
@@ -94,7 +99,10 @@ class DataModule(LightningDataModule):
                 vectors = np.concatenate([self.source.label_vectors("train", d) for d in domains])
             self._view = TrainView(
                 self.needs.view,
-                [Pictures(self._array("train", domain, self.load_size)) for domain in domains],
+                [
+                    Pictures(self._array("train", domain, self.load_size, self.resize))
+                    for domain in domains
+                ],
                 vectors,
                 batch=self.batch,
                 size=self.size,

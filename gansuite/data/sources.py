@@ -25,7 +25,7 @@ from gansuite.data.cache import cached_array
 from gansuite.data.coats import COATS, SIZES, render_many
 from gansuite.data.images import (
     IMAGE_SUFFIXES,
-    RESIZE_POLICY,
+    RESIZE_POLICIES,
     is_image,
     read_image,
     resize_uint8,
@@ -195,33 +195,42 @@ class Source(ABC):
         )
 
     def load(
-        self, split: str, domain: str, size: int, channels: int, cache: Path | None = None
+        self,
+        split: str,
+        domain: str,
+        size: int,
+        channels: int,
+        cache: Path | None = None,
+        resize: str = "bicubic",
     ) -> np.ndarray:
         """All pictures of a split, uint8 [N,channels,size,size], in file order, not cropped.
 
-        Kept in memory, or in the folder ``cache``. Raises :class:`UserError` naming the first
-        unreadable file and counting the others.
+        ``resize``: see :func:`resize_uint8`. Kept in memory, or in the folder ``cache``. Raises
+        :class:`UserError` naming the first unreadable file and counting the others.
         """
         count = self.counts()[split][domain]
-        key = hashlib.sha256(json.dumps([_CACHE_VERSION, RESIZE_POLICY, size, channels]).encode())
+        facts = [_CACHE_VERSION, RESIZE_POLICIES[resize], size, channels]
+        key = hashlib.sha256(json.dumps(facts).encode())
         key.update(self._stamp(split, domain).encode())
         name = f"{self.name}-{split}-{size}x{channels}-{key.hexdigest()[:20]}"
         return cached_array(
             cache,
             name,
             (count, channels, size, size),
-            lambda out: self._fill(out, split, domain, size, channels),
+            lambda out: self._fill(out, split, domain, size, channels, resize),
         )
 
     def _stamp(self, split: str, domain: str) -> str:
         return "\n".join(picture.stamp() for picture in self.pictures[split][domain])
 
-    def _fill(self, out: np.ndarray, split: str, domain: str, size: int, channels: int) -> None:
+    def _fill(
+        self, out: np.ndarray, split: str, domain: str, size: int, channels: int, resize: str
+    ) -> None:
         pictures = self.pictures[split][domain]
 
         def one(index: int) -> UserError | None:
             try:
-                array = resize_uint8(pictures[index].read(channels), size)
+                array = resize_uint8(pictures[index].read(channels), size, resize)
             except UserError as error:
                 return error
             out[index] = array.transpose(2, 0, 1)
@@ -326,7 +335,9 @@ class Coats(Source):
         drawing = hashlib.sha256(sample.tobytes()).hexdigest()
         return f"coats|{domain}|{self._seed}|{indices.start}|{indices.stop}|{drawing}"
 
-    def _fill(self, out: np.ndarray, split: str, domain: str, size: int, channels: int) -> None:
+    def _fill(
+        self, out: np.ndarray, split: str, domain: str, size: int, channels: int, resize: str
+    ) -> None:
         indices = self.indices(split, domain)
         drawn = min(size, SIZES[1])  # a load size above the largest drawing is a mere enlargement
         for start in tqdm(
@@ -340,7 +351,7 @@ class Coats(Source):
                 domain, indices[start : start + 64], size=drawn, seed=self._seed
             )
             for i, image in enumerate(images, start):
-                array = resize_uint8(to_channels(image, channels), size)
+                array = resize_uint8(to_channels(image, channels), size, resize)
                 out[i] = array.transpose(2, 0, 1)
 
     def masks(self, domain: str, size: int) -> np.ndarray | None:

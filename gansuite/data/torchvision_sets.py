@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import random
 import shutil
 import tempfile
 from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -133,6 +134,14 @@ class Mnist(ClassSet):
     address = "https://ossci-datasets.s3.amazonaws.com/mnist/"
     files = "its four *-ubyte.gz files"
 
+    def __init__(
+        self, *, root: str | None = None, domains: list[str] | None = None, train: int | None = None
+    ) -> None:
+        """``root``, ``domains``: see :class:`ClassSet`. ``train``: only the first so many training
+        pictures, in the order of the file (the GAN of 2014: 50,000)."""
+        super().__init__(root=root, domains=domains)
+        self._first = train
+
     def _download(self, folder: str) -> Any:
         from torchvision.datasets import MNIST
 
@@ -150,6 +159,15 @@ class Mnist(ClassSet):
                         f"labels in the {stem} files"
                     )
                 found[split] = (images, labels)
+        if self._first is not None:
+            available = len(found["train"][1]) if "train" in found else 0
+            if not 1 <= self._first <= available:
+                raise UserError(
+                    f"data.train is {self._first}, but the file train-images-idx3-ubyte at "
+                    f"'{self.root}' has {available} pictures; lower it or leave it out"
+                )
+            images, labels = found["train"]
+            found["train"] = (images[: self._first], labels[: self._first])
         if len(found) == 1:
             (only,) = found
             self.notes.append(f"only the {only} files are at '{self.root}'")
@@ -236,11 +254,16 @@ class CelebA(Attributes):
         root: str | None = None,
         attributes: list[str] = ["Black_Hair", "Blond_Hair", "Brown_Hair", "Male", "Young"],  # noqa: B006
         crop: int = 178,
+        split: Literal["official", "stargan"] = "official",
     ) -> None:
-        """``root``: default ``data/celeba``. ``crop``: side of the central square, in pixels."""
+        """``root``: default ``data/celeba``. ``crop``: side of the central square, in pixels.
+        ``split``: that of list_eval_partition, or StarGAN's code's: the first 1,999 rows of the
+        table in the order of Python's `random` with seed 1234 are for testing, all others for
+        training."""
         super().__init__(
             root=root if root is not None else "data/celeba", attributes=attributes, crop=crop
         )
+        self._rule = split
 
     def _scan(self) -> None:
         if not self.root.exists() or (self.root.is_dir() and not any(self.root.iterdir())):
@@ -265,6 +288,10 @@ class CelebA(Attributes):
         return path
 
     def _splits(self, table: Table) -> dict[str, str]:
+        if self._rule == "stargan":
+            files = list(table.files)
+            random.Random(1234).shuffle(files)
+            return {file: "test" if i < 1999 else "train" for i, file in enumerate(files)}
         path = self._listed("list_eval_partition")
         if path is None:
             return {}

@@ -3,6 +3,7 @@ the discriminator sees."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Literal, cast
 
@@ -15,8 +16,19 @@ from gansuite.methods.base import FLOAT, Method, Step
 from gansuite.networks.augment import ADA, DiffAugment, ada_update
 
 Augment = Literal["none", "diffaugment", "ada"]
-Latent = Literal["normal", "uniform"]
+Latent = Literal["normal", "uniform", "unit_uniform"]
+BOUND = {"uniform": 1.0, "unit_uniform": math.sqrt(3)}  # of the latents that have one
 ADA_EVERY = 4  # of the discriminator's rounds
+WARM = 100  # critic updates for one of the generator, where WGAN warms up
+
+
+def warm_turn(batch: int, n: int) -> tuple[str, ...]:
+    """The turn of ``batch`` with ``n`` critic updates for one of the generator, but WARM for each
+    of the generator's first 25 and for every 500th."""
+    first, later = 25 * WARM + 475 * n, WARM + 499 * n
+    long, place = (25, batch) if batch < first else (1, (batch - first) % later)
+    place, each = (place, WARM) if place < long * WARM else (place - long * WARM, n)
+    return ("d", "g") if place % each == each - 1 else ("d",)
 
 
 def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
@@ -28,7 +40,8 @@ def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
 
 
 class Unconditional(Method):
-    """Pictures from z [N, z_dim]: N(0, 1), or U(-1, 1) with ``latent="uniform"``.
+    """Pictures from z [N, z_dim]: N(0, 1), U(-1, 1) with ``latent="uniform"``, or
+    U(-sqrt 3, sqrt 3), of variance 1, with ``latent="unit_uniform"``.
 
     ``augment``: what happens to real and fake pictures alike on their way into D, so that few
     pictures suffice: DiffAugment (Zhao et al. 2020) or ADA (Karras et al. 2020b, section 3),
@@ -57,7 +70,7 @@ class Unconditional(Method):
         """Latents of this shard, [n, z_dim]."""
         if self.latent == "normal":
             return step.randn(n, self.z_dim)
-        return step.rand(n, self.z_dim) * 2 - 1
+        return (step.rand(n, self.z_dim) * 2 - 1) * BOUND[self.latent]
 
     def z_from(self, n: int, generator: torch.Generator | None) -> Tensor:
         """Latents [n, z_dim] from ``generator``."""
@@ -65,6 +78,7 @@ class Unconditional(Method):
             z = torch.randn(n, self.z_dim, generator=generator, dtype=FLOAT)
         else:
             z = torch.rand(n, self.z_dim, generator=generator, dtype=FLOAT) * 2 - 1
+            z = z * BOUND[self.latent]
         return z.to(self.device, cast(torch.dtype, self.dtype))
 
     def walk(self, n: int, generator: torch.Generator, epsilon: float) -> tuple[Tensor, Tensor]:

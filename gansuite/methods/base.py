@@ -24,6 +24,7 @@ from gansuite.config import Budget, Ema, Optim
 from gansuite.data.spec import Batch, DataSpec, Needs
 from gansuite.errors import NotFinite, UserError
 from gansuite.losses.path_length import lazy_adam
+from gansuite.methods._optimizers import TFRMSprop
 from gansuite.rng import derive, seed_device, torch_generator
 
 FLOAT = torch.float32  # of the noise, whatever the precision of the run
@@ -367,8 +368,8 @@ class Method(LightningModule):
                 weight_decay=o.weight_decay,
                 fused=self.plan.fused,
             )
-        if o.kind == "rmsprop":
-            return torch.optim.RMSprop(
+        if o.kind in ("rmsprop", "rmsprop_tf"):
+            return (TFRMSprop if o.kind == "rmsprop_tf" else torch.optim.RMSprop)(
                 parameters,
                 lr=o.lr,
                 alpha=o.alpha,

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from gansuite.data.spec import Batch, DataSpec
 from gansuite.losses.adversarial import Wasserstein
@@ -31,14 +31,18 @@ class DualGAN(TwoWay):
         rec   |u - G_BA(G_AB(u))| + |v - G_AB(G_BA(v))|, mean over pixels, weight 500
 
     Options: ``head`` of the critic: one value per picture (global) or a map of them (patch);
-    ``n_critic`` batches per generator update; ``clip``: bound on the critics' weights after each
+    ``n_critic`` critic updates per generator update, the first of which comes at batch
+    ``n_critic`` - 1; ``clip``: bound on the critics' weights after each
     of their updates; ``dropout`` in the three innermost decoder layers.
 
     Follows the authors' code (gradient penalty, n_critic 1, global critic, no dropout); the
     paper's setting is ``clip: 0.01, n_critic: 3, head: patch, dropout: 0.5, weights.gp: 0``
-    (`experiments/dualgan_facades_paper.yaml`). Known deviations: RMSprop is PyTorch's, whose
-    accumulator begins at 0 and whose eps is outside the root (TensorFlow 1: 1, inside); pictures
-    are RGB, not BGR; dropout is off when the model is used.
+    (`experiments/dualgan_facades_paper.yaml`), both with TensorFlow's RMSprop (``kind: rmsprop_tf,
+    alpha: 0.9, eps: 1e-10``). Known deviations: the gradient of the penalty has
+    the derivative of instance norm's mean, which ``tf.nn.moments`` stops (0.5 % of that gradient at
+    256 pixels, 3 to 6 % at 64); pictures are RGB, not BGR; with dropout, which is off when the
+    model is used, the generators are trained on the pictures that the critics have judged (the code
+    draws new masks).
     """
 
     def __init__(
@@ -62,7 +66,8 @@ class DualGAN(TwoWay):
         )
         self.wasserstein = Wasserstein()
         self.clip = clip
-        self.turns = critic_turns(n_critic)
+        turns = critic_turns(n_critic)
+        self.turns = (*turns[1:], turns[0])  # the code's counter is 2 at the first batch
 
     def d_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         real_A, real_B = batch.images
@@ -72,10 +77,14 @@ class DualGAN(TwoWay):
         loss_B = self.wasserstein.d(d_B(real_B), d_B(fake_B))
         losses = {"gan": loss_A + loss_B}
         if self.weights["gp"]:
-            gp_A = gradient_penalty(d_A, real_A, fake_A, step.generator(), shard=step.shard)
-            gp_B = gradient_penalty(d_B, real_B, fake_B, step.generator(), shard=step.shard)
+            gp_A = self.penalty(d_A, real_A, fake_A, step)
+            gp_B = self.penalty(d_B, real_B, fake_B, step)
             losses["gp"] = gp_A + gp_B
         return losses
+
+    def penalty(self, d: nn.Module, real: Tensor, fake: Tensor, step: Step) -> Tensor:
+        """With the code's 1e-8 inside the root of the norm."""
+        return gradient_penalty(d, real, fake, step.generator(), shard=step.shard, eps=1e-8)
 
     def g_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         real_A, real_B = batch.images

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,19 +15,11 @@ from gansuite.data.spec import Batch, DataSpec
 from gansuite.errors import UserError
 from gansuite.losses.adversarial import adversarial
 from gansuite.losses.penalties import clip_weights_, gradient_penalty, r1
-from gansuite.methods._unconditional import Augment, Latent, Unconditional
+from gansuite.methods._unconditional import WARM, Augment, Latent, Unconditional, warm_turn
 from gansuite.methods.base import Step, critic_turns, terms
-from gansuite.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from gansuite.networks.layers import Norm
-from gansuite.networks.mlp import MLPDiscriminator, MLPGenerator
-from gansuite.networks.sngan import (
-    SNGANDiscriminator,
-    SNGANGenerator,
-    SNResnetDiscriminator,
-    SNResnetGenerator,
-)
-
-WARM = 100  # critic updates for one of the generator, where WGAN warms up
+from gansuite.networks.pairs import Pair, pair
+from gansuite.rng import derive, seed_device
 
 
 class VanillaGAN(Unconditional):
@@ -40,24 +32,31 @@ class VanillaGAN(Unconditional):
     ``n_critic`` batches the last also trains the generator, after the discriminator and with the
     fakes it has just judged, as in the PyTorch DCGAN.
 
-    Options: ``network`` dcgan, mlp (2014; take ``latent: uniform``), sngan or resnet; ``width``
-    and ``d_width`` of their layers; ``g_norm``/``d_norm`` and ``spectral`` of the DCGAN;
-    ``clip``: bound on all of D's weights after each of its updates (WGAN: 0.01); ``codes``:
+    Options: ``network`` dcgan, mlp (2014), sngan or resnet (SNGAN's if ``spectral``, else that of
+    WGAN-GP); ``latent`` normal, uniform on (-1, 1) or unit_uniform on (-sqrt 3, sqrt 3), as in
+    2014; ``width`` and ``d_width`` of their layers; ``g_norm``/``d_norm`` and ``spectral`` of the
+    DCGAN; ``clip``: bound on all of D's weights after each of its updates (WGAN: 0.01); ``codes``:
     outputs of the critic for the mmd loss; ``warm_up``: WGAN's 100 critic updates for each of the
-    first 25 and for every 500th update of the generator; ``augment``: none, diffaugment or ada.
+    first 25 and for every 500th update of the generator; ``fresh_fakes``: train G on so many times
+    the batch of new fakes (SNGAN, WGAN-GP: 2); ``simultaneous``: both objectives from one pass,
+    before either update and with the same dropout (2014); ``dequantise``: the 256 values of a pixel
+    become uniform noise of width 1/128 (SNGAN, WGAN-GP); ``augment``: none, diffaugment or ada.
 
     Follows the PyTorch DCGAN where it differs from the paper: 4x4 kernels, Gaussian z, real and
     fake pictures through D's batch norm apart. Known deviations: WGAN clips after each critic
-    update instead of before; mmd
-    has the kernel and the critic of MMD-GAN without its autoencoder and one-sided terms;
-    relativistic has R1 on real pictures only.
+    update instead of before; mmd has the kernel and the critic of MMD-GAN without its autoencoder
+    and one-sided terms; relativistic has R1 on real pictures only; SNGAN's code has one more update
+    of G, before the first of D, and 2e-5 for the eps of batch norm (1e-5 here: 5e-6 of a map of
+    variance 1); that of 2014 lowers its rate by 1/1.000004 per update (to 61 % after 125,000) and
+    raises the momentum from .5 to .7, which stay here, and begins with the data's mean as output
+    bias; pictures of CelebA are cropped, then resized (DCGAN: the reverse).
     """
 
     def __init__(
         self,
         spec: DataSpec,
         *,
-        network: Literal["dcgan", "mlp", "sngan", "resnet"] = "dcgan",
+        network: Pair = "dcgan",
         latent: Latent = "normal",
         z_dim: int = 100,
         width: int = 64,
@@ -70,29 +69,17 @@ class VanillaGAN(Unconditional):
         n_critic: int = 1,
         warm_up: bool = False,
         clip: float | None = None,
+        fresh_fakes: int = 0,
+        simultaneous: bool = False,
+        dequantise: bool = False,
         r1_every: int = 1,
         augment: Augment = "none",
         weights: Mapping[str, float] = terms(gan=1.0, gp=0.0, r1=0.0),
     ) -> None:
         super().__init__(spec, weights, z_dim, augment, latent)
-        size, channels = spec.size, spec.channels
+        sizes = (spec.size, spec.channels, z_dim, width, d_width)
         outputs = codes if loss == "mmd" else 1
-        self.g: nn.Module
-        self.d: nn.Module
-        if network == "dcgan":
-            self.g = DCGANGenerator(size, channels, z_dim, width, g_norm)
-            self.d = DCGANDiscriminator(size, channels, d_width, d_norm, spectral, outputs)
-        elif network == "mlp":
-            self.g = MLPGenerator(size, channels, z_dim, width)
-            self.d = MLPDiscriminator(size, channels, d_width)
-        elif network == "sngan":
-            self.g = SNGANGenerator(size, channels, z_dim, width)
-            self.d = SNGANDiscriminator(size, channels, d_width, spectral)
-        else:
-            self.g = SNResnetGenerator(size, channels, z_dim, width)
-            self.d = SNResnetDiscriminator(
-                size, channels, d_width, spectral, "sum" if spectral else "mean"
-            )
+        self.g, self.d = pair(network, *sizes, g_norm, d_norm, spectral, outputs)
         penalty = next((term for term in ("gp", "r1") if self.weights[term]), "")
         if penalty and any(isinstance(m, nn.BatchNorm2d) for m in self.d.modules()):
             raise UserError(
@@ -103,8 +90,17 @@ class VanillaGAN(Unconditional):
             raise UserError("'method.loss=mmd' needs method.network=dcgan.")
         self.adversarial = adversarial(loss)
         self.pairs = loss in {"relativistic", "mmd"}  # G's loss compares with real pictures
+        if self.pairs and fresh_fakes > 1:
+            raise UserError(f"'method.fresh_fakes' is {fresh_fakes}; {loss} pairs them: 0 or 1.")
+        if simultaneous and (n_critic > 1 or warm_up or fresh_fakes):
+            raise UserError(
+                "'method.simultaneous' is one pass for both players: set method.n_critic=1, and"
+                " method.warm_up=false and method.fresh_fakes=0."
+            )
         self.clip, self.r1_every = clip, r1_every
-        self.turns, self.warm_up = critic_turns(n_critic), warm_up
+        self.fresh_fakes, self.dequantise = fresh_fakes, dequantise
+        self.simultaneous, self.warm_up = simultaneous, warm_up  # G first: fakes and D stay
+        self.turns = (("g", "d"),) if simultaneous else critic_turns(n_critic)
 
     @property
     def cycle(self) -> int:
@@ -112,23 +108,34 @@ class VanillaGAN(Unconditional):
         return math.lcm(longest, self.r1_every if self.weights["r1"] else 1)
 
     def turn(self, batch: int) -> Sequence[str]:
-        if not self.warm_up:
-            return super().turn(batch)
-        # of 500 updates of the generator the first ``long`` have WARM critic updates each
-        n = len(self.turns)
-        first, later = 25 * WARM + 475 * n, WARM + 499 * n
-        long, place = (25, batch) if batch < first else (1, (batch - first) % later)
-        place, each = (place, WARM) if place < long * WARM else (place - long * WARM, n)
-        return ("d", "g") if place % each == each - 1 else ("d",)
+        return warm_turn(batch, len(self.turns)) if self.warm_up else super().turn(batch)
 
     def fake(self, n: int, step: Step) -> Tensor:
-        """G(z), made once per batch."""
-        return step.fake("fake", lambda: cast(Tensor, self.g(self.z(n, step))))
+        """G(z), made once per batch; with ``fresh_fakes`` apart for each player."""
+        if not self.fresh_fakes:
+            return step.fake("fake", lambda: cast(Tensor, self.g(self.z(n, step))))
+        many = self.fresh_fakes if step.player == "g" else 1
+        with torch.set_grad_enabled(step.player == "g"):
+            return cast(Tensor, self.g(self.z(many * n, step)))
+
+    def judged(self, fake: Tensor, step: Step) -> Tensor:
+        """D of the fakes."""
+        if self.simultaneous:  # the same masks of dropout for both players
+            place = (step.batches, self.rank, step.chunk)
+            seed_device(derive(self.noise_seed, "masks", *place), self.device)
+        return cast(Tensor, self.d(self.seen(fake, step)))
+
+    def real(self, batch: Batch, step: Step) -> Tensor:
+        """The real pictures; where dequantised, (byte + noise) / 128 - 1, as in SNGAN's code."""
+        (x,) = batch.images
+        if not self.dequantise:
+            return x
+        return step.once("real", lambda: ((x + 1) * 127.5 + step.rand(*x.shape)) / 128 - 1)
 
     def d_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
-        (real,) = batch.images
+        real = self.real(batch, step)
         fake = self.fake(len(real), step)
-        real_logits, fake_logits = self.d(self.seen(real, step)), self.d(self.seen(fake, step))
+        real_logits, fake_logits = self.d(self.seen(real, step)), self.judged(fake, step)
         self.adapt(real_logits, step)
         losses = {"gan": self.adversarial.d(real_logits, fake_logits)}
         if self.weights["gp"]:
@@ -140,8 +147,8 @@ class VanillaGAN(Unconditional):
         return losses
 
     def g_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
-        (real,) = batch.images
-        fake_logits = self.d(self.seen(self.fake(len(real), step), step))
+        real = self.real(batch, step)
+        fake_logits = self.judged(self.fake(len(real), step), step)
         real_logits = self.d(self.seen(real, step)) if self.pairs else None
         return {"gan": self.adversarial.g(fake_logits, real_logits)}
 

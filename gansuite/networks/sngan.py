@@ -153,7 +153,8 @@ class SNResnetGenerator(nn.Module):
 class SNResnetDiscriminator(nn.Module):
     """[N, channels, size, size] in [-1, 1] -> logits [N]: log2(size/8) halving blocks, two plain.
 
-    SNGAN: ``spectral`` and ``pool="sum"``; WGAN-GP: neither, ``pool="mean"``.
+    SNGAN: ``spectral``, ``pool="sum"`` and no ``bias`` of the last layer; WGAN-GP: not
+    spectral, ``pool="mean"``, with a bias.
     """
 
     def __init__(
@@ -163,6 +164,7 @@ class SNResnetDiscriminator(nn.Module):
         width: int = 128,
         spectral: bool = True,
         pool: Literal["sum", "mean"] = "sum",
+        bias: bool = False,
     ) -> None:
         super().__init__()
         self.pool = pool
@@ -173,7 +175,7 @@ class SNResnetDiscriminator(nn.Module):
             DownBlock(width, width),
             DownBlock(width, width),
         )
-        self.head = nn.Linear(width, 1)
+        self.head = nn.Linear(width, 1, bias=bias)
         _init_xavier_(self)
         if spectral:
             spectral_norm_(self)
