@@ -1,38 +1,60 @@
 """The run directory: what is in it, how it is written without ever being half-written, and how it
 is read back. ``runs/<experiment>/seed<k>/`` holds
 
-- ``config.yaml``, ``environment.json``: what ran, and on what;
+- ``config.yaml``, ``environment.json``: what ran, and on what (one entry for every environment);
 - ``metrics.jsonl``: one line per log interval, evaluation or alarm, x axis ``images_seen``. No
   clock is in it, so that a resumed run writes the same bytes as an undisturbed one;
 - ``timing.jsonl``: what the clock said at the same points;
-- ``results.json``, ``samples/``, ``checkpoints/{last,best}.ckpt``, ``report.html``.
+- ``results.json``, ``samples/``, ``checkpoints/{last,last.prev,best}.ckpt``, ``report.html``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
-import platform
-import shlex
+import re
 import shutil
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import IO, Any, cast
 
 import torch
 import yaml
 
 from gansuite.config import Experiment, difference
-from gansuite.errors import UserError
+from gansuite.errors import NotFinite, UserError
+from gansuite.runs.clock import Clock
+from gansuite.runs.environment import changes, environment, environments, mixtures
+from gansuite.runs.files import (
+    read_json,
+    read_lines,
+    replacing,
+    sync_folder,
+    write_json,
+    write_text,
+)
+from gansuite.runs.schema import check_checkpoint
+from gansuite.runs.seal import Sealing, digest_of, examine
 
-CHECKPOINT_FORMAT = 1
+__all__ = [
+    "Clock",
+    "environment",
+    "environments",
+    "mixtures",
+    "read_json",
+    "read_lines",
+    "replacing",
+    "write_json",
+    "write_text",
+]
+
+CHECKPOINT_FORMAT = 2
+"""Format 1 had no digest of its own; it is read, and judged by the CRCs of its archive."""
+PARTS = ("experiment", "data", "method", "memory", "precision", "clock", "lengths", "notes")
+"""What a run is resumed from."""
+# as `replacing` names what it has not finished
+_TEMPORARY = re.compile(r"\.[\w.-]+\.(ckpt|html|jpg|json|png|yaml)\.[a-z0-9_]{8}")
 # what may differ when a run is resumed: none of it changes a number, but for a guard that rolls
 # back, which the results tell
 _FREE = (
@@ -46,62 +68,12 @@ _FREE = (
 )
 
 
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Write ``path`` through a temporary file beside it: the old content or the new, never half.
-
-    Raises:
-        UserError: the disk is full or the folder cannot be written; the old file is untouched.
-    """
-    temporary: str | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-        temporary = None
-    except (OSError, RuntimeError) as error:
-        # torch.save hides the failed write behind a RuntimeError of its own
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, OSError):
-            cause = cause.__cause__ or cause.__context__
-        if cause is None:
-            raise
-        full = cause.errno in (errno.ENOSPC, errno.EDQUOT)
-        reason = "the disk is full" if full else cause.strerror or str(cause)
-        kept = "; the previous one is kept" if path.exists() else ""
-        raise UserError(
-            f"{path} could not be written ({reason}){kept}; make room and repeat the command."
-        ) from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def write_text(path: Path, text: str) -> None:
-    with replacing(path) as file:
-        file.write(text.encode())
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Save tensors and plain containers, atomically."""
-    with replacing(path) as file:
-        torch.save({"gansuite": CHECKPOINT_FORMAT, **content}, file)
+def write_checkpoint(path: Path, content: Mapping[str, Any], keep: Path | None = None) -> None:
+    """Save tensors and plain containers with a digest, atomically; ``keep`` as in `replacing`."""
+    with replacing(path, keep) as file:
+        sealing = Sealing(file)
+        torch.save({"gansuite": CHECKPOINT_FORMAT, **content}, cast(IO[bytes], sealing))
+        sealing.close_with_seal()
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -112,7 +84,7 @@ def find_checkpoint(path: str | Path) -> Path:
     """
     path = Path(path)
     if path.is_dir():
-        inside = [path / "checkpoints" / f"{n}.ckpt" for n in ("last", "best")]
+        inside = [path / "checkpoints" / f"{n}.ckpt" for n in ("last", "last.prev", "best")]
         found = next((p for p in inside if p.is_file()), None)
         if found is None:
             raise UserError(f"{path} is a folder without checkpoints/last.ckpt.")
@@ -125,14 +97,22 @@ def find_checkpoint(path: str | Path) -> Path:
 def read_checkpoint(
     path: str | Path, map_location: str = "cpu", needs: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Load a checkpoint with ``weights_only=True``.
+    """Load a checkpoint with ``weights_only=True``, after its digest has been verified.
 
     Raises:
-        UserError: there is no such file, it is no gansuite checkpoint, or lacks one of ``needs``.
+        UserError: there is no such file, it is no gansuite checkpoint, it is damaged, a value in
+            it is not of its type, or it lacks one of ``needs``.
     """
     path = find_checkpoint(path)
     try:
-        content = torch.load(path, map_location=map_location, weights_only=True)
+        with path.open("rb") as file:
+            state = examine(file)
+            if state == "damaged":
+                raise _damaged(path)
+            file.seek(0)
+            content = torch.load(file, map_location=map_location, weights_only=True)
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(
             f"{path} is not a gansuite checkpoint, or it is damaged "
@@ -140,76 +120,45 @@ def read_checkpoint(
         ) from error
     if not isinstance(content, dict) or "gansuite" not in content:
         raise UserError(f"{path} holds tensors, but is not a gansuite checkpoint.")
-    if content["gansuite"] != CHECKPOINT_FORMAT:
+    known = content["gansuite"]
+    if known not in (1, CHECKPOINT_FORMAT) or not isinstance(known, int):
         raise UserError(
-            f"{path} has checkpoint format {content['gansuite']}; this version reads "
-            f"{CHECKPOINT_FORMAT}."
+            f"{path} has checkpoint format {known}; this version reads up to {CHECKPOINT_FORMAT}."
         )
+    if known > 1 and state == "unsealed":
+        raise _damaged(path)
     for key in needs:
         if key not in content:
             raise UserError(f"{path} is not a whole checkpoint: it holds no '{key}'; give another.")
+    check_checkpoint(content, path)
     return cast(dict[str, Any], content)
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a ``.jsonl`` file; what is no record, as a line cut off, is left out."""
-    if not path.is_file():
-        return []
-    records = []
-    for line in path.read_text(errors="replace").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            record = json.loads(line)
-            if isinstance(record, dict):
-                records.append(record)
-    return records
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
+@contextlib.contextmanager
+def fitting(path: object) -> Iterator[None]:
+    """Inside, the content of the checkpoint ``path`` is put where it belongs.
 
     Raises:
-        UserError: the file is missing or damaged.
+        UserError: it does not fit, as when a tensor has another shape.
     """
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({type(error).__name__}).") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no JSON object.")
-    return content
+        yield
+    except NotFinite as error:
+        raise UserError(f"{path} holds weights that are not finite; give another.") from error
+    except (UserError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()).rstrip(".")[:300]
+        raise UserError(
+            f"{path} does not fit the method that it is of ({reason}); give another."
+        ) from error
 
 
-def environment(device: str) -> dict[str, Any]:
-    """Versions, commit and machine, for ``environment.json``."""
-    packages = ("gansuite", "torch", "torchvision", "lightning", "torchmetrics", "numpy", "wandb")
-    versions = {}
-    for name in packages:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    return {
-        "python": platform.python_version(),
-        "packages": versions,
-        "commit": _commit(),
-        "device": device,
-        "platform": platform.platform(),
-        "threads": torch.get_num_threads(),
-        "command": shlex.join(["gansuite", *sys.argv[1:]]),
-    }
-
-
-def _commit() -> str | None:
-    folder = Path(__file__).resolve().parents[1]
-    try:
-        text = subprocess.run(
-            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return text.strip() or None
+def _damaged(path: Path) -> UserError:
+    return UserError(
+        f"{path} is damaged: its bytes are not those that were written; give another, such as "
+        f"the last.prev.ckpt of its run."
+    )
 
 
 def is_main() -> bool:
@@ -220,51 +169,28 @@ def is_main() -> bool:
     return True
 
 
-class Clock:
-    """Seconds of training and of evaluation, across interruptions."""
-
-    def __init__(self) -> None:
-        self.train = 0.0
-        self.evaluation = 0.0
-        self._since: float | None = None
-
-    def start(self) -> None:
-        self._since = time.perf_counter()
-
-    def now(self) -> float:
-        """Training seconds so far."""
-        running = time.perf_counter() - self._since if self._since is not None else 0.0
-        return self.train + running
-
-    def stop(self) -> None:
-        self.train = self.now()
-        self._since = None
-
-    @contextlib.contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Time spent inside counts as evaluation."""
-        running = self._since is not None
-        self.stop()
-        begin = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.evaluation += time.perf_counter() - begin
-            if running:
-                self.start()
-
-
 class Run:
     """One run directory, opened by rank 0 for writing and by the other ranks for its paths."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.told: list[str] = []  # what `begin` has to say
         self._lock: Any = None
         self._made: list[Path] = []
+        self._images = 0  # seen when it was taken up
 
     @property
     def last(self) -> Path:
         return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def previous(self) -> Path:
+        """The checkpoint before the last, for when that is damaged."""
+        return self.path / "checkpoints" / "last.prev.ckpt"
+
+    @property
+    def resumable(self) -> bool:
+        return self.last.is_file() or self.previous.is_file()
 
     @property
     def best(self) -> Path:
@@ -285,8 +211,8 @@ class Run:
     @property
     def recorded(self) -> bool:
         """Whether there is anything to resume or to lose."""
-        lines = self.lengths()[self.metrics.name]
-        return self.last.is_file() or self.done or bool(lines)
+        lines = self.metrics.is_file() and self.metrics.stat().st_size > 0
+        return self.resumable or self.done or lines
 
     @property
     def done(self) -> bool:
@@ -304,8 +230,7 @@ class Run:
             old = None
         if not isinstance(old, dict):
             raise UserError(f"{file} cannot be read; move {self.path} away to start again.")
-        changed = [d for d in difference(old, experiment.plain()) if not d.startswith(_FREE)]
-        if changed:
+        if changed := _changed(old, experiment):
             raise UserError(
                 f"{self.path} was begun with another configuration: {'; '.join(changed)}. "
                 f"Give the same values to resume it, another 'name=' for a new run, or remove "
@@ -315,8 +240,12 @@ class Run:
     def begin(self, experiment: Experiment) -> None:
         """Create the directory or take it up again; one process at a time.
 
+        What a killed process left half-written goes; a damaged last checkpoint is replaced by the
+        one before, which ``told`` tells.
+
         Raises:
-            UserError: another process runs in it, or its configuration differs.
+            UserError: another process runs in it, its configuration differs, or it has checkpoints
+                of which none can be resumed.
         """
         self.refuse_changes(experiment)
         made = [p for p in (self.path, *self.path.parents) if not p.exists()]
@@ -333,7 +262,89 @@ class Run:
                 f"'seed=' for a run of its own."
             )
         self._lock, self._made = lock, made
+        self.tidy()
+        if self.resumable:
+            self._take_up(experiment)
         write_text(self.path / "config.yaml", experiment.yaml())
+
+    def tidy(self) -> None:
+        """Remove what a killed process was writing; only while this one holds the directory."""
+        for folder in (self.path, self.last.parent, self.path / "samples"):
+            for file in folder.glob(".*"):
+                if _TEMPORARY.fullmatch(file.name) and file.is_file() and not file.is_symlink():
+                    with contextlib.suppress(OSError):
+                        file.unlink()
+
+    def clean(self) -> None:
+        """`tidy`, unless a process runs in the directory."""
+        with contextlib.suppress(OSError), open(self.path / ".lock", "w") as lock:
+            if _hold(lock):
+                self.tidy()
+
+    def _take_up(self, experiment: Experiment) -> None:
+        content, trouble = self.newest()
+        if changed := _changed(content["experiment"], experiment):
+            raise UserError(
+                f"{self.last} is of another run ({'; '.join(changed)}); put this run's own back, "
+                f"or remove {self.path} to start again."
+            )
+        self._images = content["method"]["counters"]["images_seen"]
+        if trouble:
+            os.replace(self.previous, self.last)
+            why = trouble.partition(";")[0].rstrip(".")
+            self.told.append(
+                f"{why}; going on from the checkpoint before it, {self._images} images."
+            )
+
+    def newest(self, lines: bool = True) -> tuple[dict[str, Any], str]:
+        """The content of ``last.ckpt`` and ""; or of the checkpoint before it, and why.
+
+        With ``lines`` a checkpoint must fit the line files, too.
+
+        Raises:
+            UserError: neither can be used; the sentence is about the last.
+        """
+        trouble: UserError | None = None
+        for file in (self.last, self.previous):
+            try:
+                content = read_checkpoint(file, needs=PARTS)
+                if lines:
+                    self._check_lines(content)
+            except UserError as error:
+                trouble = trouble or error
+            else:
+                return content, str(trouble or "")
+        assert trouble is not None
+        raise trouble
+
+    def _check_lines(self, content: Mapping[str, Any]) -> None:
+        """Raise `UserError` unless the line files begin with what the checkpoint relies on."""
+        for file in self._line_files:
+            size, digest = _length(content["lengths"], file)
+            found = file.stat().st_size if file.is_file() else 0
+            wrong = f"has {found} bytes, of {size}" if found < size else ""
+            if digest and not wrong:
+                with file.open("rb") as f:
+                    if digest_of(f, size) != (size, digest):
+                        wrong = "has other lines than those"
+            if wrong:
+                raise UserError(
+                    f"{file} {wrong} that its checkpoint relies on; put the file back, or remove "
+                    f"{self.path} to start again."
+                )
+
+    def saw(self, now: Mapping[str, Any]) -> None:
+        """Add an environment to ``environment.json`` if it is another than the last one."""
+        before = (environments(self.path) or [{}]) if self.resumable else []
+        if before and {k: v for k, v in before[-1].items() if k != "from_images"} == dict(now):
+            return
+        if before and (changed := changes(before[-1], now)):
+            self.told.append(
+                f"{self.path} was begun under another environment ({', '.join(changed)}): its "
+                f"results will not be called bit-exact."
+            )
+        entry = {"from_images": self._images, **now}
+        write_json(self.path / "environment.json", [*before, entry])
 
     def held(self) -> bool:
         """Whether a process is running in this directory."""
@@ -375,15 +386,39 @@ class Run:
         except OSError as error:
             raise UserError(f"{file} could not be written ({error.strerror}).") from error
 
-    def lengths(self) -> dict[str, int]:
-        """Bytes of the line files, for the checkpoint."""
-        return {f.name: f.stat().st_size if f.exists() else 0 for f in (self.metrics, self.timing)}
-
-    def rewind(self, lengths: Mapping[str, int]) -> None:
-        """Cut the line files back to what they were when the checkpoint was taken."""
-        for file in (self.metrics, self.timing):
+    def lengths(self) -> dict[str, tuple[int, str]]:
+        """Bytes of the line files and their digests, for the checkpoint; these bytes are on the
+        disk before it."""
+        found = {}
+        for file in self._line_files:
             if file.exists():
-                os.truncate(file, lengths.get(file.name, 0))
+                with file.open("rb") as f:
+                    os.fsync(f.fileno())
+                    found[file.name] = digest_of(f)
+        sync_folder(self.path)
+        return found
+
+    def rewind(self, lengths: Mapping[str, Any]) -> None:
+        """Cut the line files back to what they were when the checkpoint was taken; a shorter one
+        is left as it is."""
+        for file in self._line_files:
+            size, _ = _length(lengths, file)
+            if file.exists() and file.stat().st_size > size:
+                os.truncate(file, size)
+
+    @property
+    def _line_files(self) -> tuple[Path, Path]:
+        return self.metrics, self.timing
+
+
+def _length(lengths: Mapping[str, Any], file: Path) -> tuple[int, str]:
+    """Bytes and digest of a line file, as in a checkpoint; earlier versions kept no digest."""
+    entry = lengths.get(file.name, 0)
+    return (entry, "") if isinstance(entry, int) else (entry[0], entry[1])
+
+
+def _changed(old: Mapping[str, Any], experiment: Experiment) -> list[str]:
+    return [d for d in difference(old, experiment.plain()) if not d.startswith(_FREE)]
 
 
 def _hold(file: Any) -> bool:
