@@ -141,7 +141,7 @@ class Health(RunCallback):
         interrupted in between rolls back in the same way again.
         """
         session, method = self.session, self.session.method
-        content, _ = session.run.newest(lines=False)
+        content, _ = session.run.newest()
         notes = session.notes
         self._note(event, name, "rollback", text, content["method"]["counters"]["images_seen"])
         position = method.batches + notes.get("data_ahead", 0)

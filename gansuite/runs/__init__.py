@@ -282,38 +282,42 @@ class Run:
                 self.tidy()
 
     def _take_up(self, experiment: Experiment) -> None:
-        content, trouble = self.newest()
-        if changed := _changed(content["experiment"], experiment):
-            raise UserError(
-                f"{self.last} is of another run ({'; '.join(changed)}); put this run's own back, "
-                f"or remove {self.path} to start again."
-            )
+        content, trouble = self.newest(experiment)
         self._images = content["method"]["counters"]["images_seen"]
         if trouble:
             os.replace(self.previous, self.last)
-            why = trouble.partition(";")[0].rstrip(".")
-            self.told.append(
-                f"{why}; going on from the checkpoint before it, {self._images} images."
-            )
+            why, at = trouble.partition(";")[0].rstrip("."), f"{self._images / 1000:g} kimg"
+            self.told.append(f"{why}; going on from the checkpoint before it, at {at}.")
 
-    def newest(self, lines: bool = True) -> tuple[dict[str, Any], str]:
+    def newest(self, experiment: Experiment | None = None) -> tuple[dict[str, Any], str]:
         """The content of ``last.ckpt`` and ""; or of the checkpoint before it, and why.
 
-        With ``lines`` a checkpoint must fit the line files, too.
+        Given the ``experiment``, it must be of that, and fit the line files.
 
         Raises:
-            UserError: neither can be used; the sentence is about the last.
+            UserError: neither can be used (the sentence is about the last), or one is of another
+                run.
         """
         trouble: UserError | None = None
         for file in (self.last, self.previous):
             try:
                 content = read_checkpoint(file, needs=PARTS)
-                if lines:
-                    self._check_lines(content)
             except UserError as error:
                 trouble = trouble or error
-            else:
+                continue
+            if experiment is None:
                 return content, str(trouble or "")
+            if changed := _changed(content["experiment"], experiment):
+                raise UserError(
+                    f"{file} is of another run ({'; '.join(changed)}); put this run's own back, "
+                    f"or remove {self.path} to start again."
+                )
+            try:
+                self._check_lines(content)
+            except UserError as error:
+                trouble = trouble or error
+                continue
+            return content, str(trouble or "")
         assert trouble is not None
         raise trouble
 

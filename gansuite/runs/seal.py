@@ -33,7 +33,11 @@ class Sealing:
 
     def close_with_seal(self) -> None:
         """Append the digest of all that was written."""
-        self._file.write(_MARK + self._digest.hexdigest().encode() + b"\n")
+        self._file.write(_seal(self._digest.hexdigest()))
+
+
+def _seal(digest: str) -> bytes:
+    return _MARK + digest.encode() + b"\n"
 
 
 def digest_of(file: BinaryIO, limit: int | None = None) -> tuple[int, str]:
@@ -56,8 +60,8 @@ def examine(file: BinaryIO) -> State:
     tail = file.read()
     if tail.startswith(_MARK):
         file.seek(0)
-        told = tail[len(_MARK) : -1].decode(errors="replace")
-        return "whole" if digest_of(file, end - _SIZE)[1] == told else "damaged"
+        told = _seal(digest_of(file, end - _SIZE)[1])
+        return "whole" if told == tail else "damaged"
     try:
         with zipfile.ZipFile(file) as archive:
             return "damaged" if archive.testzip() is not None else "unsealed"
