@@ -301,6 +301,14 @@ def rename(state: dict[str, Any]) -> None:
     state["networks"] = {f"x.{k}": v for k, v in state["networks"].items()}
 
 
+def weights(state: dict[str, Any]) -> list[torch.Tensor]:
+    found = [
+        *state["networks"].values(),
+        *(w for n in state["averages"].values() for w in n.values()),
+    ]
+    return [w for w in found if w.is_floating_point()]
+
+
 MISFITS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "shape": lambda s: s["networks"].update({next(iter(s["networks"])): torch.zeros(3)}),
     "names": rename,
@@ -312,7 +320,7 @@ MISFITS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "parameter": lambda s: s["optimizers"]["g"]["state"].update({999: first(s)}),
     "groups": lambda s: s["optimizers"]["g"].update(param_groups=[]),
     "counters": lambda s: s["counters"].update(batches=3),
-    "weights": lambda s: next(iter(s["networks"].values())).fill_(torch.nan),
+    "weights": lambda s: [w.fill_(torch.nan) for w in weights(s)],
 }
 
 
