@@ -143,7 +143,7 @@ def altered(run: Run) -> None:
     flip(run.metrics, size - 5)
 
 
-@pytest.mark.parametrize("harm", [short, altered])
+@pytest.mark.parametrize("harm", [short, pytest.param(altered, marks=pytest.mark.slow)])
 def test_line_files_that_fit_the_checkpoint_before(
     harm: Callable[[Run], None], made: Runs, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
@@ -324,7 +324,11 @@ MISFITS: dict[str, Callable[[dict[str, Any]], Any]] = {
 }
 
 
-@pytest.mark.parametrize("harm", MISFITS)
+QUICK = {"shape", "moment", "counters", "weights"}
+EACH = [h if h in QUICK else pytest.param(h, marks=pytest.mark.slow) for h in MISFITS]
+
+
+@pytest.mark.parametrize("harm", EACH)
 def test_a_state_that_does_not_fit(harm: str, made: Runs, tmp_path: Path, monkeypatch: Any) -> None:
     e, run = made.copy(tmp_path)
     content = read_checkpoint(run.last)
@@ -468,17 +472,21 @@ def test_an_interval_without_an_update_of_d_does_not_count(
     assert difference(state(train(monkeypatch, e).run.path), expected) == ""
 
 
+@pytest.mark.slow
 def test_flops_do_not_depend_on_where_it_was_killed(tmp_path: Path, monkeypatch: Any) -> None:
-    more = ("method.r1_every=3", "method.path_every=2", "method.mixing=0.5")
+    more = ("method.r1_every=3", "method.path_every=2", "method.mixing=0.5",
+            "method.weights.path=2", "method.weights.r1=5")  # fmt: skip
     rare = (*more, "log.checkpoint_every_kimg=0.002", "evaluate.every_kimg=null")
     monkeypatch.setattr(Finish, "act", lambda self, trainer: None)
 
     def flops(out: str, *kills: int) -> int:
-        e = experiment("stylegan_coats", tmp_path / out, 9, *rare)
+        e = experiment("stylegan_coats", tmp_path / out, 11, *rare)
         for batch in kills:
             with pytest.raises(Killed):
                 train(monkeypatch, e, at(batch, kill))
-        found = train(monkeypatch, e).notes
+        session = train(monkeypatch, e)
+        found = session.notes
+        assert session.method.cycle == 6
         assert "flops" not in found
         return int(found["flops_per_image"])
 
