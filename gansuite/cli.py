@@ -154,11 +154,15 @@ def _parser() -> argparse.ArgumentParser:
 def _exp(args: argparse.Namespace) -> int:
     from gansuite import engine
     from gansuite.compare.report import summary_table, write_report
-    from gansuite.runs import read_json
+    from gansuite.runs import Run, read_json
 
     experiment = engine.load_experiment(args.name, args.overrides)
     run = experiment.run_dir
     if engine.is_done(experiment):
+        page, results_file = run / "report.html", run / "results.json"
+        if not page.is_file() or page.stat().st_mtime_ns < results_file.stat().st_mtime_ns:
+            Run(run).clean()  # it was killed before its page
+            write_report(run)
         print(f"{run} is done; its report is {run / 'report.html'}. Remove it to run it again.")
         return 0
     session = engine.train(experiment)

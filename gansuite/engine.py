@@ -43,9 +43,9 @@ from gansuite.runs import (
     Run,
     environment,
     find_checkpoint,
+    fitting,
     is_main,
     read_checkpoint,
-    write_json,
 )
 
 SCHEMAS = configuration.Schemas(
@@ -164,7 +164,8 @@ def load_method(path: str | Path, weights: str = "auto") -> Method:
         UserError: no gansuite checkpoint, or one of a method this version does not have.
     """
     content = read_checkpoint(path, needs=("experiment", "data", "method"))
-    options, spec = content["experiment"]["method"], DataSpec.from_dict(content["data"])
+    with fitting(path):
+        options, spec = content["experiment"]["method"], DataSpec.from_dict(content["data"])
     if options["name"] not in method_names():
         raise UserError(f"{path} holds a '{options['name']}', which is no method here.")
     known = inspect.signature(method_class(options["name"])).parameters
@@ -173,12 +174,15 @@ def load_method(path: str | Path, weights: str = "auto") -> Method:
             f"{path} was trained with 'method.{key}', which {options['name']} does not have here; "
             f"use the version of gansuite that trained it."
         )
-    method = build_method(options, spec, seed=0)
-    method.load_weights(content["method"])
+    with fitting(path):
+        method = build_method(options, spec, seed=0)
+        method.load_weights(content["method"])
     if weights == "ema" and not method.has_averages():
         raise UserError(f"{path} holds no averaged weights; use --weights raw.")
     if weights != "raw":
         method.adopt_averages()
+    with fitting(path):
+        method.assert_finite()
     return method.eval().requires_grad_(False)
 
 
@@ -303,16 +307,18 @@ def train(experiment: Experiment) -> Session:
         Finish(session, recorder),
         progress,
     ]
-    if run.last.is_file():
+    if run.resumable:
         callbacks.insert(0, Resume(session, run.last))
     trainer = make_trainer(experiment, callbacks)
     try:
         data.setup()  # every picture is read before anything is written
         if is_main():
             run.begin(experiment)
-            write_json(run.path / "environment.json", environment(_device_name(trainer)))
+            run.saw(environment(_device_name(trainer)))
+            for line in run.told:
+                print(line, flush=True)
             recorder.sinks = open_sinks(experiment, run)
-            if not run.last.is_file():
+            if not run.resumable:
                 run.rewind({})
         trainer.fit(session.method, datamodule=data)
     except BaseException as error:
@@ -404,10 +410,13 @@ def evaluate(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         weights=e.evaluate.weights,
     )
     method = ready_method(e, data)
-    method.load_weights(content["method"])
+    with fitting(file):
+        method.load_weights(content["method"])
     method.to(device)
     method.on_fit_start()  # the averaged weights follow to the device
     with method.evaluating(e.evaluate.weights) as weights:
+        with fitting(file):
+            method.assert_finite()
         found = Comparisons(Session(e, data, method, Run(file.parent.parent)))()
     images_seen = content["method"]["counters"]["images_seen"]
     notes = content["notes"]

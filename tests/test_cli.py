@@ -18,6 +18,7 @@ from PIL import Image
 from gansuite import cli, engine
 from gansuite.compare.plan import make_plan
 from gansuite.data.registry import REGISTRY
+from gansuite.runs import write_checkpoint
 
 TINY = (
     *("data.train=16", "data.test=8", "data.batch=2", "evaluate.pictures=8", "evaluate.samples=2"),
@@ -310,11 +311,11 @@ def test_a_checkpoint_or_record_that_is_damaged(say: Say, trained: Path, tmp_pat
     file = run / "checkpoints" / "last.ckpt"
     content = torch.load(file, weights_only=True)
     notes = content.pop("notes")
-    torch.save(content, file)
+    write_checkpoint(file, content)
     code, _, err = say("evaluate", str(run))
     assert (code, err.count("\n"), "it holds no 'notes'" in err) == (2, 1, True)
     content["experiment"]["method"]["colour"] = 1
-    torch.save({**content, "notes": notes}, file)
+    write_checkpoint(file, {**content, "notes": notes})
     for words in (["translate", str(run), str(tmp_path / "in"), str(tmp_path / "out")],
                   ["evaluate", str(run)]):  # fmt: skip
         code, _, err = say(*words)

@@ -21,7 +21,7 @@ from gansuite import engine, runs
 from gansuite.errors import UserError
 from gansuite.runs import Run, read_checkpoint, read_lines, write_checkpoint, write_json
 
-CONTENT = {"weights": torch.arange(200_000.0), "notes": {"a": [1, "b", None]}}
+CONTENT = {"weights": torch.arange(200_000.0), "more": {"a": [1, "b", None]}}
 
 
 def tree(folder: Path) -> list[str]:
@@ -253,7 +253,7 @@ def test_a_whole_run(tmp_path: Path, monkeypatch: Any) -> None:
     train(monkeypatch, e)
     run = Run(e.run_dir)
     assert yaml.safe_load((run.path / "config.yaml").read_text()) == e.plain()
-    environment = runs.read_json(run.path / "environment.json")
+    (environment,) = runs.environments(run.path)
     assert environment["packages"]["torch"] == torch.__version__.partition("+")[0]
     assert environment["device"].startswith("1 x cpu")
     assert environment["threads"] == torch.get_num_threads()

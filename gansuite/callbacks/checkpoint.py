@@ -10,9 +10,7 @@ from lightning import LightningModule, Trainer
 
 from gansuite.callbacks.session import RunCallback, Session
 from gansuite.errors import UserError
-from gansuite.runs import read_checkpoint, write_checkpoint
-
-_PARTS = ("data", "method", "memory", "precision", "clock", "lengths", "notes")
+from gansuite.runs import PARTS, fitting, read_checkpoint, write_checkpoint
 
 
 class Checkpoint(RunCallback):
@@ -46,7 +44,8 @@ class Checkpoint(RunCallback):
         state.pop("memory")
         write_checkpoint(
             path,
-            {
+            keep=session.run.previous if path == session.run.last else None,
+            content={
                 "experiment": session.experiment.plain(),
                 "data": session.data.spec.to_dict(),
                 "method": state,
@@ -85,14 +84,23 @@ class Resume(RunCallback):
         self.path = path
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        content = read_checkpoint(self.path, needs=_PARTS)
+        content = read_checkpoint(self.path, needs=PARTS)
         session = self.session
         if content["data"]["digest"] != session.data.spec.digest:
             raise UserError(
                 f"The pictures have changed since {session.run.path} was begun; put them back to "
                 f"resume it, give another 'name=' for a new run, or remove the folder."
             )
-        restore(session, trainer, content)
+        counters, each = content["method"]["counters"], session.method.plan.images_per_batch
+        if counters["images_seen"] != counters["batches"] * each:
+            raise UserError(
+                f"{self.path} counts {counters['images_seen']} images in {counters['batches']} "
+                f"batches of {each}; put the right one back, or remove {session.run.path} to "
+                f"start again."
+            )
+        with fitting(self.path):
+            restore(session, trainer, content)
+            session.method.assert_finite()
         session.clock.train = content["clock"]["train"]
         session.clock.evaluation = content["clock"]["evaluation"]
         session.notes.update(cast(dict[str, Any], content["notes"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from lightning import LightningModule, Trainer
@@ -11,7 +12,7 @@ from torch.utils.flop_counter import flop_registry
 from gansuite.callbacks.session import RunCallback, Session
 
 
-class _Counter(TorchDispatchMode):
+class _FlopCounter(TorchDispatchMode):
     """Adds up FLOPs (2 per multiply-add) of convolutions and matrix products.
 
     Not `FlopCounterMode`, which raises under the ``autograd.grad`` of a gradient penalty.
@@ -32,33 +33,51 @@ class _Counter(TorchDispatchMode):
 
 
 class CountFlops(RunCallback):
-    """FLOPs per real picture, forward and backward, all players, over one cycle of the method's
-    turns and lazy terms (whichever batch it begins with); into ``notes["flops_per_image"]``."""
+    """FLOPs per real picture, forward and backward, all players; into
+    ``notes["flops_per_image"]``.
+
+    Counted over the first cycle of the method's turns and lazy terms, and kept in
+    ``notes["flops"]`` on the way, so that the number is the same wherever the run was interrupted.
+    Every kind of turn counts as often as in the budget (its first 1,000 cycles), so that a warm-up
+    is not taken for the whole.
+    """
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        self._counter = _Counter()
-        self._begin: int | None = None
+        self._counter = _FlopCounter()
         self._counting = False
-        self._next = 0
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if "flops_per_image" not in self.session.notes:
-            if self._begin is not None and self.session.method.batches < self._next:
-                self._begin, self._counter.total = None, 0  # rolled back
-            self._next = self.session.method.batches + 1
-            self._begin = self.session.method.batches if self._begin is None else self._begin
+            self._counter.total = 0
             self._counter.__enter__()
             self._counting = True
 
     def after_batch(self, trainer: Trainer) -> None:
+        if not self._counting:
+            return
         self._stop()
         method, notes = self.session.method, self.session.notes
-        if "flops_per_image" not in notes and method.batches - (self._begin or 0) == method.cycle:
-            images = self.session.data.images_per_batch * method.cycle / method.world
-            notes["flops_per_image"] = round(self._counter.total / images)
+        last = method.batches - 1
+        # a checkpoint of an earlier version has no count: it begins there
+        found = notes.setdefault("flops", {"begin": last, "counted": {}})
+        turn = " ".join(method.turn(last))
+        times, total = found["counted"].get(turn, (0, 0))
+        found["counted"][turn] = [times + 1, total + self._counter.total]
+        if method.batches - found["begin"] == method.cycle:
+            del notes["flops"]
+            notes["flops_per_image"] = self._per_image(found["counted"])
+
+    def _per_image(self, counted: dict[str, list[int]]) -> int:
+        """``counted``: turn -> [batches, FLOPs of this process] in one cycle."""
+        method, budget = self.session.method, self.session.budget_images
+        each, cycle = self.session.data.images_per_batch, method.cycle
+        batches = cycle * min(-(-budget // (each * cycle)), 1000) if budget else cycle
+        often = Counter(" ".join(method.turn(i)) for i in range(batches))
+        flops = sum(total / times * often[turn] for turn, (times, total) in counted.items())
+        return round(flops * method.world / (each * sum(often[turn] for turn in counted)))
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

@@ -11,7 +11,7 @@ from gansuite.callbacks.record import Recorder, peak_memory_mb
 from gansuite.callbacks.session import RunCallback, Session
 from gansuite.evaluation.health import trend
 from gansuite.evaluation.verdict import verdict
-from gansuite.runs import read_lines, write_json
+from gansuite.runs import environments, mixtures, read_lines, write_json
 
 
 class Finish(RunCallback):
@@ -70,6 +70,8 @@ class Finish(RunCallback):
                 "flops_per_image": notes.get("flops_per_image"),
             },
             "health": notes.get("health", []),
+            "bit_exact": not (why := self._inexact()),
+            "bit_exact_why": why,
             "verdict": verdict(
                 notes["final"],
                 notes["best"],
@@ -78,3 +80,13 @@ class Finish(RunCallback):
                 trend([r for r in read_lines(session.run.metrics) if r["kind"] == "eval"]),
             ),
         }
+
+    def _inexact(self) -> list[str]:
+        """Why the same command need not give the same bits again; [] when it must."""
+        e, device = self.session.experiment, self.session.method.device.type
+        why = mixtures(environments(self.session.run.path))
+        if device != "cpu" and not e.trainer.deterministic:
+            why.append(f"trainer.deterministic is false on {device}")
+        if e.budget.seconds is not None:
+            why.append("budget.seconds ends it by the clock")
+        return why

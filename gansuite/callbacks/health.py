@@ -22,7 +22,7 @@ from gansuite.evaluation.health import (
 )
 from gansuite.losses.adversarial import Adversarial
 from gansuite.methods.base import Method
-from gansuite.runs import read_checkpoint, read_lines
+from gansuite.runs import read_lines
 
 _TERMS = ("loss/d/gan", "loss/d/dis")
 
@@ -141,7 +141,7 @@ class Health(RunCallback):
         interrupted in between rolls back in the same way again.
         """
         session, method = self.session, self.session.method
-        content = read_checkpoint(session.run.last)
+        content, _ = session.run.newest()
         notes = session.notes
         self._note(event, name, "rollback", text, content["method"]["counters"]["images_seen"])
         position = method.batches + notes.get("data_ahead", 0)

@@ -42,7 +42,6 @@ class Recorder:
         )
         timing = self._timing()
         session.run.append(session.run.timing, {**position, **timing})
-        session.latest.update(values)
         for sink in self.sinks:
             sink.log({**position, **dict(values), **{f"cost/{k}": v for k, v in timing.items()}})
 
@@ -95,5 +94,6 @@ class LogLosses(RunCallback):
 
     def act(self, trainer: Trainer) -> None:
         values = self.session.method.collect()
+        self.session.latest = values
         if values:
             self.recorder.write("train", values)

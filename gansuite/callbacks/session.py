@@ -20,7 +20,7 @@ class Session:
     """One run: its experiment, data, method, directory and clock.
 
     ``notes`` is what callbacks must remember across an interruption (plain containers), such as
-    the scores so far; ``latest`` the newest logged values, for the progress line. ``stopped``
+    the scores so far; ``latest`` the means of the last log interval, and of no other. ``stopped``
     names the signal that ended the run, or is "guard" with the reason in ``told``. ``trouble``:
     what is not finite, until the state is taken back; ``suspect``: the state shows a symptom, so
     that it must not replace one to which to roll back.

@@ -22,7 +22,7 @@ from gansuite.errors import UserError, nearest
 from gansuite.evaluation.protocol import HIGHER_IS_BETTER, Protocol
 from gansuite.evaluation.protocol import difference as protocol_difference
 from gansuite.evaluation.verdict import gap_closed
-from gansuite.runs import read_lines
+from gansuite.runs import environments, read_lines
 
 Status = Literal["done", "running", "failed", "missing"]
 ERROR_FILE = "error.txt"
@@ -296,7 +296,7 @@ def read_entry(path: Path, row: str = "", seed: int | None = None) -> Entry:
     ``row`` and ``seed`` default to what its files say.
     """
     config = _mapping(path / "config.yaml")
-    environment = _mapping(path / "environment.json")
+    environment = (environments(path) or [{}])[-1]
     results: dict[str, Any] = {}
     trouble = ""
     file = path / "results.json"

@@ -267,6 +267,10 @@ def _facts(run: Entry, tables: Sequence[Mapping[str, Any]]) -> list[tuple[str, s
         facts.append(("of training", duration(cost["seconds"])))
     if cost.get("images_per_second") is not None:
         facts.append(("images per second", human(cost["images_per_second"])))
+    if (exact := run.results.get("bit_exact")) is not None:
+        why = run.results.get("bit_exact_why")
+        told = f" ({'; '.join(map(str, why))})" if isinstance(why, list) and why else ""
+        facts.append((f"bit-exact{told}", "yes" if exact else "not"))
     return facts
 
 

@@ -25,6 +25,7 @@ from gansuite.data.spec import Batch, DataSpec, Needs
 from gansuite.errors import NotFinite, UserError
 from gansuite.losses.path_length import lazy_adam
 from gansuite.methods._optimizers import TFRMSprop
+from gansuite.methods._state import load_optimizer
 from gansuite.rng import derive, seed_device, torch_generator
 
 FLOAT = torch.float32  # of the noise, whatever the precision of the run
@@ -665,7 +666,7 @@ class Method(LightningModule):
         self.load_weights(state)
         self._noted = []
         for name, optimizer in zip(self.players, self._raw_optimizers(), strict=True):
-            optimizer.load_state_dict(state["optimizers"][name])
+            load_optimizer(optimizer, state["optimizers"][name])
         self._averaged_at = dict(state["averaged_at"])
         counters = state["counters"]
         self.batches = counters["batches"]
