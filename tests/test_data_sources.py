@@ -9,6 +9,7 @@ import multiprocessing
 import time
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -416,12 +417,30 @@ def test_the_cache_equals_memory_and_notices_change(tmp_path: Path) -> None:
     assert len(list(cache.iterdir())) == 4
 
 
-def test_a_damaged_cache_file_is_made_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["short", "a bit", "its digest", "another's", "nothing"])
+def test_a_damaged_cache_file_is_made_anew(tmp_path: Path, damage: str, capsys: Any) -> None:
     source = prepared("unpaired", root=str(unpaired(tmp_path / "data")))
+    plain = source.load("train", "A", 8, 3)
     source.load("train", "A", 8, 3, tmp_path / "cache")
     (file,) = (tmp_path / "cache").iterdir()
-    file.write_bytes(file.read_bytes()[:-100])
-    assert source.load("train", "A", 8, 3, tmp_path / "cache")[2, 0, 0, 0] == 3
+    whole = bytearray(file.read_bytes())
+    if damage == "short":
+        del whole[-100:]
+    elif damage == "another's":  # of the same shape, whole, under a wrong name
+        cached_array(tmp_path / "other", "x", plain.shape, lambda out: out.fill(9))
+        whole = bytearray((tmp_path / "other/x.npy").read_bytes())
+    elif damage != "nothing":
+        whole[-100 if damage == "a bit" else -1] ^= 1
+    file.write_bytes(whole)
+    again = source.load("train", "A", 8, 3, tmp_path / "cache")
+    assert isinstance(again, np.memmap)
+    assert np.array_equal(again, plain)
+    told = capsys.readouterr().err
+    assert told == (
+        "" if damage == "nothing" else f"the picture cache '{file}' is damaged: made again\n"
+    )
+    source.load("train", "A", 8, 3, tmp_path / "cache")
+    assert capsys.readouterr().err == ""
 
 
 def test_an_unwritable_cache_is_one_sentence(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from gansuite.data.spec import DataSpec, LabelSet
 from gansuite.errors import UserError, nearest
 from gansuite.rng import derive
 
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2  # raise it when the file of a cache is written in another way
 _END_BYTES = 65536  # of the first and last bytes of a file, in its digest
 
 
