@@ -9,10 +9,15 @@ value that refers to it; then the result is validated and frozen. No torch here:
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
+import os
 import re
+import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -51,18 +56,28 @@ def _freeze(value: dict[str, Any]) -> FrozenDict:
 Frozen = Annotated[dict[str, Any], AfterValidator(_freeze)]
 
 
+# Bounds that no sensible experiment meets; beyond them lie overflows, full memories and waits that
+# never end.
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
+Long = Annotated[float, Field(ge=1e-6, le=1e9)]
+"""Thousands of pictures (from a thousandth of one up) or seconds (up to thirty years)."""
+Rate = Annotated[float, Field(ge=0, le=1e6)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
 class Optim(Section):
     """One player's optimiser. ``clip`` is the largest L2 norm of that player's gradient;
     ``rmsprop_tf`` is TensorFlow's RMSprop, whose accumulator begins at 1 (``eps`` there: 1e-10)."""
 
     kind: Literal["adam", "rmsprop", "rmsprop_tf", "sgd"] = "adam"
-    lr: float = Field(default=2e-4, ge=0)
-    betas: list[float] = Field(default=[0.5, 0.999], min_length=2, max_length=2)
-    alpha: float = 0.99
-    momentum: float = 0.0
-    eps: float = Field(default=1e-8, ge=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    clip: float | None = Field(default=None, gt=0)
+    lr: Rate = 2e-4
+    betas: list[Decay] = Field(default=[0.5, 0.999], min_length=2, max_length=2)
+    alpha: Decay = 0.99
+    momentum: Decay = 0.0
+    eps: Rate = 1e-8
+    weight_decay: Rate = 0.0
+    clip: Annotated[float, Field(gt=0, le=1e9)] | None = None
 
 
 class Budget(Section):
@@ -74,18 +89,18 @@ class Budget(Section):
     CycleGAN code (its "epochs") instead of continuously.
     """
 
-    kimg: float | None = Field(default=None, gt=0)
-    seconds: float | None = Field(default=None, gt=0)
+    kimg: Long | None = None
+    seconds: Long | None = None
     decay_from: float = Field(default=1.0, ge=0, le=1)
-    decay_steps: int | None = Field(default=None, gt=0)
+    decay_steps: Count | None = None
 
 
 class Ema(Section):
     """Average of the generator's weights; off without a half-life. ``rampup`` caps the half-life
     at that share of the pictures seen so far (StyleGAN2: 0.05)."""
 
-    half_life_kimg: float | None = Field(default=None, gt=0)
-    rampup: float | None = Field(default=0.05, gt=0)
+    half_life_kimg: Long | None = None
+    rampup: Long | None = 0.05
 
 
 class Evaluate(Section):
@@ -94,12 +109,12 @@ class Evaluate(Section):
     file of the Inception weights, for FID, KID and IS as well; ``vgg``: that of VGG-16, for LPIPS
     and the perceptual path length."""
 
-    every_kimg: float | None = Field(default=None, gt=0)
-    pictures: int = Field(default=256, ge=2)
+    every_kimg: Long | None = None
+    pictures: int = Field(default=256, ge=2, le=10_000_000)
     samples: int = Field(default=8, ge=1, le=32)
     weights: Literal["auto", "raw", "ema"] = "auto"
     best_by: str = "fd_random"
-    batch: int = Field(default=32, ge=1)
+    batch: int = Field(default=32, ge=1, le=65_536)
     inception: str = ""
     vgg: str = ""
 
@@ -108,8 +123,8 @@ class Log(Section):
     """What is recorded on the way. ``wandb: auto`` goes online when a key is configured and stays
     offline otherwise; it never asks."""
 
-    every_kimg: float = Field(default=1.0, gt=0)
-    checkpoint_every_kimg: float | None = Field(default=None, gt=0)
+    every_kimg: Long = 1.0
+    checkpoint_every_kimg: Long | None = None
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
     project: str = "gansuite"
     group: str | None = None
@@ -124,7 +139,7 @@ class Guard(Section):
     ``retries`` times, and then stops. What is not finite stops the run under ``warn`` as well."""
 
     action: Literal["warn", "stop", "rollback"] = "warn"
-    retries: int = Field(default=2, ge=0)
+    retries: int = Field(default=2, ge=0, le=1000)
 
 
 class Trainer(Section):
@@ -132,10 +147,10 @@ class Trainer(Section):
     processes takes ``accumulate`` chunks of batch / (devices x num_nodes x accumulate)."""
 
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
-    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    num_nodes: int = Field(default=1, ge=1)
+    devices: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
+    num_nodes: int = Field(default=1, ge=1, le=1024)
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"
-    accumulate: int = Field(default=1, ge=1)
+    accumulate: int = Field(default=1, ge=1, le=65_536)
     deterministic: bool = False
     sync_batchnorm: bool = False
     channels_last: bool = False
@@ -144,13 +159,13 @@ class Trainer(Section):
 class DataOptions(Section):
     """The keys that every ``data:`` section shares; the others belong to its source."""
 
-    size: int = Field(default=64, ge=8)
-    load_size: int | None = None
-    batch: int = Field(default=1, ge=1)
+    size: int = Field(default=64, ge=8, le=4096)
+    load_size: Annotated[int, Field(ge=8, le=8192)] | None = None
+    batch: int = Field(default=1, ge=1, le=65_536)
     flip: bool = True
     resize: Literal["bicubic", "bilinear", "bilinear_aliased"] = "bicubic"
     channels: Literal[1, 3] | None = None
-    workers: int = Field(default=0, ge=0)
+    workers: int = Field(default=0, ge=0, le=256)
 
 
 COMPARISON = "compare_"
@@ -161,9 +176,9 @@ class CompareBudget(Section):
     seconds of training, 10^15 floating-point operations. Without any, each has its own budget,
     and these must be equal."""
 
-    kimg: float | None = Field(default=None, gt=0)
-    seconds: float | None = Field(default=None, gt=0)
-    pflop: float | None = Field(default=None, gt=0)
+    kimg: Long | None = None
+    seconds: Long | None = None
+    pflop: Long | None = None
 
 
 class Compare(Section):
@@ -173,7 +188,7 @@ class Compare(Section):
     title: str = ""
     experiments: list[str] = []
     entries: list[str] = []
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
+    seeds: list[Seed] = Field(default=[0], min_length=1)
     budget: CompareBudget = CompareBudget()
     set: list[str] = []
     rank_by: str = "fd_random"
@@ -183,7 +198,7 @@ class Experiment(Section):
     """What runs. ``method`` and ``data`` are validated dicts (their classes know them)."""
 
     name: str
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     out: str = "runs"
     method: Frozen
     data: Frozen
@@ -206,7 +221,29 @@ class Experiment(Section):
 
     @property
     def run_dir(self) -> Path:
-        return Path(self.out).expanduser() / self.name / f"seed{self.seed}"
+        return user_path(self.out, "out") / self.name / f"seed{self.seed}"
+
+
+def user_path(text: str, key: str) -> Path:
+    """The path ``text`` of option ``key``, with ``~`` for the home folder.
+
+    Raises:
+        UserError: nobody has this home folder, or the operating system takes no such name.
+    """
+    try:
+        path = Path(text).expanduser()
+        os.fspath(path).encode()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            os.lstat(path)
+    except RuntimeError:
+        reason = "there is no such home folder"
+    except UnicodeEncodeError:
+        reason = "it is not UTF-8"
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+    else:
+        return path
+    raise UserError(f"'{key}' is {_short(text)}, which is no path ({reason}); write another.")
 
 
 @dataclass(frozen=True)
@@ -239,8 +276,8 @@ def comparison_files() -> dict[str, Path]:
 def find_experiment(name: str) -> Path:
     """The file of experiment ``name`` (a name, or a path that ends in .yaml)."""
     if name.endswith((".yaml", ".yml")):
-        if not Path(name).is_file():
-            raise UserError(f"There is no experiment file {name}.")
+        if not os.path.isfile(name):  # also False for names that no file can have
+            raise UserError(f"There is no experiment file {_short(name, '')}.")
         return Path(name)
     known = experiment_files()
     if name in comparison_files():
@@ -249,7 +286,7 @@ def find_experiment(name: str) -> Path:
         )
     if name not in known:
         raise UserError(
-            f"There is no experiment '{name}' in {experiment_folder()}{nearest(name, known)} "
+            f"There is no experiment {_short(name)} in {experiment_folder()}{nearest(name, known)} "
             f"('gansuite list' shows all)."
         )
     return known[name]
@@ -261,67 +298,145 @@ Layers = Sequence[tuple[str, Mapping[str, Any]]]
 COMMAND_LINE = "the command line"
 
 
-def read_layers(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, dict[str, Any]]]:
-    """One YAML file with everything it extends, nearest last."""
-    if path.resolve() in seen:
-        names = [p.name for p in (*seen, path)]
-        raise UserError(f"{path.name} extends itself: {' -> '.join(names)}.")
-    seen = (*seen, path.resolve())
+_FILES = 64  # that an experiment may be made of
+_BYTES = 1 << 18  # of one file
+_DEPTH, _VALUES = 32, 20_000  # of one file or override, with every *alias written out
+
+
+def read_layers(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """One YAML file with everything it extends, nearest last; each file once, where it is nearest.
+
+    Raises:
+        UserError: one sentence that names the file.
+    """
+    layers: dict[Path, tuple[str, dict[str, Any]]] = {}
+
+    def add(path: Path, below: tuple[Path, ...]) -> None:
+        file = path.resolve()
+        if file in below:
+            names = [p.name for p in (*below, path)]
+            raise UserError(f"{path.name} extends itself: {' -> '.join(names)}.")
+        if file in layers:
+            return
+        if len(layers) == _FILES:
+            raise UserError(f"{path} is one of more than {_FILES} files that extend another.")
+        bases, content = _read_file(path)
+        # from the nearest down, so that of a file that several extend the nearest place counts
+        layers[file] = (str(path), content)
+        for base in reversed(bases):
+            add(base, (*below, file))
+
+    add(path, ())
+    return list(reversed(layers.values()))
+
+
+def _read_file(path: Path) -> tuple[list[Path], dict[str, Any]]:
+    """The files that one YAML file extends, and the rest of what it says."""
+    if not path.is_file():  # reading a pipe or a device may never end
+        raise UserError(f"{path} cannot be read: it is no file.")
     try:
-        loaded = OmegaConf.load(path)
+        with open(path, "rb") as file:
+            data = file.read(_BYTES + 1)
+        if len(data) > _BYTES:
+            raise UserError(f"{path} cannot be read: it has more than {_BYTES >> 10} KB.")
+        text = data.decode("utf-8-sig")
+        _refuse_endless(text, str(path))
+        loaded = OmegaConf.load(io.StringIO(text))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
-        raise UserError(
-            f"{path} is not valid YAML{where}: {getattr(error, 'problem', error)}."
-        ) from None
+        problem = getattr(error, "problem", None) or _first_line(error)
+        raise UserError(f"{path} is not valid YAML{where}: {problem}.") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} cannot be read: it is not a text file in UTF-8.") from None
     except OSError as error:
         raise UserError(
             f"{path} cannot be read: {error.strerror or 'it holds no keys and values'}."
         ) from None
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, ValueError, TypeError) as error:
         raise UserError(f"{path}: {_first_line(error)}.") from None
     if not isinstance(loaded, DictConfig):
         raise UserError(f"{path} must be a mapping of keys to values.")
     content = typing.cast(dict[str, Any], OmegaConf.to_container(loaded, resolve=False))
     bases = content.pop("extends", None) or []
-    layers: list[tuple[str, dict[str, Any]]] = []
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise UserError(
-            f"{path}: 'extends' is {bases!r}; it must be the name of a file without .yaml, or a "
-            f"list of such names."
+            f"{path}: 'extends' is {_short(bases)}; it must be the name of a file without .yaml, "
+            f"or a list of such names."
         )
-    for base in bases:
-        file = path.parent / f"{base}.yaml"
-        if not file.is_file():
-            raise UserError(f"{path} extends '{base}', but there is no file {file}.")
-        layers += read_layers(file, seen)
-    return [*layers, (str(path), content)]
+    files = [path.parent / f"{base}.yaml" for base in bases]
+    for base, named in zip(bases, files, strict=True):
+        if not os.path.isfile(named):
+            told = _short(str(named), "")
+            raise UserError(f"{path} extends {_short(base)}, but there is no file {told}.")
+    return files, content
+
+
+def _refuse_endless(text: str, where: str) -> None:
+    """Raise UserError for YAML that is too deep or too large with every ``*alias`` written out.
+
+    The events are read one by one: nothing is built and nothing recurses.
+    """
+    known: dict[str, tuple[int, int]] = {}  # anchor -> values and depth of what it stands for
+    stack: list[tuple[str | None, int, int]] = [(None, 0, 0)]  # anchor, values, depth so far
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            stack.append((event.anchor, 1, 0))
+            values, depth = 0, 0
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, values, depth = stack.pop()
+            depth += 1
+            if anchor:
+                known[anchor] = values, depth
+        elif isinstance(event, yaml.AliasEvent):
+            # one that is not known yet stands inside of itself, or for nothing, which YAML tells
+            inside = any(anchor == event.anchor for anchor, *_ in stack)
+            values, depth = known.get(str(event.anchor), (0, _DEPTH if inside else 0))
+        elif isinstance(event, yaml.ScalarEvent):
+            values, depth = 1, 0
+            if event.anchor:
+                known[event.anchor] = values, depth
+        else:
+            continue
+        anchor, so_far, deepest = stack[-1]
+        stack[-1] = anchor, so_far + values, max(deepest, depth)
+        if len(stack) + depth > _DEPTH:
+            raise UserError(f"{where} is nested more than {_DEPTH} levels deep.")
+        if so_far + values > _VALUES:
+            raise UserError(f"{where} has more than {_VALUES} values.")
 
 
 def read_overrides(items: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
     """``key=value`` arguments as the topmost layer."""
     for item in items:
-        key, equals, _ = item.partition("=")
-        if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
+        key, equals, value = item.partition("=")
+        if not equals or not re.fullmatch(rf"\w+(\.\w+){{0,{_DEPTH}}}", key):
             raise UserError(
-                f"'{item}' is not an override; write key=value, such as budget.kimg=10."
+                f"{_short(item)} is not an override; write key=value, such as budget.kimg=10."
             )
+        with contextlib.suppress(yaml.YAMLError):  # which is told below
+            _refuse_endless(value, f"the command line: '{_short(key, '')}'")
     try:
         found = OmegaConf.from_dotlist(list(items))
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
+        content = OmegaConf.to_container(found, resolve=False)
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError) as error:
         raise UserError(
-            f"An override in {' '.join(items)!r} cannot be read: {_first_line(error)}."
+            f"An override in {_short(' '.join(items))} cannot be read: {_first_line(error)}."
         ) from None
-    content = OmegaConf.to_container(found, resolve=False)
     return [(COMMAND_LINE, typing.cast(dict[str, Any], content))]
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".")
+    return _short((str(error).strip().splitlines() or [type(error).__name__])[0].rstrip("."), "")
+
+
+def _short(value: Any, quotes: str = "'") -> str:
+    """``value`` as a message shows it: a text in ``quotes``, long ones cut."""
+    text = (repr(value) if quotes else value) if isinstance(value, str) else repr(value)
+    return (
+        text if len(text) <= 200 else f"{text[:120]}...{quotes if isinstance(value, str) else ''}"
+    )
 
 
 def _where(layers: Layers, key: Sequence[str]) -> str:
@@ -357,6 +472,19 @@ def _plain(value: Any) -> Any:
     return value
 
 
+# of options with one of these names, whatever the class; another number lies within a million
+_RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("seed", "split_seed"), (0, (1 << 63) - 1)),
+    **dict.fromkeys(("blocks", "d_layers", "mapping_layers"), (0, 64)),
+    "n_critic": (0, 1000),
+    "train": (0, 10_000_000),
+    "test": (0, 10_000_000),
+    "mixing": (0, 1),
+    "dropout": (0, 1),
+    "clip": (0, 1e6),
+}
+
+
 def _signature_model(cls: type, base: type[Section], name: str) -> type[Section]:
     """A strict model of ``cls.__init__``'s keyword-only arguments on top of ``base``'s fields."""
     hints = typing.get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
@@ -365,8 +493,12 @@ def _signature_model(cls: type, base: type[Section], name: str) -> type[Section]
         if p.kind is p.KEYWORD_ONLY:
             default = ... if p.default is p.empty else _plain(p.default)
             hint = hints.get(p.name, Any)
-            # a bare int is a size, a count or a seed: a negative one is always a slip
-            fields[p.name] = (Annotated[int, Field(ge=0)] if hint is int else hint, default)
+            members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+            if {int, float} & {m for m in members if isinstance(m, type)}:
+                # an int is a size, a count or a seed: a negative one is always a slip
+                low, high = _RANGES.get(p.name, (0 if int in members else -1e6, 1_000_000))
+                hint = Annotated[hint, Field(ge=low, le=high)]
+            fields[p.name] = (hint, default)
     return create_model(name, __base__=base, name=(str, ...), **fields)
 
 
@@ -385,7 +517,7 @@ def _explain(
             break
         location.append(str(part))
     key = [*section, *location]
-    where, dotted = _where(layers, key), ".".join(key)
+    where, dotted = _where(layers, key), _short(".".join(key), "")
     if first["type"] == "missing":
         return UserError(f"{where}: the key '{dotted}' is missing.")
     if first["type"] == "extra_forbidden":
@@ -404,7 +536,7 @@ def _explain(
     told = " or ".join(dict.fromkeys(m.removeprefix("Input should be ") for m in messages))
     if messages[0].startswith("Input should be "):
         told = "it must be " + told.partition(" or instance of ")[0]
-    shown = "null" if first["input"] is None else repr(first["input"])
+    shown = "null" if first["input"] is None else _short(first["input"])
     return UserError(f"{where}: '{dotted}' is {shown}; {told[0].lower()}{told[1:]}.")
 
 
@@ -477,8 +609,10 @@ def load_comparison(path: Path | None, overrides: Sequence[str] = ()) -> Compare
             )
         if not isinstance(content.get("compare", {}), dict):
             raise UserError(f"{where}: 'compare' must be a mapping of keys to values.")
-        full = OmegaConf.merge(merged, content)
-        merged = typing.cast(dict[str, Any], OmegaConf.to_container(full, resolve=True))
+        with _told(layers):
+            full = OmegaConf.merge(merged, content)
+            merged = typing.cast(dict[str, Any], OmegaConf.to_container(full, resolve=True))
+    _check_texts(merged, layers)
     spec = _validate(Compare, merged.get("compare", {}), layers, ["compare"])
     spec = typing.cast(Compare, spec)
     given = [k for k, v in spec.budget.model_dump().items() if v is not None]
@@ -496,16 +630,64 @@ def load_comparison(path: Path | None, overrides: Sequence[str] = ()) -> Compare
 
 def resolve(layers: Layers, schemas: Schemas) -> Experiment:
     """Merge layers over the defaults, resolve interpolations, validate and freeze."""
-    try:
+    with _told(layers):
         return _resolve(layers, schemas)
+
+
+@contextlib.contextmanager
+def _told(layers: Layers) -> Iterator[None]:
+    """Make one sentence of what merging and resolving raise."""
+    try:
+        yield
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or ""
         where = _where(layers, key.split(".")) + f": '{key}'" if key else layers[-1][0]
         reason = re.sub(r"^\w+ raised while resolving interpolation: ", "", _first_line(error))
         raise UserError(f"{where}: {reason}.") from None
+    except RecursionError:
+        raise UserError(f"{layers[-1][0]}: a value refers to too many others.") from None
+
+
+def _check_texts(value: Any, layers: Layers, key: tuple[str, ...] = ()) -> None:
+    """Every text must be one that a file, a page and a path can hold."""
+    if isinstance(value, str):
+        bad = next((c for c in value if unicodedata.category(c) in ("Cc", "Cs")), None)
+        if bad is not None:
+            what = "not UTF-8" if unicodedata.category(bad) == "Cs" else "a control character"
+            raise UserError(
+                f"{_where(layers, key)}: '{'.'.join(key)}' is {_short(value)}, which has "
+                f"{bad!r} in it ({what})."
+            )
+    for name, inner in (
+        value.items()
+        if isinstance(value, Mapping)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    ):
+        _check_texts(str(name), layers, key)
+        _check_texts(inner, layers, (*key, str(name)))
+
+
+def _check_kinds(below: Any, above: Any, where: str, key: tuple[str, ...] = ()) -> None:
+    """A list never stands where a mapping is expected, nor the other way round."""
+    if isinstance(below, dict) and isinstance(above, list):
+        kind = "a mapping of keys to values"
+    elif isinstance(below, list) and isinstance(above, dict):
+        kind = "a list"
+    else:
+        kind = ""
+    if kind:
+        raise UserError(f"{where}: '{'.'.join(key)}' is {_short(above)}; it must be {kind}.")
+    if isinstance(below, dict) and isinstance(above, dict):
+        for name in below.keys() & above.keys():
+            _check_kinds(below[name], above[name], where, (*key, str(name)))
 
 
 def _resolve(layers: Layers, schemas: Schemas) -> Experiment:
+    for i, (where, content) in enumerate(layers):
+        for _, below in [("", _KINDS), *layers[:i]]:
+            _check_kinds(below, content, where)
     merged = typing.cast(DictConfig, OmegaConf.merge(*[content for _, content in layers]))
     classes: dict[str, type] = {}
     for section, noun, names, get in (
@@ -533,10 +715,13 @@ def _resolve(layers: Layers, schemas: Schemas) -> Experiment:
         "seed": 0,
         "out": "runs",
     }
+    for where, content in layers:
+        _check_kinds(defaults, content, where)
     full = OmegaConf.merge(defaults, merged)
     plain = typing.cast(
         dict[str, Any], OmegaConf.to_container(full, resolve=True, throw_on_missing=True)
     )
+    _check_texts(plain, layers)
     for section, base in (("method", Section), ("data", DataOptions)):
         model = _signature_model(classes[section], base, section)
         plain[section] = _validate(model, plain[section], layers, [section]).model_dump()
@@ -548,11 +733,14 @@ def _resolve(layers: Layers, schemas: Schemas) -> Experiment:
         raise UserError(
             f"{_where(layers, ['budget'])}: 'budget.kimg' and 'budget.seconds' are {told}."
         )
-    if not re.fullmatch(r"\w[\w.+@=-]*", experiment.name):
+    if not re.fullmatch(r"\w[\w.+@=-]{0,99}", experiment.name):
         raise UserError(
-            f"{_where(layers, ['name'])}: 'name' is {experiment.name!r}; it names a folder and "
-            f"is made of letters, digits and _ - . + = @."
+            f"{_where(layers, ['name'])}: 'name' is {_short(experiment.name)}; it names a folder "
+            f"and is made of at most 100 letters, digits and _ - . + = @."
         )
+    if not experiment.out:
+        raise UserError(f"{_where(layers, ['out'])}: 'out' is empty; it names a folder.")
+    user_path(experiment.out, "out")
     return experiment
 
 
@@ -564,6 +752,7 @@ _SECTIONS: dict[str, type[Section]] = {
     "guard": Guard,
     "trainer": Trainer,
 }
+_KINDS: dict[str, Any] = {name: {} for name in ("method", "data", "optim", *_SECTIONS)}
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

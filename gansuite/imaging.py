@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import stat
 import struct
 import zlib
 from collections.abc import Sequence
@@ -34,6 +35,9 @@ WRITABLE: dict[str, tuple[str, frozenset[str]]] = {
     ".webp": ("WEBP", frozenset({"RGB", "RGBA"})),
     ".bmp": ("BMP", frozenset({"L", "RGB"})),
 }
+# what Pillow may take a file for, whatever its name: not all that it can open is a mere picture
+# (PostScript is a program)
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "PPM", "TIFF", "JPEG2000")
 _OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"lossless": True},
@@ -67,6 +71,22 @@ class Picture:
         )
 
 
+def unlike_a_file(path: Path) -> str:
+    """Why ``path`` is no file that can be read to its end, or an empty string.
+
+    Opening a pipe or a device may wait for ever.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "is a link to nothing" if path.is_symlink() else "does not exist"
+    except (OSError, ValueError) as error:
+        return f"cannot be read ({getattr(error, 'strerror', None) or error})"
+    if stat.S_ISREG(mode):
+        return ""
+    return "cannot be read (it is a folder)" if stat.S_ISDIR(mode) else "is a pipe or a device"
+
+
 def read_picture(path: Path) -> Picture:
     """Read one picture (the first frame of an animation) with EXIF rotation applied.
 
@@ -74,7 +94,9 @@ def read_picture(path: Path) -> Picture:
     Raises UserError naming the file when it cannot be read.
     """
     try:
-        with Image.open(path) as image:
+        if reason := unlike_a_file(path):
+            raise UserError(f"'{path}' cannot be read as a picture (it {reason})")
+        with Image.open(path, formats=FORMATS) as image:
             return _decode(image, path)
     except UserError:
         raise

@@ -250,6 +250,14 @@ def test_a_damaged_archive_leaves_nothing(tmp_path: Path, damage: str) -> None:
     assert left(tmp_path) == ["a.zip"]
 
 
+def test_an_archive_that_swells_is_not_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros.jpg", bytes(1 << 24))
+    with pytest.raises(UserError, match="would become 16777216 bytes in 1 files"):
+        unpack(tmp_path / "a.zip", tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zip"]
+
+
 def test_a_full_disk_is_noticed_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.zip").write_bytes(ZIP)
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())

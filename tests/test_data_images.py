@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +102,11 @@ def test_unreadable_files_name_file_and_reason(tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("<html>404 not found</html>")
     Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / "float.tif")
     (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "program.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    small = _save(tmp_path / "huge.png", np.zeros((2, 2, 3), np.uint8)).read_bytes()
+    head = b"IHDR" + struct.pack(">II", 40_000, 40_000) + small[24:29]
+    head += struct.pack(">I", zlib.crc32(head))
+    (tmp_path / "huge.png").write_bytes(small[:12] + head + small[33:])
     reasons = {
         "cut.jpg": "cut short",
         "cut.png": "cut short",
@@ -108,6 +115,10 @@ def test_unreadable_files_name_file_and_reason(tmp_path: Path) -> None:
         "float.tif": "floating-point",
         "absent.jpg": "does not exist",
         "folder.jpg": "cannot be read",
+        "program.png": "is not a picture",
+        "huge.png": "is too large",
+        "nul\0l.png": "cannot be read .embedded null byte",
+        "a" * 300 + ".png": "cannot be read .File name too long",
     }
     for name, reason in reasons.items():
         with pytest.raises(UserError, match=f"{name}.*{reason}"):

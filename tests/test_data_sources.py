@@ -6,17 +6,31 @@ import csv
 import gzip
 import itertools
 import multiprocessing
+import os
 import random
+import sys
 import time
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from gansuite.data import SOURCES, DataModule, Needs, Source, build_source, describe_sources
+from gansuite.data import (
+    SOURCES,
+    DataModule,
+    Needs,
+    Source,
+    build_source,
+    describe_sources,
+    torchvision_sets,
+)
 from gansuite.data.cache import cached_array
+from gansuite.data.check import check_data
+from gansuite.data.images import read_image
 from gansuite.data.sources import FilePicture
 from gansuite.data.tables import Table
 from gansuite.data.torchvision_sets import CelebA
@@ -444,12 +458,30 @@ def test_the_cache_equals_memory_and_notices_change(tmp_path: Path) -> None:
     assert len(list(cache.iterdir())) == 4
 
 
-def test_a_damaged_cache_file_is_made_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["short", "a bit", "its digest", "another's", "nothing"])
+def test_a_damaged_cache_file_is_made_anew(tmp_path: Path, damage: str, capsys: Any) -> None:
     source = prepared("unpaired", root=str(unpaired(tmp_path / "data")))
+    plain = source.load("train", "A", 8, 3)
     source.load("train", "A", 8, 3, tmp_path / "cache")
     (file,) = (tmp_path / "cache").iterdir()
-    file.write_bytes(file.read_bytes()[:-100])
-    assert source.load("train", "A", 8, 3, tmp_path / "cache")[2, 0, 0, 0] == 3
+    whole = bytearray(file.read_bytes())
+    if damage == "short":
+        del whole[-100:]
+    elif damage == "another's":  # of the same shape, whole, under a wrong name
+        cached_array(tmp_path / "other", "x", plain.shape, lambda out: out.fill(9))
+        whole = bytearray((tmp_path / "other/x.npy").read_bytes())
+    elif damage != "nothing":
+        whole[-100 if damage == "a bit" else -1] ^= 1
+    file.write_bytes(whole)
+    again = source.load("train", "A", 8, 3, tmp_path / "cache")
+    assert isinstance(again, np.memmap)
+    assert np.array_equal(again, plain)
+    told = capsys.readouterr().err
+    assert told == (
+        "" if damage == "nothing" else f"the picture cache '{file}' is damaged: made again\n"
+    )
+    source.load("train", "A", 8, 3, tmp_path / "cache")
+    assert capsys.readouterr().err == ""
 
 
 def test_an_unwritable_cache_is_one_sentence(tmp_path: Path) -> None:
@@ -483,3 +515,167 @@ def test_two_processes_build_one_cache(tmp_path: Path) -> None:
     assert [process.exitcode for process in processes] == [0] * 4
     assert log.read_text() == "filled\n"
     assert [p.name for p in (tmp_path / "c").iterdir()] == ["x.npy"]
+
+
+# --- links, pipes, names -------------------------------------------------------------------------
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (pipe, "is a pipe or a device"),
+        (lambda path: path.symlink_to("/dev/zero"), "is a pipe or a device"),
+        (lambda path: path.symlink_to("nowhere"), "is a link to nothing"),
+        (lambda path: path.symlink_to(path.name), "cannot be read .Too many levels of symbolic"),
+    ],
+    ids=["pipe", "device", "dangling", "to itself"],
+)
+def test_what_is_no_file_is_not_opened(
+    tmp_path: Path, make: Callable[[Path], None], reason: str
+) -> None:
+    make(unpaired(tmp_path) / "trainA/z.png")
+    with pytest.raises(UserError, match=f"trainA/z.png' {reason}.*; remove it"):
+        prepared("unpaired", root=str(tmp_path))
+    with pytest.raises(UserError, match=f"trainA/z.png' {reason}"):
+        read_image(tmp_path / "trainA/z.png")
+
+
+def test_links_are_followed_inside_the_data_and_once(tmp_path: Path) -> None:
+    root = unpaired(tmp_path / "data")  # trainA 1 2 3, trainB 4 5, testA 6, testB 7 8
+    write(root, {"more/a.png": 20, "more/deep/b.png": 21, "trainA/own/c.png": 22})
+    write(tmp_path / "outside", {"d.png": 30})
+    plain = ["0.jpg", "1.jpg", "2.jpg", "own/c.png"]
+    for link, target in (
+        ("trainA/up", ".."),
+        ("trainA/here", "."),
+        ("trainA/own/up", "../.."),
+        ("trainA/test", "../testA"),
+        ("trainA/one.png", "../testB/0.jpg"),
+        ("trainA/again", "own"),
+        ("trainA/again.png", "0.jpg"),
+        ("trainA/out", "../../outside"),
+        ("trainA/out.png", "../../outside/d.png"),
+        ("trainA/nowhere", "nothing"),
+        ("trainA/circle", "circle"),
+    ):
+        (root / link).symlink_to(target)
+    source = prepared("unpaired", root=str(root))
+    assert [p.name for p in source.pictures["train"]["A"]] == [f"trainA/{n}" for n in plain]
+    assert source.counts()["test"] == {"A": 1, "B": 2}
+    assert source.notes == [
+        f"9 link(s) in '{root}/trainA' not followed: they lead out of the data folder, back, or to "
+        "what is counted already"
+    ]
+    assert "9 link(s)" in check_data(build_source("unpaired", root=str(root))).render()
+    (root / "trainA/more").symlink_to("../more")  # in the data, and of no other domain
+    (root / "trainA/twice").symlink_to("../more/deep")
+    source = prepared("unpaired", root=str(root))
+    assert grey(source, "train", "A") == [1, 2, 3, 20, 21, 22]
+
+
+def test_a_folder_of_the_layout_may_lie_elsewhere(tmp_path: Path) -> None:
+    root = unpaired(tmp_path / "data")
+    (root / "trainA").rename(tmp_path / "far")
+    (root / "trainA").symlink_to("../far")
+    assert grey(prepared("unpaired", root=str(root)), "train", "A") == [1, 2, 3]
+    (tmp_path / "short").symlink_to(root)
+    assert grey(prepared("unpaired", root=str(tmp_path / "short")), "train", "A") == [1, 2, 3]
+
+
+def test_a_folder_that_leads_back_is_no_domain(tmp_path: Path) -> None:
+    write(tmp_path, {f"{d}/{i}.png": i for d in "ab" for i in range(3)})
+    (tmp_path / "c").symlink_to(".")
+    assert prepared("folders", root=str(tmp_path)).domains == ("a", "b")
+
+
+def test_folders_may_be_deep_and_unreadable_ones_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = unpaired(tmp_path)
+    scandir = os.scandir
+
+    def locked(path: Any) -> Any:
+        if str(path).endswith("trainB"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    with pytest.raises(UserError, match=r"trainB' cannot be read \(Permission denied\)"):
+        prepared("unpaired", root=str(root))
+
+
+def test_a_file_that_vanishes_meanwhile_is_one_sentence(tmp_path: Path) -> None:
+    source = prepared("unpaired", root=str(unpaired(tmp_path)))
+    (tmp_path / "trainA/0.jpg").unlink()
+    for call in (source.digest, lambda: source.load("train", "A", 4, 3, tmp_path / "cache")):
+        with pytest.raises(UserError, match=r"trainA/0.jpg' cannot be read \(No such file"):
+            call()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    root = write(tmp_path / "data", {f"{d}/{i}.png": i for d in "ab" for i in range(5)})
+    plain = prepared("folders", root=str(root)).digest()
+    os.rename(root / "a/3.png", os.fsencode(root) + b"/a/3\xff.png")
+    source = prepared("folders", root=str(root))
+    assert source.digest() != plain
+    assert sorted(grey(source, "train", "a") + grey(source, "test", "a")) == [0, 1, 2, 3, 4]
+    Path(os.fsdecode(os.fsencode(root) + b"/a/3\xff.png")).write_text("404")
+    assert "a/3\\udcff.png" in check_data(prepared("folders", root=str(root))).render()
+    os.rename(root / "b", os.fsencode(root) + b"/\xe4")
+    with pytest.raises(UserError, match=r"named '\\udce4', which is not UTF-8; rename it"):
+        prepared("folders", root=str(root))
+
+
+def test_a_root_that_is_no_path() -> None:
+    for root, reason in (("~nouser/x", "no such home"), ("a\0b", "null byte"), ("x" * 300, "long")):
+        with pytest.raises(UserError, match=f"'data.root' is .*{reason}"):
+            build_source("unpaired", root=root)
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        (b"file\n0.png\n", "has one column"),
+        (b"file,a\n" + b"x" * 200_000 + b",1\n", "is no CSV file .field larger than field limit"),
+        (b"file,a\n", "has no rows"),
+        (b"5\na b\n", "has no rows"),
+        (b"file,a,a\n0.png,1,0\n", "has two columns named 'a'"),
+        (b"file,a\n0.png," + b"2" * 100_000 + b"\n", "has '2{80}' in column 'a'"),
+        (b"file,a\n" + b"x" * 100_000 + b"\n", r"row 1 \('x{80}'\) has 1 entries"),
+        (b"\xff\xfe", "cannot be read"),
+        (b"", "is empty"),
+    ],
+)
+def test_broken_tables(tmp_path: Path, table: bytes, reason: str) -> None:
+    (write(tmp_path, {"0.png": 0}) / "table.csv").write_bytes(table)
+    with pytest.raises(UserError, match=f"table.csv':? ?{reason}"):
+        prepared("attributes", root=str(tmp_path))
+
+
+def test_a_pipe_for_a_table_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(write(tmp_path, {"0.png": 0}) / "table.csv")
+    with pytest.raises(UserError, match=r"table.csv' is a pipe or a device"):
+        prepared("attributes", root=str(tmp_path))
+
+
+def test_digits_that_swell_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torchvision_sets, "_LARGEST", 1 << 16)
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(1 << 20)))
+    with pytest.raises(UserError, match=r"damaged or cut short .it holds more than 65536 bytes"):
+        prepared("mnist", root=str(tmp_path))
+
+
+def test_one_test_picture_is_too_few(tmp_path: Path) -> None:
+    root = str(unpaired(tmp_path))  # testA has one
+    data = DataModule(
+        build_source("unpaired", root=root), Needs("unpaired"), size=4, batch=1, seed=0
+    )
+    with pytest.raises(UserError, match="has 1 test picture of A; scores need at least 2"):
+        data.setup()
+    pooled = build_source("unpaired", root=root)
+    DataModule(pooled, Needs("single"), size=4, batch=1, seed=0).setup()  # three together

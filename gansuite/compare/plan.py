@@ -90,7 +90,7 @@ def make_plan(
     """
     names = [a for a in arguments if not _OVERRIDE.fullmatch(a)]
     given = {m[1]: m[2] for a in arguments if (m := _OVERRIDE.fullmatch(a))}
-    out, label = Path(given.pop("out", "runs")).expanduser(), given.pop("name", "")
+    out, label = config.user_path(given.pop("out", "runs"), "out"), given.pop("name", "")
     jobs = _jobs(given.pop("jobs", ""))
     files, experiments, folders = _sort(names)
     spec = config.load_comparison(files[0] if files else None, _own(given))

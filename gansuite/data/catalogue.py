@@ -40,7 +40,7 @@ class Joint(Source):
         self.parts: dict[str, Source] = {}
         for key, options in sets.items():
             name = options.get("name")
-            if name not in SOURCES or name == self.name:
+            if not isinstance(name, str) or name not in SOURCES or name == self.name:
                 raise UserError(
                     f"data.sets.{key}.name is {name!r}, it must be one of the other data sets"
                     f"{nearest(str(name), [n for n in SOURCES if n != self.name])}"

@@ -86,7 +86,8 @@ class Report:
         lines += [f"note: {text}" for text in self.notes]
         lines += [f"problem: {text}" for text in self.problems]
         lines.append("ok" if self.ok else "NOT USABLE")
-        return "\n".join(lines)
+        # names of files need not be UTF-8
+        return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
 
 
 def _few(lines: list[str], limit: int) -> list[str]:
@@ -157,8 +158,14 @@ def _check_joint(source: Joint) -> Report:
 
 def _tree(root: Path) -> list[tuple[str, int, int]]:
     found = []
+    seen = {os.path.realpath(root)}  # a link may lead back
     for here, below, names in os.walk(root, followlinks=True):
         below[:] = sorted(b for b in below if not b.startswith((".", "__")))
+        for name in list(below):
+            real = os.path.realpath(os.path.join(here, name))
+            if real in seen:
+                below.remove(name)
+            seen.add(real)
         pictures = sum(is_image(Path(name)) for name in names)
         if names or not below:
             relative = Path(here).relative_to(root).as_posix()

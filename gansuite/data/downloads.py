@@ -26,6 +26,7 @@ from gansuite.errors import UserError
 
 _CHUNK = 1 << 18
 _ATTEMPTS = 3  # per mirror, each continuing where the last one broke off
+_SWELLING, _MEMBERS = 100, 5_000_000  # pictures hardly swell: a larger archive is a trap
 _TIMEOUT = 30.0  # seconds without a byte
 _PLAIN = (0, stat.S_IFREG, stat.S_IFDIR)  # kinds of members; 0: made by a system without kinds
 
@@ -216,6 +217,12 @@ def unpack(path: Path, root: Path) -> None:
             for member in members:
                 _refuse_unsafe(member, path)
             needed, free = sum(m.file_size for m in members), shutil.disk_usage(aside).free
+            size = path.stat().st_size
+            if needed > _SWELLING * size or len(members) > _MEMBERS:
+                raise UserError(
+                    f"archive '{path}' is not unpacked: its {size} bytes would become "
+                    f"{needed} bytes in {len(members)} files; get it from a source that you trust"
+                )
             if needed > free:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             archive.extractall(aside)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gansuite.errors import UserError
+from gansuite.imaging import FORMATS, unlike_a_file
 
 # compared with the lower-cased suffix; the content decides how a file is decoded
 IMAGE_SUFFIXES = (
@@ -38,18 +37,21 @@ def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
     """
     path = Path(path)
     try:
-        with Image.open(path) as image:
+        if reason := unlike_a_file(path):
+            raise UserError(f"picture '{path}' {reason}; replace or remove it")
+        with Image.open(path, formats=FORMATS) as image:
             return _to_array(ImageOps.exif_transpose(image), channels)
+    except UserError:
+        raise
     except UnidentifiedImageError:
         reason = "is empty (0 bytes)" if path.stat().st_size == 0 else "is not a picture"
-    except FileNotFoundError:
-        reason = "does not exist"
-    except (PermissionError, IsADirectoryError) as error:
+    except PermissionError as error:
         reason = f"cannot be read ({error.strerror})"
     except Image.DecompressionBombError as error:
         reason = f"is too large ({error})"
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
-        reason = f"is damaged or cut short ({error})"
+    except Exception as error:  # Pillow's readers raise whatever the bytes lead them to
+        told = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = f"is damaged or cut short ({told})"
     raise UserError(f"picture '{path}' {reason}; replace or remove it")
 
 

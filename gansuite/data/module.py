@@ -15,6 +15,8 @@ from gansuite.data.spec import Batch, DataSpec, Needs
 from gansuite.data.views import Endless, Pictures, TrainBatches, TrainView
 from gansuite.errors import UserError, nearest
 
+_TESTS = 2  # a distribution of one picture has no covariance
+
 
 class DataModule(LightningDataModule):
     """Serves training batches and evaluation pictures of ``source`` in the view of ``needs``.
@@ -82,6 +84,15 @@ class DataModule(LightningDataModule):
         self._train_view()
         for domain in self.spec.domains:
             self._array("test", domain, self.size)
+        tests = self.spec.counts["test"]
+        if self.needs.view in ("single", "labelled"):
+            tests = {"all domains together": sum(tests.values())}
+        for domain, count in tests.items():
+            if count < _TESTS:
+                raise UserError(
+                    f"data '{self.spec.name}' has {count} test picture of {domain}; "
+                    f"scores need at least {_TESTS}, add pictures or raise data.test_fraction"
+                )
 
     def _array(self, split: str, domain: str, size: int, resize: str = "bicubic") -> np.ndarray:
         key = (split, domain, size, resize)
@@ -154,8 +165,11 @@ class DataModule(LightningDataModule):
             knowing = self.spec.label_sets[self.spec.set_of(label)].domains
             known = torch.cat([self.label_vectors(split, d) for d in knowing])[:, column] > 0
             chosen = known == (domain == label)
-            if not chosen.any():
-                raise UserError(f"data '{self.spec.name}' has no {split} picture '{domain}'")
+            if chosen.sum() < _TESTS:
+                raise UserError(
+                    f"data '{self.spec.name}' has {int(chosen.sum())} {split} pictures of "
+                    f"'{domain}'; scores need at least {_TESTS}"
+                )
             return torch.cat([self.pictures(split, d) for d in knowing])[chosen][:limit]
         self._check_domain(domain)
         return torch.from_numpy(np.array(self._array(split, domain, self.size)[:limit]))

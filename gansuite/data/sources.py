@@ -6,13 +6,14 @@ Nothing is read before :meth:`Source.prepare`.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
 import os
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 from tqdm import tqdm
 
+from gansuite.config import user_path
 from gansuite.data.cache import cached_array
 from gansuite.data.coats import COATS, SIZES, render_many
 from gansuite.data.images import (
@@ -33,9 +35,10 @@ from gansuite.data.images import (
 )
 from gansuite.data.spec import DataSpec, LabelSet
 from gansuite.errors import UserError, nearest
+from gansuite.imaging import unlike_a_file
 from gansuite.rng import derive
 
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2  # raise it when the file of a cache is written in another way
 _END_BYTES = 65536  # of the first and last bytes of a file, in its digest
 
 
@@ -128,7 +131,7 @@ class Source(ABC):
     aligned = False  # test picture i shows the same scene in every domain
 
     def __init__(self, root: str = "") -> None:
-        self.root = Path(root).expanduser()
+        self.root = user_path(root, "data.root")
         self.pictures: Pictures = {}
         self.labels: tuple[str, ...] = ()
         # split -> domain -> float32 [N,K]; filled by sources whose labels are not their domains
@@ -145,9 +148,27 @@ class Source(ABC):
     def prepare(self) -> None:
         """Find (for some sources: fetch) the files. Safe to repeat; raises :class:`UserError`."""
         if not self.pictures:
-            self._scan()
+            with self._reading():
+                self._scan()
             if not self.labels:
                 self.labels = self.domains
+            for name in (*self.domains, *self.labels):
+                if _printable(name) != name:
+                    raise UserError(
+                        f"data '{self.name}' at {self.where} has a folder or column named "
+                        f"'{_printable(name)}', which is not UTF-8; rename it"
+                    )
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Make one sentence of what the file system refuses."""
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"data '{self.name}': '{error.filename or self.root}' cannot be read "
+                f"({error.strerror or error})"
+            ) from error
 
     @abstractmethod
     def _scan(self) -> None:
@@ -168,16 +189,20 @@ class Source(ABC):
     def digest(self) -> str:
         """16 hex digits; equal for equal files (names, sizes, first and last 64 KB)."""
         if self._digest is None:
-            found = hashlib.sha256(json.dumps([self.domains, self.labels]).encode())
-            for split, by_domain in self.pictures.items():
-                for domain, pictures in by_domain.items():
-                    found.update(json.dumps([split, domain]).encode())
-                    for picture in pictures:
-                        found.update(f"{picture.name}|{picture.content()}\n".encode())
-                    if split in self.vectors:
-                        found.update(self.vectors[split][domain].tobytes())
-            self._digest = found.hexdigest()[:16]
+            with self._reading():
+                self._digest = self._digested()
         return self._digest
+
+    def _digested(self) -> str:
+        found = hashlib.sha256(json.dumps([self.domains, self.labels]).encode())
+        for split, by_domain in self.pictures.items():
+            for domain, pictures in by_domain.items():
+                found.update(json.dumps([split, domain]).encode())
+                for picture in pictures:
+                    found.update(os.fsencode(f"{picture.name}|{picture.content()}\n"))
+                if split in self.vectors:
+                    found.update(self.vectors[split][domain].tobytes())
+        return found.hexdigest()[:16]
 
     def spec(self, size: int, channels: int) -> DataSpec:
         """The facts of this source at ``size`` and ``channels``."""
@@ -211,7 +236,8 @@ class Source(ABC):
         count = self.counts()[split][domain]
         facts = [_CACHE_VERSION, RESIZE_POLICIES[resize], size, channels]
         key = hashlib.sha256(json.dumps(facts).encode())
-        key.update(self._stamp(split, domain).encode())
+        with self._reading():
+            key.update(os.fsencode(self._stamp(split, domain)))
         name = f"{self.name}-{split}-{size}x{channels}-{key.hexdigest()[:20]}"
         return cached_array(
             cache,
@@ -379,18 +405,87 @@ def _folders(folder: Path) -> list[str]:
     return sorted(
         entry.name
         for entry in folder.iterdir()
-        if entry.is_dir() and not entry.name.startswith((".", "__"))
+        if entry.is_dir()
+        and not entry.name.startswith((".", "__"))
+        and not (entry.is_symlink() and folder.resolve().is_relative_to(entry.resolve()))
     )
 
 
-def _files(folder: Path, *, nested: bool = True) -> list[Path]:
-    """The pictures in ``folder`` and below, sorted by their relative path, equal everywhere."""
-    found = []
-    for here, below, names in os.walk(folder, followlinks=True):
-        below[:] = [b for b in below if not b.startswith((".", "__"))] if nested else []
-        found += [Path(here, name) for name in names if is_image(Path(name))]
+def _printable(name: str) -> str:
+    """``name`` with ``\\udc..`` for what is not UTF-8 in the name of a file."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+_LINKS = "they lead out of the data folder, back, or to what is counted already"
+
+
+def _files(folder: Path, root: Path, own: Sequence[Path] = ()) -> tuple[list[Path], int]:
+    """The pictures in ``folder`` and below, sorted by their relative path, equal everywhere; and
+    how many links were not followed.
+
+    A link is followed when it leads into ``folder`` or elsewhere into ``root``, though not to a
+    folder around it nor into another one of the folders ``own`` that make up the data; and nothing
+    is found twice. ``folder`` itself may be a link to anywhere.
+    Raises :class:`UserError` for a pipe, a device or a dangling link with the name of a picture.
+    """
+    real = os.path.realpath(folder)
+    inside = (os.path.realpath(root), real)
+    elsewhere = [place for place in map(os.path.realpath, own) if place != real]
+    found: list[Path] = []
+    seen: set[str] = set()
+    links: list[str] = []
+    left = 0
+
+    def walk(here: str, real: str) -> None:
+        below = [(here, real)]
+        while below:
+            here, real = below.pop()
+            if real in seen:
+                continue
+            seen.add(real)
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    picture = is_image(Path(entry.name))
+                    if entry.is_symlink():
+                        links.append(entry.path)
+                    elif entry.is_dir():
+                        if not entry.name.startswith((".", "__")):
+                            below.append((entry.path, os.path.join(real, entry.name)))
+                    elif picture and not entry.is_file():
+                        raise UserError(f"'{entry.path}' {unlike_a_file(Path(entry))}; remove it")
+                    elif picture:
+                        seen.add(os.path.join(real, entry.name))
+                        found.append(Path(entry.path))
+
+    walk(str(folder), real)
+    while links:
+        links.sort(reverse=True)
+        link = links.pop()
+        name, target = os.path.basename(link), os.path.realpath(link)
+        is_folder = os.path.isdir(target)
+        if name.startswith((".", "__")) or not (is_folder or is_image(Path(name))):
+            continue
+        if not is_folder and (reason := unlike_a_file(Path(link))):
+            raise UserError(f"'{link}' {reason}; remove it")
+        if (
+            target in seen
+            or not any(_within(target, place) for place in inside)
+            or any(_within(target, place) for place in elsewhere)
+            or _within(os.path.realpath(os.path.dirname(link)), target)
+            or _within(real, target)
+        ):
+            left += 1
+        elif is_folder:
+            walk(link, target)
+        else:
+            seen.add(target)
+            found.append(Path(link))
     # by name without suffix first: the two sides of pairs may have different suffixes
-    return sorted(found, key=lambda path: (_key(path.relative_to(folder)), path.suffix))
+    return sorted(found, key=lambda path: (_key(path.relative_to(folder)), path.suffix)), left
+
+
+def _within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def file_pictures(
@@ -400,12 +495,11 @@ def file_pictures(
     return [FilePicture(path, path.relative_to(root).as_posix(), part, crop) for path in paths]
 
 
-def some(folder: Path) -> list[Path]:
-    """The pictures in ``folder`` and below, in order; raises :class:`UserError` for none."""
-    found = _files(folder)
+def _or_refuse(folder: Path, found: list[Path], left: int) -> list[Path]:
     if not found:
+        links = f" ({left} link(s) not followed: {_LINKS})" if left else ""
         raise UserError(
-            f"folder '{folder}' holds no pictures; accepted are {' '.join(IMAGE_SUFFIXES)} "
+            f"folder '{folder}' holds no pictures{links}; accepted are {' '.join(IMAGE_SUFFIXES)} "
             "in any case, in it and below"
         )
     return found
@@ -428,7 +522,7 @@ def _holdout(names: Sequence[str], fraction: float, seed: int) -> set[int]:
             "data: one picture cannot be split into train and test; add pictures or a test folder"
         )
     count = min(len(names) - 1, max(1, round(len(names) * fraction)))
-    order = sorted(range(len(names)), key=lambda i: derive(seed, "split/" + names[i]))
+    order = sorted(range(len(names)), key=lambda i: derive(seed, "split/" + _printable(names[i])))
     return set(order[:count])
 
 
@@ -498,10 +592,20 @@ class FileSource(Source):
 
     def _read(self, places: Places) -> Pictures:
         """The pictures in ``places``; none of the folders may be empty."""
+        own = [folder for by_name in places.values() for folder in by_name.values()]
         return {
-            split: {n: file_pictures(self.root, some(folder)) for n, folder in by_name.items()}
+            split: {n: file_pictures(self.root, self._some(f, own)) for n, f in by_name.items()}
             for split, by_name in places.items()
         }
+
+    def _some(self, folder: Path, own: Sequence[Path] = ()) -> list[Path]:
+        """The pictures in ``folder`` and below; raises :class:`UserError` for none. Links that are
+        not followed are noted; see :func:`_files`."""
+        found, left = _files(folder, self.root, own)
+        told = f"{left} link(s) in '{folder}' not followed: {_LINKS}"
+        if left and told not in self.notes:
+            self.notes.append(told)
+        return _or_refuse(folder, found, left)
 
 
 class Splitting(FileSource):
@@ -698,22 +802,30 @@ class Paired(Splitting):
         else:
             found: Pictures = {}
             for split, folder in splits.items():
-                files = some(folder)
+                files = self._some(folder, list(splits.values()))
                 found[split] = {
                     name: file_pictures(self.root, files, part)
                     for name, part in zip(names, ("left", "right"), strict=True)
                 }
             self.pictures = self._split(found)
             return
-        keys = {split: _match(*by_name.values()) for split, by_name in places.items()}
-        self.pictures = self._split(self._read(places), keys.get("all"))
+        read = self._read(places)
+        keys = {}
+        for split, by_name in places.items():
+            sides = {
+                folder: [self.root / picture.name for picture in read[split][name]]
+                for name, folder in by_name.items()
+            }
+            keys[split] = _match(sides)
+        self.pictures = self._split(read, keys.get("all"))
 
 
-def _match(first: Path, second: Path) -> list[str]:
+def _match(found: dict[Path, list[Path]]) -> list[str]:
     """The names, without suffix, of the pairs in two folders. Raises when one is single."""
     sides = []
-    for folder in (first, second):
-        keys = [_key(path.relative_to(folder)) for path in some(folder)]
+    first, second = found
+    for folder, paths in found.items():
+        keys = [_key(path.relative_to(folder)) for path in paths]
         for one, other in itertools.pairwise(keys):
             if one == other:
                 raise UserError(f"folder '{folder}' has two pictures named '{one}'; keep one")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gansuite.data.sources import Picture, Splitting, file_pictures, no_twice, some
+from gansuite.data.sources import Picture, Splitting, file_pictures, no_twice
 from gansuite.errors import UserError, nearest
+from gansuite.imaging import unlike_a_file
 
 _YES, _NO = {"1", "1.0", "true", "yes"}, {"0", "0.0", "-1", "-1.0", "false", "no"}
 _SPLITS = {"0": "train", "1": "val", "2": "test", "train": "train", "val": "val", "valid": "val",
@@ -31,7 +32,7 @@ class Table:
             word = text.strip().lower()
             if word not in _YES and word not in _NO:
                 raise UserError(
-                    f"table '{self.path}' has '{text}' in column '{name}' for "
+                    f"table '{self.path}' has '{text[:80]}' in column '{name}' for "
                     f"'{self.files[i]}'; attributes are 0/1, -1/1, yes/no or true/false, choose "
                     "the columns with data.attributes"
                 )
@@ -42,6 +43,8 @@ class Table:
 def read_table(path: Path) -> Table:
     """Read a CSV file with a header (first column: file name; separator , ; or tab) or CelebA's
     text format (a line with the count, a line with the names, rows separated by blanks)."""
+    if reason := unlike_a_file(path):
+        raise UserError(f"table '{path}' {reason}")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -56,13 +59,26 @@ def read_table(path: Path) -> Table:
         header = ["file", *(f"column{i}" for i in range(1, len(rows[0])))]
     else:
         separator = max(",;\t", key=lines[0].count)
-        header, *rows = list(csv.reader(lines, delimiter=separator))
+        try:
+            header, *rows = csv.reader(lines, delimiter=separator)
+        except csv.Error as error:
+            raise UserError(f"table '{path}' is no CSV file ({error})") from error
         header = [name.strip() for name in header]
+    if len(header) < 2:
+        raise UserError(
+            f"table '{path}' has one column ('{header[0][:80]}'); a table has the file names and, "
+            "separated by , ; or tabs, at least one column more"
+        )
+    for name in header[1:]:
+        if header.count(name) > 1:
+            raise UserError(f"table '{path}' has two columns named '{name[:80]}'; keep one")
+    if not rows:
+        raise UserError(f"table '{path}' has no rows")
     for number, row in enumerate(rows, 1):
         if len(row) != len(header):
             raise UserError(
-                f"table '{path}': row {number} ('{row[0]}') has {len(row)} entries, the header "
-                f"has {len(header)}"
+                f"table '{path}': row {number} ('{row[0][:80]}') has {len(row)} entries, the "
+                f"header has {len(header)}"
             )
     names = [row[0].strip() for row in rows]
     columns = {name: [row[i] for row in rows] for i, name in enumerate(header) if i}
@@ -152,7 +168,7 @@ class Attributes(Splitting):
 
     def _locate(self, table: Table) -> list[Picture]:
         """The picture of every row: by its path below the root, or by a unique file name."""
-        files = some(self.root)
+        files = self._some(self.root)
         by_path = {path.relative_to(self.root).as_posix(): path for path in files}
         by_name: dict[str, list[Path]] = {}
         for path in files:

@@ -6,6 +6,7 @@ import gzip
 import random
 import shutil
 import tempfile
+import zlib
 from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,9 @@ from gansuite.data.sources import (
 )
 from gansuite.data.tables import Attributes, Table, read_table, split_names
 from gansuite.errors import UserError, nearest
+from gansuite.imaging import unlike_a_file
+
+_LARGEST = 1 << 28  # bytes of a file of digits or clothes; the largest published has 47 million
 
 
 def _fetch(
@@ -178,11 +182,15 @@ class Mnist(ClassSet):
         """An IDX file, plain or gzipped, in the root or where torchvision puts it."""
         for path in _below(self.root, name, f"{name}.gz"):
             try:
-                data = path.read_bytes()
-                data = gzip.decompress(data) if path.suffix == ".gz" else data
+                if reason := unlike_a_file(path):
+                    raise ValueError(reason)
+                with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+                    data = file.read(_LARGEST + 1)
+                if len(data) > _LARGEST:
+                    raise ValueError(f"it holds more than {_LARGEST} bytes")
                 shape = np.frombuffer(data, ">u4", dimensions, 4)
                 return np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
-            except (OSError, EOFError, ValueError) as error:
+            except (OSError, EOFError, ValueError, zlib.error) as error:
                 raise UserError(
                     f"file '{path}' is damaged or cut short ({error}); get it again from "
                     f"{self.address}"
