@@ -128,10 +128,11 @@ def legend(c: Comparison) -> list[str]:
     standings = [s for name in c.names for s in c.ranking(name)]
     if any(not s.single for s in standings):
         lines.append(
-            "± is half the 95 % Student interval over seeds. Places such as 1-2 are ties: the "
-            "intervals overlap, or that of the paired difference holds 0. 'To the leader': mean "
-            "paired difference, with its 95 % Student interval. 'Rank holds' (from 5 seeds): share "
-            "of bootstrap resamples of the seeds in which the rank is the same."
+            "± is half the 95 % Student interval over seeds. Places such as 1-2 are ties: that of "
+            "the paired difference over the shared seeds holds 0 (of rows that share fewer than "
+            "two seeds: the intervals overlap). 'To the leader': mean paired difference, with its "
+            "95 % Student interval. 'Rank holds' (from 5 seeds): share of bootstrap resamples of "
+            "the seeds in which the rank is the same."
         )
     if any(s.single for s in standings):
         lines.append(f"{SINGLE} a single score: no interval, and never bold.")
