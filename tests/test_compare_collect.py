@@ -177,8 +177,9 @@ def test_a_missing_seed(tmp_path: Path) -> None:
     [
         ('{"final": {', "is damaged (JSONDecodeError)"),
         ("[1]", "holds no JSON object"),
-        ('{"final": {}}', "is damaged (it has no 'protocol.id')"),
-        (None, "is damaged (a score of 'a2b' is no finite number)"),
+        ('{"final": {}}', "is damaged (it has no 'data')"),
+        ("[" * 100_000, "is damaged (RecursionError)"),
+        (None, "is damaged ('final.a2b.swd' is nan, not a finite number)"),
     ],
 )
 def test_a_corrupt_result(tmp_path: Path, content: str | None, expected: str) -> None:

@@ -6,7 +6,7 @@ pictures here, and nothing is written.
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -14,15 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from gansuite.compare import schema
+from gansuite.compare.escape import one_line
 from gansuite.compare.stats import Standing, rank
 from gansuite.config import difference as config_difference
 from gansuite.errors import UserError, nearest
 from gansuite.evaluation.protocol import HIGHER_IS_BETTER, Protocol
 from gansuite.evaluation.protocol import difference as protocol_difference
 from gansuite.evaluation.verdict import gap_closed
-from gansuite.runs import read_lines
 
 Status = Literal["done", "running", "failed", "missing"]
 ERROR_FILE = "error.txt"
@@ -48,7 +47,8 @@ class Entry:
     """One run, or one outside entrant.
 
     ``row``: the table row it belongs to. ``status``: ``done`` has results; ``running`` was begun
-    and is not at its end (it runs, or was interrupted); ``failed`` has ``error``, one sentence;
+    and is not at its end (it runs, or was interrupted); ``failed`` has ``error``, one sentence, and
+    is ``damaged`` if that speaks of one of its files;
     ``missing`` was never begun. ``results``, ``config`` and ``environment`` are the files'
     contents, {} where there is none; ``metrics`` and ``timing`` their lines, in order.
     """
@@ -58,6 +58,7 @@ class Entry:
     path: Path
     status: Status
     error: str = ""
+    damaged: bool = False
     results: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
@@ -72,7 +73,7 @@ class Entry:
     @property
     def method(self) -> str:
         """The method's name; "" for an outside entrant."""
-        return str(self.results.get("method") or self.config.get("method", {}).get("name", ""))
+        return str(self.results.get("method") or self.config.get("method", {}).get("name") or "")
 
     @property
     def final(self) -> Mapping[str, Mapping[str, float]]:
@@ -104,8 +105,8 @@ class Entry:
     @property
     def devices(self) -> int:
         """How many devices trained at once."""
-        first = str(self.environment.get("device", "1")).partition(" ")[0]
-        return int(first) if first.isdigit() else 1
+        first = str(self.environment.get("device", "")).partition(" ")[0]
+        return int(first) if re.fullmatch("[1-9][0-9]{0,5}", first) else 1
 
     @property
     def device_hours(self) -> float | None:
@@ -136,7 +137,7 @@ class Entry:
     def grids(self) -> list[tuple[int, Path]]:
         """(images seen, picture) of the sample grids over time, without ``samples/final.jpg``."""
         found = (self.path / "samples").glob("*.jpg")
-        return sorted((int(p.stem), p) for p in found if p.stem.isdigit())
+        return sorted((int(p.stem), p) for p in found if p.stem.isdecimal())
 
     @property
     def final_grid(self) -> Path | None:
@@ -154,17 +155,13 @@ class Entry:
         return {key: self._series("train", key) for key in wanted}
 
     def _series(self, kind: str, key: str) -> list[tuple[int, float | None, float]]:
-        clock = {
-            t["images_seen"]: t.get("seconds")
-            for t in self.timing
-            if t.get("kind") == kind and "images_seen" in t
-        }
-        found = {
-            m["images_seen"]: m[key]
-            for m in self.metrics
-            if m.get("kind") == kind and "images_seen" in m and key in m
-        }
-        return [(x, clock.get(x), float(y)) for x, y in sorted(found.items())]
+        clock = {t["images_seen"]: t.get("seconds") for t in self.timing if t["kind"] == kind}
+        found = {m["images_seen"]: m.get(key) for m in self.metrics if m.get("kind") == kind}
+        return [
+            (x, clock.get(x), float(y))
+            for x, y in sorted(found.items())
+            if y is not None and math.isfinite(y)
+        ]
 
 
 @dataclass(frozen=True)
@@ -295,15 +292,24 @@ def read_entry(path: Path, row: str = "", seed: int | None = None) -> Entry:
 
     ``row`` and ``seed`` default to what its files say.
     """
-    config = _mapping(path / "config.yaml")
-    environment = _mapping(path / "environment.json")
-    results: dict[str, Any] = {}
+    config: Mapping[str, Any] = {}
+    environment: Mapping[str, Any] = {}
+    results: Mapping[str, Any] = {}
+    metrics: tuple[Mapping[str, Any], ...] = ()
+    timing: tuple[Mapping[str, Any], ...] = ()
     trouble = ""
-    file = path / "results.json"
-    if file.is_file():
-        results, trouble = _results(file)
-    metrics = tuple(m for m in read_lines(path / "metrics.jsonl") if isinstance(m, dict))
-    timing = tuple(t for t in read_lines(path / "timing.jsonl") if isinstance(t, dict))
+    try:
+        config = schema.read_config(path / "config.yaml")
+        environment = schema.read_environment(path / "environment.json")
+        metrics = schema.read_records(path / "metrics.jsonl")
+        timing = schema.read_records(path / "timing.jsonl")
+        if (path / "results.json").is_file():
+            results = schema.read_results(path / "results.json")
+    except UserError as error:
+        trouble = str(error).rstrip(".")
+    except OSError as error:
+        trouble = f"{path} cannot be read ({error.strerror})"
+    damaged = bool(trouble)
     told = path / ERROR_FILE
     status: Status = "missing"
     if trouble:
@@ -311,7 +317,9 @@ def read_entry(path: Path, row: str = "", seed: int | None = None) -> Entry:
     elif results:
         status = "done"
     elif told.is_file():
-        status, trouble = "failed", " ".join(told.read_text(errors="replace").split())
+        with contextlib.suppress(OSError):
+            trouble = one_line(told.read_text(errors="replace"))
+        status, trouble = "failed", trouble or f"{told} holds no reason"
     elif config or metrics:
         status = "running"
     if seed is None:
@@ -322,43 +330,13 @@ def read_entry(path: Path, row: str = "", seed: int | None = None) -> Entry:
         path=path,
         status=status,
         error=trouble,
+        damaged=damaged,
         results=results,
         config=config,
         environment=environment,
         metrics=metrics,
         timing=timing,
     )
-
-
-def _mapping(file: Path) -> dict[str, Any]:
-    """A YAML or JSON mapping; {} when it is missing or damaged."""
-    try:
-        content = yaml.safe_load(file.read_text())
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _results(file: Path) -> tuple[dict[str, Any], str]:
-    """The content of a results.json and "", or {} and what is wrong with it."""
-    fix = f"remove {file} and run the same command again"
-    try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        return {}, f"{file} is damaged ({type(error).__name__}); {fix}"
-    if not isinstance(content, dict):
-        return {}, f"{file} holds no JSON object; {fix}"
-    for key, inner in (("final", ""), ("protocol", "id"), ("data", "digest"), ("budget", "")):
-        if key == "budget" and content.get("outside"):
-            continue
-        value = content.get(key)
-        if not isinstance(value, dict) or (inner and inner not in value):
-            return {}, f"{file} is damaged (it has no '{key}{'.' * bool(inner)}{inner}'); {fix}"
-    for name, scores in content["final"].items():
-        numbers = scores.values() if isinstance(scores, dict) else [None]
-        if not all(isinstance(v, int | float) and math.isfinite(v) for v in numbers):
-            return {}, f"{file} is damaged (a score of '{name}' is no finite number); {fix}"
-    return content, ""
 
 
 def find_entries(path: Path) -> list[Entry]:
@@ -370,7 +348,7 @@ def find_entries(path: Path) -> list[Entry]:
     """
     if any((path / f).is_file() for f in ("results.json", "config.yaml", "metrics.jsonl")):
         return [read_entry(path)]
-    inside = sorted((p for p in path.glob("seed*") if p.name[4:].isdigit()), key=_seed_of)
+    inside = sorted((p for p in path.glob("seed*") if p.name[4:].isdecimal()), key=_seed_of)
     if not inside:
         raise UserError(
             f"{path} holds no results: give an experiment, a run folder such as "
@@ -519,7 +497,7 @@ def _settings(runs: Sequence[Entry]) -> list[str]:
 def setting(config: Mapping[str, Any], key: str) -> Any:
     """The value of ``section.key`` in a plain configuration; a load size of null is the size."""
     section, name = key.split(".")
-    block = config.get(section, {})
+    block = config.get(section) or {}
     value = block.get(name)
     return block.get("size") if key == "data.load_size" and value is None else value
 

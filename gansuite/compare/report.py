@@ -81,10 +81,10 @@ def _read(path: Path) -> Entry:
     if not path.is_dir():
         raise UserError(f"'{path}' is no run directory; give runs/<experiment>/seed<k>")
     run = read_entry(path)
+    if run.damaged:
+        raise UserError(f"{run.error}.")
     if not (run.config or run.results or run.metrics or run.error):
         raise UserError(f"'{path}' is no run directory: it has neither config.yaml nor metrics")
-    if (path / "results.json").is_file() and not run.results:
-        raise UserError(run.error)
     return run
 
 
