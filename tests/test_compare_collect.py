@@ -178,7 +178,7 @@ def test_a_missing_seed(tmp_path: Path) -> None:
         ('{"final": {', "is damaged (JSONDecodeError)"),
         ("[1]", "holds no JSON object"),
         ('{"final": {}}', "is damaged (it has no 'data')"),
-        ("[" * 100_000, "is damaged (RecursionError)"),
+        pytest.param("[" * 100_000, "is damaged (RecursionError)", id="deep"),
         (None, "is damaged ('final.a2b.swd' is nan, not a finite number)"),
     ],
 )

@@ -82,8 +82,8 @@ def refuse_closed(folder: Path) -> None:
 
     The nearest folder that is there is asked by a file that is gone again; nothing is made.
     """
-    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     try:
+        there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:

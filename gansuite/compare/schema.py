@@ -66,7 +66,7 @@ class Event(_Part):
 
     images_seen: Count = 0
     back_to: Count = 0
-    event: str
+    event: str = ""
     name: str = ""
     action: str = ""
     message: str = ""
