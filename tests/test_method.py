@@ -532,14 +532,16 @@ class CountSyncs(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.count += func._overloadpacket in self.AWAITED
+        if func._overloadpacket in (torch.ops.aten.index, torch.ops.aten.index_put_):
+            self.count += any(i is not None and i.dtype == torch.bool for i in args[1])
         return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(
     "wait",
     [
-        Tensor.item, Tensor.tolist, Tensor.cpu, Tensor.numpy, Tensor.nonzero, bool, int, float,
-        Tensor.unique, lambda x: x[x > 0], lambda x: torch.equal(x, x), np.asarray,
+        bool, int, float, lambda x: x.item(), lambda x: x.tolist(), lambda x: x.cpu(),
+        lambda x: x.numpy(), lambda x: x.nonzero(), lambda x: x.unique(), lambda x: x[x > 0], lambda x: torch.equal(x, x), np.asarray,
     ],
 )  # fmt: skip
 def test_what_waits_is_counted(wait: Any) -> None:

@@ -34,7 +34,7 @@ RESULTS: dict[str, Any] = {
     "final": {"a2b": {"swd": 1.0}},
     "best": {"a2b": {"swd": 1.0}},
     "references": {"do_nothing": {"a2b": {"swd": 9.0}}, "real_vs_real": {}},
-    "cost": {"seconds": 3.0, "parameters": {"g": 3}, "flops_per_image": 8},
+    "cost": {"seconds": 3.0, "parameters": {"g": 3}, "flops_per_image": 8.0},
     "health": [EVENT],
     "verdict": "learned",
 }

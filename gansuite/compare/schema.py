@@ -121,7 +121,7 @@ class Environment(_Part):
 
     device: str = ""
     command: str | list[str] = ""
-    packages: dict[str, Any] = {}
+    packages: dict[str, str] = {}
 
 
 class _Record(_Part):
