@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from gansuite.compare import tables
-from gansuite.compare.collect import Axis, find_entries, gather, read_entry
+from gansuite.compare.collect import gather
+from gansuite.compare.entry import Axis, find_entries, read_entry
 from gansuite.errors import UserError
 from gansuite.evaluation.protocol import Protocol
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from gansuite import cli, config, engine
 from gansuite.compare import run as running
-from gansuite.compare.collect import Axis
+from gansuite.compare.entry import Axis
 from gansuite.compare.plan import make_plan
 from gansuite.compare.run import compare
 from gansuite.errors import UserError

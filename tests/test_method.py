@@ -541,7 +541,8 @@ class CountSyncs(TorchDispatchMode):
     "wait",
     [
         bool, int, float, lambda x: x.item(), lambda x: x.tolist(), lambda x: x.cpu(),
-        lambda x: x.numpy(), lambda x: x.nonzero(), lambda x: x.unique(), lambda x: x[x > 0], lambda x: torch.equal(x, x), np.asarray,
+        lambda x: x.numpy(), lambda x: x.nonzero(), lambda x: x.unique(), lambda x: x[x > 0],
+        lambda x: torch.equal(x, x), np.asarray,
     ],
 )  # fmt: skip
 def test_what_waits_is_counted(wait: Any) -> None:

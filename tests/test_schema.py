@@ -16,7 +16,7 @@ from pages import Page, check_self_contained
 from test_compare_collect import together, write_run
 
 from gansuite.compare import schema, tables
-from gansuite.compare.collect import read_entry
+from gansuite.compare.entry import read_entry
 from gansuite.compare.escape import csv_text, markdown, one_line, tex
 from gansuite.compare.page import write_page
 from gansuite.compare.report import write_report

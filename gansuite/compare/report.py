@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from gansuite.compare.charts import Line, figure, series, thinned
-from gansuite.compare.collect import Entry, read_entry
 from gansuite.compare.document import embed, render
+from gansuite.compare.entry import Entry, read_entry
 from gansuite.compare.format import (
     comparison_title,
     duration,

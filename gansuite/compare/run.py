@@ -26,7 +26,8 @@ from typing import Any, Literal, TextIO
 import torch
 
 from gansuite.callbacks.progress import clock_text
-from gansuite.compare.collect import ERROR_FILE, LOG_FILE, Comparison, gather, read_entry
+from gansuite.compare.collect import Comparison, gather
+from gansuite.compare.entry import ERROR_FILE, LOG_FILE, read_entry
 from gansuite.compare.plan import Plan, Planned, make_plan
 from gansuite.compare.tables import write_tables
 from gansuite.errors import UserError

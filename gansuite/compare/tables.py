@@ -10,7 +10,8 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gansuite.compare.collect import Comparison, Entry
+from gansuite.compare.collect import Comparison
+from gansuite.compare.entry import Entry
 from gansuite.compare.escape import csv_text, one_line, tex, tex_comment
 from gansuite.compare.escape import markdown as shown
 from gansuite.compare.format import human, interval, metric
