@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from gansuite.compare import tables
-from gansuite.compare.collect import Axis, find_entries, gather, read_entry
+from gansuite.compare.collect import gather
+from gansuite.compare.entry import Axis, find_entries, read_entry
 from gansuite.errors import UserError
 from gansuite.evaluation.protocol import Protocol
 
@@ -177,8 +178,9 @@ def test_a_missing_seed(tmp_path: Path) -> None:
     [
         ('{"final": {', "is damaged (JSONDecodeError)"),
         ("[1]", "holds no JSON object"),
-        ('{"final": {}}', "is damaged (it has no 'protocol.id')"),
-        (None, "is damaged (a score of 'a2b' is no finite number)"),
+        ('{"final": {}}', "is damaged (it has no 'data')"),
+        pytest.param("[" * 100_000, "is damaged (RecursionError)", id="deep"),
+        (None, "is damaged ('final.a2b.swd' is nan, not a finite number)"),
     ],
 )
 def test_a_corrupt_result(tmp_path: Path, content: str | None, expected: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import random
@@ -17,8 +18,9 @@ from PIL import Image
 
 from gansuite import cli, config, engine
 from gansuite.compare import run as running
-from gansuite.compare.collect import Axis
+from gansuite.compare.entry import Axis
 from gansuite.compare.plan import make_plan
+from gansuite.compare.run import compare
 from gansuite.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -119,7 +121,35 @@ def test_what_a_plan_refuses(arguments: list[str], expected: str) -> None:
 
 @pytest.mark.usefixtures("here")
 def test_unequal_budgets_are_let_pass_when_told_so() -> None:
-    make_plan(["cyclegan_coats", "vanilla_coats"], allow_unequal=True)
+    arguments = ["cyclegan_coats", "vanilla_coats"]
+    assert "'budget.kimg' is 30.0 for cyclegan_coats and 128.0" in refusal(*arguments)
+    plan = make_plan(arguments, allow_unequal=True)
+    assert {(r.row, r.experiment.budget.kimg) for r in plan.runs} == {
+        ("cyclegan_coats", 30.0),
+        ("vanilla_coats", 128.0),
+    }
+    assert plan.axis is None
+    assert plan.command.endswith(" --allow-unequal")
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_a_folder_that_is_closed(number: int, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(**_: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tempfile.TemporaryFile", closed)
+        with pytest.raises(UserError) as caught:
+            compare(["vanilla_coats", "out=there", "seeds=0"], stream=io.StringIO())
+    assert str(caught.value) == (
+        f"there/vanilla_coats cannot be written ({os.strerror(number)}); give a folder that can "
+        f"with 'out='."
+    )
+    assert not list(here.iterdir())
+    (here / "there").write_text("a file")
+    with pytest.raises(UserError, match="there/vanilla_coats cannot be written"):
+        compare(["vanilla_coats", "out=there", "seeds=0"], stream=io.StringIO())
+    assert (here / "there").read_text() == "a file"
 
 
 def test_a_comparison_file_is_strict(here: Path) -> None:

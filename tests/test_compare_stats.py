@@ -102,19 +102,36 @@ def test_a_clear_order() -> None:
     assert [s.name for s in stats.rank(scores, higher_is_better=True)] == ["bad", "middle", "good"]
 
 
-def test_overlapping_intervals_are_a_tie() -> None:
-    scores = {"a": {0: 1.0, 1: 3.0}, "b": {0: 1.5, 1: 3.5}, "c": {0: 90.0, 1: 90.1}}
+def test_overlapping_intervals_are_a_tie_without_shared_seeds() -> None:
+    scores = {"a": {0: 1.0, 1: 3.0}, "b": {2: 1.5, 3: 3.5}, "c": {0: 90.0, 1: 90.1}}
     a, b, c = stats.rank(scores, higher_is_better=False)
     assert (a.place, b.place, c.place) == ("1-2", "1-2", "3")
     assert a.tied == ("b",)
     assert b.tied == ("a",)
     assert (a.bold, b.bold, c.bold) == (True, True, False)
+    # one shared seed has no interval, so it decides nothing
+    assert stats.tied(scores["a"], {1: 1.5, 3: 3.5})
+    assert not stats.tied(scores["a"], {1: 90.0, 3: 90.1})
 
 
-def test_a_paired_difference_around_zero_is_a_tie() -> None:
-    # without an overlap of the intervals there is one sign only, so the pair is asked for itself
-    assert stats.tied({0: 1.0, 1: 2.0, 2: 3.0}, {0: 3.0, 1: 2.0, 2: 1.0})
-    assert not stats.tied({0: 1.0, 1: 1.01, 2: 1.02}, {0: 2.0, 1: 2.01, 2: 2.02})
+def test_with_shared_seeds_the_paired_test_decides_alone() -> None:
+    a = {s: 10.0 * s for s in range(4)}
+    b = {s: value + 1 + s / 100 for s, value in a.items()}
+    lows, highs = zip(*(stats.mean_interval(list(r.values()))[1:] for r in (a, b)), strict=True)
+    assert max(lows) < min(highs)  # the intervals overlap
+    assert scipy.stats.ttest_rel(list(a.values()), list(b.values())).pvalue < 1e-4
+    assert not stats.tied(a, b)
+    assert not stats.tied(b, a)
+    first, second = stats.rank({"b": b, "a": a}, higher_is_better=False)
+    assert (first.name, first.place, second.place, second.bold) == ("a", "1", "2", False)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5, 1.0, 2.0])
+def test_ties_of_shared_seeds_are_those_of_the_paired_t_test(shift: float) -> None:
+    draws = np.random.default_rng(1).normal(size=(300, 2, 5))
+    for x, y in draws:
+        p = scipy.stats.ttest_rel(x, y + shift).pvalue
+        assert stats.tied(dict(enumerate(x)), dict(enumerate(y + shift))) == (p >= 0.05)
 
 
 def test_a_single_seed_is_marked_and_never_bold() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -232,7 +233,8 @@ class Toy(Method):
         return {"gan": (self.d(fake).float() - self.d(real).float()).mean()}
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        return self.g(torch.randn(n, self.g[0].in_features, generator=generator))
+        z = torch.randn(n, self.g[0].in_features, generator=generator)
+        return self.g(z.to(self.device, self.dtype))
 '''
 
 
@@ -262,4 +264,10 @@ def test_a_method_is_one_file_and_one_experiment(tmp_path: Path) -> None:
     assert wrong.returncode == 2
     assert "'method.weights.cycle' is a weight for no term of toy" in wrong.stderr
     tests = run("pytest", "-n0", "-q", "-k", "toy", "tests/test_contract.py")
-    assert "8 passed" in tests.stdout, tests.stdout + tests.stderr
+    assert tests.returncode == 0, tests.stdout + tests.stderr
+    (told,) = re.findall(r"^(.*) in [\d.]+s.*$", tests.stdout, re.M)
+    counts = {word: int(n) for n, word in re.findall(r"(\d+) (\w+)", told)}
+    assert counts.keys() - {"warning", "warnings"} == {"passed", "deselected"}, told
+    # two tests have two cases, and one is of its experiment
+    contract = len(re.findall("^def test_it", Path(__file__).read_text(), re.M)) + 2
+    assert counts["passed"] == contract + 1

@@ -116,22 +116,50 @@ def check_against_one(case: str, two: Path, monkeypatch: Any) -> None:
     assert results[0]["protocol"] == results[1]["protocol"]
 
 
+KILLED = """
+import os, sys
+from gansuite.callbacks.checkpoint import Checkpoint
+from gansuite.cli import main
+
+def save(self, trainer, path, save=Checkpoint.save):
+    save(self, trainer, path)
+    if path.name == "last.ckpt":
+        trainer.strategy.barrier()
+        os._exit(9)
+
+Checkpoint.save = save
+main(sys.argv[1:])
+"""
+
+
 @pytest.mark.slow
 def test_the_command_runs_on_two_processes_and_resumes(tmp_path: Path) -> None:
+    """Both processes are killed behind the first checkpoint; the same command goes on from there,
+    and comes to what an undisturbed run comes to."""
     more = ("trainer.devices=2", "optim.d.kind=sgd", "optim.g.kind=sgd")
-    e = experiment("vanilla_coats", tmp_path, 4, *more)
-    run = tmp_path / "vanilla_coats" / "seed0"
-    for expected in ("Report:", "is done"):
-        done = subprocess.run(
-            command(e, tmp_path),
-            capture_output=True,
-            text=True,
-            timeout=300,
+    killed = tmp_path / "killed.py"
+    killed.write_text(KILLED)
+
+    def call(out: Path, *start: str) -> subprocess.CompletedProcess[str]:
+        out.mkdir(exist_ok=True)
+        python, *rest = command(experiment("vanilla_coats", out, 8, *more), out)
+        return subprocess.run(
+            [python, *(start or rest[:2]), *rest[2:]], capture_output=True, text=True, timeout=300
         )
+
+    a, b = (tmp_path / x / "vanilla_coats" / "seed0" for x in "ab")
+    assert call(tmp_path / "a", str(killed)).returncode != 0
+    assert read_checkpoint(a)["method"]["counters"]["batches"] == 4
+    assert not (a / "results.json").exists()
+    for out, expected in (("a", "Report:"), ("b", "Report:"), ("a", "is done")):
+        done = call(tmp_path / out)
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stdout.count(expected) == 1
-    assert len(read_checkpoint(run)["memory"]) == 2
-    assert read_json(run / "results.json")["batches"] == 4
+    x, y = read_checkpoint(a), read_checkpoint(b)
+    assert len(x["memory"]) == 2
+    assert read_json(a / "results.json")["batches"] == 8
+    assert difference(x["method"], y["method"]) == ""
+    assert (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()
 
 
 def test_a_batch_that_cannot_be_shared(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from torch import Tensor
 from gansuite.callbacks.health import undecided
 from gansuite.cli import main
 from gansuite.compare import charts, page
-from gansuite.compare.collect import gather, read_entry
+from gansuite.compare.collect import gather
+from gansuite.compare.entry import read_entry
 from gansuite.compare.page import write_page
 from gansuite.compare.report import write_report
 from gansuite.config import Experiment, signature_defaults

@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers import (
@@ -497,11 +498,61 @@ def test_checkpoints_outlive_a_run_that_fails(
 
 
 class CountSyncs(TorchDispatchMode):
-    count = 0
+    """Counts what would make the host wait for a device: a number that is read (item, bool, int,
+    a comparison in an ``if``), a shape that depends on values (nonzero, unique, a boolean mask),
+    and, seen from Python alone, ``tolist``, ``numpy`` and ``cpu``."""
+
+    AWAITED = (
+        torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten.masked_select,
+        torch.ops.aten._unique2, torch.ops.aten.unique_dim, torch.ops.aten.equal,
+        torch.ops.aten.is_nonzero, torch.ops.aten.repeat_interleave,
+    )  # fmt: skip
+    SEEN = ("tolist", "numpy", "cpu", "__array__")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+        self._patch = pytest.MonkeyPatch()
+
+    def __enter__(self) -> Any:
+        for name in self.SEEN:
+            self._patch.setattr(Tensor, name, self._counting(getattr(Tensor, name)))
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._patch.undo()
+
+    def _counting(self, real: Any) -> Any:
+        def call(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+            self.count += 1
+            return real(tensor, *args, **kwargs)
+
+        return call
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += func._overloadpacket is torch.ops.aten._local_scalar_dense
+        self.count += func._overloadpacket in self.AWAITED
+        if func._overloadpacket in (torch.ops.aten.index, torch.ops.aten.index_put_):
+            self.count += any(i is not None and i.dtype == torch.bool for i in args[1])
         return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        bool, int, float, lambda x: x.item(), lambda x: x.tolist(), lambda x: x.cpu(),
+        lambda x: x.numpy(), lambda x: x.nonzero(), lambda x: x.unique(), lambda x: x[x > 0],
+        lambda x: torch.equal(x, x), np.asarray,
+    ],
+)  # fmt: skip
+def test_what_waits_is_counted(wait: Any) -> None:
+    x = torch.ones(1)
+    with CountSyncs() as mode:
+        assert not mode.count
+        (x * 2).add_(1).mean()
+        assert mode.count == 0
+        wait(x)
+        assert mode.count >= 1
 
 
 @pytest.mark.parametrize("name", ["cyclegan_coats", "vanilla_coats"])

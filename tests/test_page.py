@@ -28,7 +28,8 @@ from PIL import Image
 from gansuite.callbacks.samples import save_strips
 from gansuite.compare import charts, page
 from gansuite.compare.charts import COLOURS, Line, mark
-from gansuite.compare.collect import Comparison, gather, read_entry
+from gansuite.compare.collect import Comparison, gather
+from gansuite.compare.entry import read_entry
 from gansuite.compare.format import human, interval, metric
 from gansuite.compare.page import write_page
 from gansuite.compare.stats import mean_interval

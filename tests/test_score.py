@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from gansuite import cli, engine
-from gansuite.compare.collect import find_entries, gather
+from gansuite.compare.collect import gather
+from gansuite.compare.entry import find_entries
 from gansuite.errors import UserError
 from gansuite.evaluation import Comparison, Protocol, build_extractor, score
 from gansuite.tools.score import export_test, picture_names, score_folder

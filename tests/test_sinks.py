@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import io
 import itertools
 import json
+import os
+import socket
 import struct
+import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import numpy as np
 import pytest
@@ -272,6 +277,72 @@ def calls(monkeypatch: Any) -> Calls:
     calls = Calls()
     monkeypatch.setattr("wandb.init", calls)
     return calls
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wanted", [None, "true"])
+def test_offline_reaches_for_nothing(wanted: str | None, tmp_path: Path) -> None:
+    """In a process of its own, and with a service of its own, all of whose ways out lead to a
+    proxy here: nobody knocks."""
+    e = experiment("vanilla_coats", tmp_path, 4, "log.wandb=offline")
+    file = tmp_path / "e.yaml"
+    file.write_text(e.yaml())
+    script = (
+        "import sys; from gansuite import engine; from gansuite.runs import Run\n"
+        "from gansuite.callbacks.sinks import open_sinks\n"
+        "e = engine.load_experiment(sys.argv[1]); r = Run(e.run_dir); r.begin(e)\n"
+        "(s,) = open_sinks(e, r); s.log({'kind': 'train', 'images_seen': 4, 'loss/g/gan': 1.0})\n"
+        "s.finish(None)"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        address = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        ways = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+        env = {k: v for k, v in os.environ.items() if not k.upper().endswith("_PROXY")}
+        env |= {k: address for way in ways for k in (way, way.lower())}
+        env.pop("WANDB_ERROR_REPORTING", None)
+        env |= {} if wanted is None else {"WANDB_ERROR_REPORTING": wanted}
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(file)], env=env, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert list(Run(e.run_dir).path.glob("wandb/offline-run-*/run-*.wandb"))
+        proxy.settimeout(0)
+        with pytest.raises(BlockingIOError):  # none has connected
+            proxy.accept()
+
+
+def test_reports_are_off_before_the_import(monkeypatch: Any) -> None:
+    seen = []
+
+    class Finder:
+        def find_spec(self, name: str, *_: Any) -> None:
+            if name == "wandb":
+                seen.append(os.environ.get("WANDB_ERROR_REPORTING"))
+
+    monkeypatch.delenv("WANDB_ERROR_REPORTING", raising=False)
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    with contextlib.suppress(Exception):  # a second import of its parts is not what is tested
+        sinks.load_wandb()
+    assert seen == ["false"]
+
+
+def test_a_key_is_looked_up_for_the_server_in_use(tmp_path: Path, monkeypatch: Any) -> None:
+    import wandb
+
+    def key(host: str) -> bool:
+        (tmp_path / "netrc").write_text(f"machine {host} login user password " + "0" * 40)
+        return sinks.has_wandb_key()
+
+    own = urlparse(wandb.Settings().base_url).hostname
+    assert own is not None
+    assert key(own)
+    assert key("api.wandb.ai")  # the same service, formerly
+    assert not key("example.org")
+    monkeypatch.setenv("WANDB_BASE_URL", "http://example.org:8080")
+    assert key("example.org")
+    assert key("example.org:8080")
+    assert not key("api.wandb.ai")
 
 
 @pytest.mark.parametrize("where", ["environment", "netrc"])

@@ -24,6 +24,7 @@ from gansuite.runs import Run, read_lines
 
 Mode = Literal["online", "offline", "disabled"]
 _PICTURES = 32
+_FORMERLY = "https://api.wandb.ai"
 NO_KEY = "there is no W&B key: set WANDB_API_KEY or run 'wandb login'"
 
 
@@ -36,16 +37,32 @@ def wandb_mode(wanted: Literal["auto", "online", "offline", "disabled"]) -> Mode
     return "online" if has_wandb_key() else "offline"
 
 
+def load_wandb() -> Any:
+    """The package, imported with its reports of errors and use switched off: its service sends
+    them from offline runs, too. ``WANDB_ERROR_REPORTING=true`` keeps them for online runs."""
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    import wandb
+
+    return wandb
+
+
 def has_wandb_key() -> bool:
-    """Whether a W&B key is in the environment or in the user's netrc."""
+    """Whether a W&B key is in the environment or, for the server in use, in the user's netrc."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    wandb = load_wandb()
+    server = os.environ.get("WANDB_BASE_URL") or wandb.setup().settings.base_url
+    known = {server}
+    if server == wandb.Settings().base_url:
+        known.add(_FORMERLY)  # the same service; keys are still found under its former name
+    hosts = {x for url in known for x in (urlparse(url).netloc, urlparse(url).hostname) if x}
     named = os.environ.get("NETRC")
     try:
-        return netrc.netrc(named and os.path.expanduser(named)).authenticators(host) is not None
+        keys = netrc.netrc(named and os.path.expanduser(named))
     except (OSError, netrc.NetrcParseError):
         return False
+    return any(keys.authenticators(host) is not None for host in hosts)
 
 
 def run_id(run: Run) -> str:
@@ -95,9 +112,9 @@ class WandbSink:
     def __init__(
         self, experiment: Experiment, run: Run, mode: Literal["online", "offline"]
     ) -> None:
-        os.environ.setdefault("WANDB_SILENT", "true")
-        import wandb
-
+        if mode == "offline":
+            os.environ["WANDB_ERROR_REPORTING"] = "false"  # offline is offline, whoever wants it
+        wandb = load_wandb()
         e = experiment
         folder = run.path / "wandb"
         before = _Once(run)
@@ -267,8 +284,7 @@ def open_sinks(experiment: Experiment, run: Run) -> list[Sink]:
 def _open_wandb(
     experiment: Experiment, run: Run, mode: Literal["online", "offline"], forced: bool
 ) -> WandbSink:
-    import wandb
-
+    wandb = load_wandb()
     try:
         return WandbSink(experiment, run, mode)
     except wandb.Error as error:

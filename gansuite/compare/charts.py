@@ -83,6 +83,7 @@ def _drawing(size: tuple[float, float], salt: str) -> Iterator[_Sheet]:
 
     style: Any = {
         "svg.fonttype": "none",
+        "text.parse_math": False,  # a name is a name, dollars and all
         "svg.hashsalt": salt,  # ids differ between the figures of a page and not between two runs
         "font.size": 8.5,
         "text.color": _INK,

@@ -42,7 +42,8 @@ def render(template: str, *, script: str = "", **context: Any) -> str:
 
 
 def embed(path: Path, limit: int) -> dict[str, Any] | None:
-    """A data address of at most ``limit`` bytes before base64, re-encoded only where it must be."""
+    """A data address of at most ``limit`` bytes before base64, re-encoded only where it must be;
+    None of what is no picture."""
     try:
         with Image.open(path) as image:
             form, (width, height) = image.format, image.size
@@ -59,7 +60,7 @@ def embed(path: Path, limit: int) -> dict[str, Any] | None:
                         break
                     scale, quality = scale * 0.85, max(70, quality - 6)
                 width, height = small
-    except OSError:
+    except Exception:  # of a damaged file Pillow raises whatever its decoder met
         return None
     kind = "jpeg" if form == "JPEG" else "png"
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

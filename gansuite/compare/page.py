@@ -14,8 +14,9 @@ from statistics import fmean
 from typing import Any
 
 from gansuite.compare.charts import Dot, Line, figure, mark, scatter
-from gansuite.compare.collect import Comparison, Entry
+from gansuite.compare.collect import Comparison
 from gansuite.compare.document import embed, render
+from gansuite.compare.entry import Entry
 from gansuite.compare.format import (
     comparison_title,
     duration,

@@ -18,14 +18,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gansuite import config, engine
-from gansuite.compare.collect import (
-    SHARED,
-    Axis,
-    Entry,
-    check_ranking,
-    find_entries,
-    setting,
-)
+from gansuite.compare.collect import check_ranking
+from gansuite.compare.entry import Axis, Entry, find_entries
+from gansuite.compare.terms import SHARED, setting
 from gansuite.config import Compare, Experiment
 from gansuite.errors import UserError, nearest
 from gansuite.evaluation.protocol import NEEDS

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from gansuite.compare.charts import Line, figure, series, thinned
-from gansuite.compare.collect import Entry, read_entry
 from gansuite.compare.document import embed, render
+from gansuite.compare.entry import Entry, read_entry
 from gansuite.compare.format import (
     comparison_title,
     duration,
@@ -81,10 +81,10 @@ def _read(path: Path) -> Entry:
     if not path.is_dir():
         raise UserError(f"'{path}' is no run directory; give runs/<experiment>/seed<k>")
     run = read_entry(path)
+    if run.damaged:
+        raise UserError(f"{run.error}.")
     if not (run.config or run.results or run.metrics or run.error):
         raise UserError(f"'{path}' is no run directory: it has neither config.yaml nor metrics")
-    if (path / "results.json").is_file() and not run.results:
-        raise UserError(run.error)
     return run
 
 

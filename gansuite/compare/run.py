@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,9 +26,11 @@ from typing import Any, Literal, TextIO
 import torch
 
 from gansuite.callbacks.progress import clock_text
-from gansuite.compare.collect import ERROR_FILE, LOG_FILE, Comparison, gather, read_entry
+from gansuite.compare.collect import Comparison, gather
+from gansuite.compare.entry import ERROR_FILE, LOG_FILE, read_entry
 from gansuite.compare.plan import Plan, Planned, make_plan
 from gansuite.compare.tables import write_tables
+from gansuite.errors import UserError
 from gansuite.runs import Run, write_text
 
 STOPPED = 75
@@ -56,6 +59,7 @@ def compare(
     if jobs:
         say(f"{plan.name}: {len(jobs)} runs, {len(jobs) - len(waiting)} done, in {plan.folder}")
     if waiting:
+        refuse_closed(plan.folder)
         with Asked() as asked:
             Runner(jobs, Slots(plan.jobs), Overview(stream, plan), asked).run()
         if asked.name:
@@ -72,6 +76,21 @@ def compare(
     if page:
         say(f"Page:   {page}")
     return 1 if bad else 0
+
+
+def refuse_closed(folder: Path) -> None:
+    """Raise `UserError` where the runs of a comparison could not be written.
+
+    The nearest folder that is there is asked by a file that is gone again; nothing is made.
+    """
+    try:
+        there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be written ({error.strerror}); give a folder that can with 'out='."
+        ) from error
 
 
 def collect(plan: Plan, allow_unequal: bool = False) -> Comparison:
@@ -380,7 +399,11 @@ class Runner:
             if Run(job.path).held():
                 job.state = "elsewhere"
             else:
-                job.start(min(free), self.slots.environment(min(free)))
+                try:
+                    job.start(min(free), self.slots.environment(min(free)))
+                except OSError as error:
+                    job.state = "failed"
+                    job.reason = f"{job.path} cannot be written ({error.strerror})."
             self.overview.event(job, self.jobs)
 
     def _poll(self) -> None:

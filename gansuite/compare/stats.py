@@ -146,10 +146,17 @@ class Standing:
 
 
 def tied(a: Mapping[int, float], b: Mapping[int, float]) -> bool:
-    """Whether the scores of two rows do not tell them apart: their intervals overlap, or the
-    interval of their paired difference holds 0. Two single scores are never tied: nothing is known.
-    A single score is tied with a row whose next score could well be the same.
+    """Whether the scores of two rows do not tell them apart.
+
+    With two or more shared seeds the paired test decides alone: tied if the Student interval of
+    the paired difference holds 0. What a seed does to both rows is taken out of it, so intervals
+    that overlap can well belong to rows that differ. Without such seeds the intervals of the means
+    decide: tied if they overlap. A single score is tied with a row whose next score could well be
+    the same; two single scores are never tied, as nothing is known.
     """
+    pair = paired_difference(a, b)
+    if pair is not None and pair[1] is not None and pair[2] is not None:
+        return pair[1] <= 0 <= pair[2]
     alone = min(len(a), len(b)) < 2
     _, *x = mean_interval(list(a.values()), further=alone)
     _, *y = mean_interval(list(b.values()), further=alone)
@@ -160,12 +167,7 @@ def tied(a: Mapping[int, float], b: Mapping[int, float]) -> bool:
         (v[0], v[1]) if v[0] is not None and v[1] is not None else (next(iter(r.values())),) * 2
         for v, r in ((x, a), (y, b))
     )
-    if x0 <= y1 and y0 <= x1:
-        return True
-    pair = paired_difference(a, b)
-    if pair is None or pair[1] is None or pair[2] is None:
-        return False
-    return pair[1] <= 0 <= pair[2]
+    return bool(x0 <= y1 and y0 <= x1)
 
 
 def rank(scores: Scores, higher_is_better: bool) -> list[Standing]:

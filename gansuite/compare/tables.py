@@ -6,13 +6,14 @@ interrupted. What the clock and the machine say stands in the cost tables.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gansuite.compare.collect import Comparison, Entry
+from gansuite.compare.collect import Comparison
+from gansuite.compare.entry import Entry
+from gansuite.compare.escape import csv_text, one_line, tex, tex_comment
+from gansuite.compare.escape import markdown as shown
 from gansuite.compare.format import human, interval, metric
 from gansuite.compare.stats import Standing, mean_interval
 from gansuite.evaluation.protocol import HIGHER_IS_BETTER
@@ -128,10 +129,11 @@ def legend(c: Comparison) -> list[str]:
     standings = [s for name in c.names for s in c.ranking(name)]
     if any(not s.single for s in standings):
         lines.append(
-            "± is half the 95 % Student interval over seeds. Places such as 1-2 are ties: the "
-            "intervals overlap, or that of the paired difference holds 0. 'To the leader': mean "
-            "paired difference, with its 95 % Student interval. 'Rank holds' (from 5 seeds): share "
-            "of bootstrap resamples of the seeds in which the rank is the same."
+            "± is half the 95 % Student interval over seeds. Places such as 1-2 are ties: that of "
+            "the paired difference over the shared seeds holds 0 (of rows that share fewer than "
+            "two seeds: the intervals overlap). 'To the leader': mean paired difference, with its "
+            "95 % Student interval. 'Rank holds' (from 5 seeds): share of bootstrap resamples of "
+            "the seeds in which the rank is the same."
         )
     if any(s.single for s in standings):
         lines.append(f"{SINGLE} a single score: no interval, and never bold.")
@@ -140,31 +142,36 @@ def legend(c: Comparison) -> list[str]:
 
 def markdown(c: Comparison) -> str:
     """All leaderboards as Markdown, one per comparison name."""
-    lines = [f"# {c.title}", "", *(_list(facts(c))), ""]
+    lines = [f"# {shown(c.title)}", "", *(_list(facts(c))), ""]
     if c.command:
-        lines += [f"    {c.command}", ""]
+        lines += [f"    {one_line(c.command)}", ""]
     for name in c.names:
         rows = []
         for s in c.ranking(name):
-            cells = _cells(c, name, s)
-            rows.append([_bold(x, s.bold and i in (1, 3)) for i, x in enumerate(cells)])
-        lines += [f"## {name}", "", *_grid(_heads(c, name), [*rows, *_reference_cells(c, name)])]
+            rows.append([_Bold(x) if s.bold and i in (1, 3) else x
+                         for i, x in enumerate(_cells(c, name, s))])  # fmt: skip
+        grid = _grid(_heads(c, name), [*rows, *_reference_cells(c, name)])
+        lines += [f"## {shown(name)}", "", *grid]
         lines.append("")
     lines += _list([*c.unequal, *c.notes, *legend(c)])
     return "\n".join(lines) + "\n"
 
 
-def _bold(text: str, yes: bool) -> str:
-    return f"**{text}**" if yes and text else text
+class _Bold(str):
+    """A cell that is set in bold."""
+
+
+def _cell(text: str) -> str:
+    return f"**{shown(text)}**" if isinstance(text, _Bold) and text else shown(text)
 
 
 def _list(lines: Sequence[str]) -> list[str]:
-    return [f"- {line}" for line in lines]
+    return [f"- {shown(line, begins=True)}" for line in lines]
 
 
 def _grid(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """An aligned Markdown table: readable as it is, too."""
-    cells = [[x.replace("|", "\\|") for x in row] for row in (heads, *rows)]
+    cells = [[_cell(x) for x in row] for row in (heads, *rows)]
     widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(heads))]
 
     def line(row: Sequence[str]) -> str:
@@ -187,9 +194,7 @@ def leaderboard_csv(c: Comparison) -> str:
              "weights"]  # fmt: skip
     for m in metrics:
         heads += [m, f"{m}_low", f"{m}_high"]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*heads, f"best_of_run_{c.rank_by}", "comment"])
+    lines: list[list[object]] = [[*heads, f"best_of_run_{c.rank_by}", "comment"]]
     unequal = " ".join(c.unequal)
     for name in c.names:
         for s in c.ranking(name):
@@ -209,31 +214,18 @@ def leaderboard_csv(c: Comparison) -> str:
                 row += mean_interval(values) if values else (None,) * 3
             best = list(c.best_scores(name, c.rank_by).get(s.name, {}).values())
             row.append(mean_interval(best)[0] if best else None)
-            writer.writerow([*row, "; ".join(filter(None, comment))])
+            lines.append([*row, "; ".join(filter(None, comment))])
         for reference, scores in c.references(name).items():
             row = [name, "", "", reference, *[""] * (len(heads) - 4 - 3 * len(metrics))]
             for m in metrics:
                 row += [scores.get(m), None, None]
-            writer.writerow([*row, None, "reference row"])
-    return out.getvalue()
-
-
-_TEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
-    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "†": r"$^\dagger$",
-    "<": r"$<$", ">": r"$>$",
-}  # fmt: skip
-
-
-def tex(text: str) -> str:
-    """``text`` as LaTeX source."""
-    return "".join(_TEX.get(x, x) for x in text)
+            lines.append([*row, None, "reference row"])
+    return csv_text(lines)
 
 
 def latex(c: Comparison) -> str:
     """All leaderboards as LaTeX tables; needs the package booktabs."""
-    lines = [f"% {c.title}: \\usepackage{{booktabs}}", *(f"% {f}" for f in facts(c))]
+    lines = [tex_comment(f"{c.title}: \\usepackage{{booktabs}}"), *map(tex_comment, facts(c))]
     notes = [*c.unequal, *c.notes, *legend(c)]
     for name in c.names:
         heads = _heads(c, name)
@@ -301,16 +293,15 @@ def cost_markdown(c: Comparison) -> str:
     for row in _done_rows(c):
         n = sum(e.status == "done" for e in c.of(row))
         rows.append([f"{n}", row, *map(number, _costs(c, row)), _device(c, row)])
-    return "\n".join([f"# {c.title}: cost", "", *_grid(heads, rows), ""])
+    return "\n".join([f"# {shown(c.title)}: cost", "", *_grid(heads, rows), ""])
 
 
 def cost_csv(c: Comparison) -> str:
     """One line per run, in full precision."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["row", "seed", "status", *(key for _, key, _ in _COST), "device", "verdict"])
+    heads = ["row", "seed", "status", *(key for _, key, _ in _COST), "device", "verdict"]
+    lines: list[list[object]] = [[*heads]]
     for e in c.entries:
         costs = [get(e) for _, _, get in _COST] if e.status == "done" else [None] * len(_COST)
         device = e.environment.get("device", "")
-        writer.writerow([e.row, e.seed, e.status, *costs, device, e.verdict or e.error])
-    return out.getvalue()
+        lines.append([e.row, e.seed, e.status, *costs, device, e.verdict or e.error])
+    return csv_text(lines)

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from gansuite.callbacks.sinks import NO_KEY, has_wandb_key
+from gansuite.callbacks.sinks import NO_KEY, has_wandb_key, load_wandb
+from gansuite.compare.schema import read_config, read_results
 from gansuite.errors import UserError
 from gansuite.evaluation.protocol import HIGHER_IS_BETTER
-from gansuite.runs import Run, read_json
+from gansuite.runs import Run
 
 COST = ("images_per_second", "seconds", "peak_memory_mb", "flops_per_image")
 
@@ -46,20 +45,24 @@ def build_workspace(name: str, runs: Sequence[Run], entity: str) -> Any:
     import wandb_workspaces.reports.v2 as reports
     import wandb_workspaces.workspaces as spaces
 
-    configs = [yaml.safe_load((run.path / "config.yaml").read_text()) for run in runs]
+    configs = [read_config(run.path / "config.yaml") for run in runs]
+    for run, config in zip(runs, configs, strict=True):
+        if not isinstance((config.get("log") or {}).get("project"), str):
+            raise UserError(f"{run.path / 'config.yaml'} names no W&B project (log.project).")
     projects = sorted({c["log"]["project"] for c in configs})
     if len(projects) > 1:
         raise UserError(f"These runs belong to the W&B projects {', '.join(projects)}; name one's.")
-    groups = sorted({c["log"]["group"] or c["data"]["name"] for c in configs})
-    results = [read_json(run.results) for run in runs]
+    groups = sorted({str(c["log"].get("group") or c["data"].get("name")) for c in configs})
+    results = [read_results(run.results) for run in runs]
     scores = [
         f"{n}/{m}"
         for m in HIGHER_IS_BETTER
         for n in dict.fromkeys(n for r in results for n in r["final"])
         if any(m in r["final"].get(n, {}) for r in results)
     ]
-    cost = [f"cost/{k}" for k in COST if any(k in r["cost"] for r in results)]
-    players = dict.fromkeys(p for r in results for p in r["cost"]["parameters"])
+    costs = [r.get("cost", {}) for r in results]
+    cost = [f"cost/{k}" for k in COST if any(k in c for c in costs)]
+    players = dict.fromkeys(p for c in costs for p in c.get("parameters") or {})
 
     def lines(keys: Sequence[str], x: str = "images_seen") -> list[Any]:
         return [reports.LinePlot(title=key, x=x, y=[key]) for key in keys]
@@ -106,8 +109,7 @@ def save_workspace(name: str, folders: Sequence[Path]) -> str:
     runs = finished(folders)
     if not has_wandb_key():
         raise UserError(f"A workspace lies on the server, but {NO_KEY}.")
-    import wandb
-
+    wandb = load_wandb()
     try:
         entity = wandb.Api().default_entity
         workspace = build_workspace(name, runs, str(entity))
