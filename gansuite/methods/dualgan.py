@@ -72,8 +72,8 @@ class DualGAN(TwoWay):
         loss_B = self.wasserstein.d(d_B(real_B), d_B(fake_B))
         losses = {"gan": loss_A + loss_B}
         if self.weights["gp"]:
-            gp_A = gradient_penalty(d_A, real_A, fake_A, step.generator(), shard=step.shard)
-            gp_B = gradient_penalty(d_B, real_B, fake_B, step.generator(), shard=step.shard)
+            gp_A = gradient_penalty(d_A, real_A, fake_A, step.draws)
+            gp_B = gradient_penalty(d_B, real_B, fake_B, step.draws)
             losses["gp"] = gp_A + gp_B
         return losses
 

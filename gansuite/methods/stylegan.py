@@ -42,9 +42,13 @@ class StyleGAN(Unconditional):
     lite preset of the size (32, 64, 128, 256); ``residual`` blocks in D; ``augment``: none,
     diffaugment or ada.
 
-    Known deviations: D judges the fakes that G was trained on in the same batch (the code draws
-    new ones); no mixed fp16 layers; no label conditioning; gradients that are not finite stop the
-    run instead of being replaced by 0.
+    Follows the authors' code: the path length's gradient flows through its running mean, a lazy
+    phase steps all parameters, ``w_avg`` moves with the w of every pass of G and of D's. Known
+    deviations: D judges the fakes that G was trained on in the same batch (the code draws new
+    ones, after G's update); neighbours form the groups of the minibatch deviation (the code takes
+    a stride: the same distribution); without path length G's Adam is not corrected for it (the
+    code's CIFAR-10 setting is: 0.8 of its lr); no mixed fp16 layers; no label conditioning;
+    gradients that are not finite stop the run instead of being replaced by 0.
     """
 
     turns = (("g", "g.path", "d", "d.r1"),)
@@ -89,22 +93,26 @@ class StyleGAN(Unconditional):
         self.mixing = mixing
         self.path_every, self.r1_every = path_every, r1_every
         self.register_buffer("path_mean", torch.zeros(()))
+        self.passes: dict[str, list[Tensor]] = {}  # of this batch: the mean w of each phase's
         self.lazy = {
             "g": path_every if self.weights["path"] else 0,
             "d": r1_every if self.weights["r1"] else 0,
         }
 
-    def ws(self, n: int, step: Step, update_average: bool = True) -> Tensor:
+    def ws(self, n: int, step: Step) -> Tensor:
         """Styles [n, num_ws, w_dim] of new latents, mixed from two in most batches."""
-        cutoff = mixing_cutoff(self.g.num_ws, step.generator(), self.mixing)
+        cutoff = mixing_cutoff(self.g.num_ws, step.draws, self.mixing)
         z, other = self.z(n, step), self.z(n, step)
-        return self.g.styles(z, z_mix=other, cutoff=cutoff, update_average=update_average)
-
-    def synthesis(self, ws: Tensor, step: Step) -> Tensor:
-        return cast(Tensor, self.g.synthesis(ws, generator=step.generator(), shard=step.shard))
+        ws = self.g.styles(z, z_mix=other, cutoff=cutoff)
+        first = ws[:, 0].detach().to(self.g.mapping.w_avg)  # never of the other
+        self.passes.setdefault(step.phase, []).append(first.mean(0))
+        return ws
 
     def fake(self, n: int, step: Step) -> Tensor:
-        return step.fake("fake", lambda: self.synthesis(self.ws(n, step), step))
+        def make() -> Tensor:
+            return cast(Tensor, self.g.synthesis(self.ws(n, step), draws=step.draws))
+
+        return step.fake("fake", make)
 
     def g_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         fake = self.fake(len(batch.images[0]), step)
@@ -113,17 +121,14 @@ class StyleGAN(Unconditional):
     def g_path_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         if not self.weights["path"] or not step.due(self.path_every):
             return {}
-        ws = self.ws(max(1, len(batch.images[0]) // 2), step, update_average=False)
-        ws = ws.to(self.path_mean)
+        ws = self.ws(max(1, len(batch.images[0]) // 2), step).to(self.path_mean)
         with torch.autocast(self.device.type, enabled=False):
-            images = self.synthesis(ws, step)
             penalty, mean, lengths = path_length_penalty(
-                images,
+                self.g.synthesis(ws, draws=step.draws),
                 ws,
                 self.path_mean,
-                step.generator(),
+                step.draws,
                 decay=0.01 / self.plan.accumulate,
-                shard=step.shard,
                 over_ranks=self.mean_over_ranks,
             )
         self.path_mean.copy_(mean)
@@ -134,24 +139,32 @@ class StyleGAN(Unconditional):
         (real,) = batch.images
         fake_logits = self.d(self.seen(self.fake(len(real), step), step))
         real_logits = self.d(self.seen(real, step))
-        self.adapt(real_logits, step)
+        self.adapt(real_logits)
         return {"gan": self.adversarial.d(real_logits, fake_logits)}
 
     def d_r1_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         if not self.weights["r1"] or not step.due(self.r1_every):
             return {}
         (real,) = batch.images
-        penalty = r1(lambda x: self.d(self.seen(x, step)), real)
-        return {"r1": penalty * self.r1_every}
 
-    def after_update(self, phase: str, step: Step) -> None:
-        if phase == "g":  # linear in the batches' means, so this is that of the global batch
-            average = self.g.mapping.w_avg
-            average.copy_(self.mean_over_ranks(average))
+        def critic(x: Tensor) -> Tensor:
+            logits = cast(Tensor, self.d(self.seen(x, step)))
+            self.adapt(logits)
+            return logits
+
+        return {"r1": r1(critic, real) * self.r1_every}
+
+    def after_batch(self) -> None:
+        super().after_batch()
+        order = ("g", "g.path", "g")  # D's pass is over the pictures of G's
+        found = [torch.stack(self.passes[p]).mean(0) for p in order if p in self.passes]
+        self.passes.clear()
+        for mean in self.mean_over_ranks(torch.stack(found)):
+            self.g.mapping.follow(mean)
 
     def walk(self, n: int, generator: torch.Generator, epsilon: float) -> tuple[Tensor, Tensor]:
         """Straight in w, without truncation (StyleGAN2, section 3)."""
-        a, b = (self.g.styles(self.z_from(n, generator), update_average=False) for _ in range(2))
+        a, b = (self.g.styles(self.z_from(n, generator)) for _ in range(2))
         first, second = (
             self.g.synthesis(ws, noise="const") for ws in (a, torch.lerp(a, b, epsilon))
         )

@@ -129,11 +129,11 @@ class VanillaGAN(Unconditional):
         (real,) = batch.images
         fake = self.fake(len(real), step)
         real_logits, fake_logits = self.d(self.seen(real, step)), self.d(self.seen(fake, step))
-        self.adapt(real_logits, step)
+        self.adapt(real_logits)
         losses = {"gan": self.adversarial.d(real_logits, fake_logits)}
         if self.weights["gp"]:
             losses["gp"] = gradient_penalty(
-                lambda x: self.d(self.seen(x, step)), real, fake, step.generator(), shard=step.shard
+                lambda x: self.d(self.seen(x, step)), real, fake, step.draws
             )
         if self.weights["r1"] and step.due(self.r1_every):
             losses["r1"] = r1(lambda x: self.d(self.seen(x, step)), real) * self.r1_every
