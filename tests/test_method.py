@@ -129,7 +129,9 @@ def test_equals_a_plain_loop(turn: tuple[str, str], clip: float | None) -> None:
     }
     for i, batch in enumerate(Pictures(4, 4)):
         real = batch.images[0] / 127.5 - 1
-        z = torch.randn(4, 4, generator=torch_generator(3, "step", i, 1, 0))
+        z = torch.stack(
+            [torch.randn(4, generator=torch_generator(3, "step", i, 1, k)) for k in range(4)]
+        )
         fake = g(z).unflatten(1, (3, SIZE, SIZE))
         for name in turn:
             if name == "g":

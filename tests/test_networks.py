@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gansuite.draws import Draws
 from gansuite.errors import UserError
 from gansuite.networks import layers
 from gansuite.networks.dcgan import DCGANDiscriminator, DCGANGenerator
@@ -557,7 +558,7 @@ def numbers(images: Tensor) -> list[float]:
 
 
 def test_pool_passes_pictures_through_while_it_fills() -> None:
-    pool, g = ImagePool(50), torch.Generator().manual_seed(0)
+    pool, g = ImagePool(50), Draws(0)
     for i in range(0, 50, 5):
         new = numbered(*range(i, i + 5)).requires_grad_()
         out = pool.query(new, g)
@@ -567,7 +568,7 @@ def test_pool_passes_pictures_through_while_it_fills() -> None:
 
 
 def test_pool_swaps_half_of_the_pictures_and_never_grows() -> None:
-    pool, g = ImagePool(50), torch.Generator().manual_seed(0)
+    pool, g = ImagePool(50), Draws(0)
     pool.query(numbered(*range(50)), g)
     old, slots = 0, set()
     for i in range(50, 2050):
@@ -587,7 +588,7 @@ def test_pool_swaps_half_of_the_pictures_and_never_grows() -> None:
 
 
 def test_pool_keeps_and_returns_copies() -> None:
-    pool, g = ImagePool(1), torch.Generator().manual_seed(0)
+    pool, g = ImagePool(1), Draws(0)
     new = numbered(1)
     first = pool.query(new, g)
     new.zero_()
@@ -602,14 +603,14 @@ def test_pool_keeps_and_returns_copies() -> None:
 
 
 def test_pool_of_size_zero_is_the_identity() -> None:
-    pool, g = ImagePool(0), torch.Generator().manual_seed(0)
+    pool, g = ImagePool(0), Draws(0)
     for i in range(9):
         assert numbers(pool.query(numbered(i), g)) == [i]
     assert not pool.images
 
 
 def test_pool_mixes_within_a_batch() -> None:
-    pool, g = ImagePool(2), torch.Generator().manual_seed(0)
+    pool, g = ImagePool(2), Draws(0)
     out = numbers(pool.query(numbered(*range(40)), g))
     assert out[:2] == [0, 1]
     assert len(set(out[2:])) == 38  # an exchanged picture leaves the pool

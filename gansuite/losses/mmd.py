@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from gansuite.losses.precision import full
+from gansuite.losses.precision import full, no_autocast
 
 SIGMAS = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 def _kernel(x: Tensor, y: Tensor, sigmas: Sequence[float]) -> Tensor:
     """[N, M]: sum over sigma of exp(-||x - y||^2 / (2 sigma^2))."""
-    with torch.autocast(x.device.type, enabled=False):  # the difference does not survive 16 bits
+    with no_autocast(x.device):  # the difference does not survive 16 bits
         products = x @ y.T
     squares = x.square().sum(1)[:, None] + y.square().sum(1)[None, :] - 2 * products
     squares = squares.clamp_min(0)  # rounding

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from gansuite.draws import Draws
-from gansuite.losses.precision import full
+from gansuite.losses.precision import full, no_autocast
 
 
 def _input_gradient(critic: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """d(sum of the outputs)/dx as [N, C*H*W]: each sample's patch outputs are summed."""
     x = full(x.detach()).requires_grad_(True)
-    with torch.autocast(x.device.type, enabled=False):
+    with no_autocast(x.device):
         (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
     return gradient.flatten(1)
 

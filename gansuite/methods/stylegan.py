@@ -13,6 +13,7 @@ from gansuite.data.spec import Batch, DataSpec
 from gansuite.losses.adversarial import NonSaturating
 from gansuite.losses.path_length import path_length_penalty
 from gansuite.losses.penalties import r1
+from gansuite.losses.precision import no_autocast
 from gansuite.methods._unconditional import Augment, Unconditional
 from gansuite.methods.base import Step, terms
 from gansuite.networks.stylegan2 import (
@@ -122,7 +123,7 @@ class StyleGAN(Unconditional):
         if not self.weights["path"] or not step.due(self.path_every):
             return {}
         ws = self.ws(max(1, len(batch.images[0]) // 2), step).to(self.path_mean)
-        with torch.autocast(self.device.type, enabled=False):
+        with no_autocast(self.device):
             penalty, mean, lengths = path_length_penalty(
                 self.g.synthesis(ws, draws=step.draws),
                 ws,

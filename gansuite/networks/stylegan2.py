@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from gansuite.draws import Draws
 from gansuite.errors import UserError
-from gansuite.losses.precision import full
+from gansuite.losses.precision import full, no_autocast
 from gansuite.rng import torch_generator
 
 Noise = Literal["random", "const", "none"]
@@ -197,7 +197,7 @@ class ModulatedConv2d(nn.Module):
             x = self.fir(F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2))
         if not self.demodulate:
             return x, None
-        with torch.autocast(x.device.type, enabled=False):  # squares of 16 bits, summed
+        with no_autocast(x.device):  # squares of 16 bits, summed
             energy = full(style).square() @ full(self.weight).square().sum((2, 3)).t()
         return x, (energy + 1e-8).rsqrt()[:, :, None, None]
 
