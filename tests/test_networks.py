@@ -620,12 +620,23 @@ def test_pool_mixes_within_a_batch() -> None:
 @pytest.mark.parametrize("stored", [0, 1, 4, 9])
 def test_pool_resumes_from_plain_tensors(stored: int) -> None:
     pool = ImagePool(4)
-    pool.query(numbered(*range(stored)), torch.Generator()) if stored else None
+    pool.query(numbered(*range(stored)), Draws(0)) if stored else None
     file = BytesIO()
     torch.save(pool.state_dict(), file)
     file.seek(0)
     other = ImagePool(4)
     other.load_state_dict(torch.load(file, weights_only=True))
     new = numbered(*range(100, 130))
-    a = pool.query(new, torch.Generator().manual_seed(1))
-    assert torch.equal(a, other.query(new, torch.Generator().manual_seed(1)))
+    a = pool.query(new, Draws(1))
+    assert torch.equal(a, other.query(new, Draws(1)))
+
+
+def test_a_loaded_pool_follows_the_pictures_to_their_device() -> None:
+    pool = ImagePool(4)
+    pool.load_state_dict({"images": numbered(0, 1, 2)})
+    for _ in range(9):  # while it fills and afterwards
+        out = pool.query(numbered(3).to("meta"), Draws(0))
+        assert out.device.type == "meta"
+        assert pool.state_dict()["images"].device.type == "meta"
+    back = pool.query(torch.zeros(1, 3, 2, 2, dtype=torch.float64, device="meta"), Draws(0))
+    assert pool.state_dict()["images"].dtype == back.dtype == torch.float64
