@@ -23,6 +23,7 @@ def stop_and_resume(e: Experiment, batch: int) -> None:
     engine.make_trainer = lambda e, c: made(e, [*c, EachBatch(stop)])
     assert engine.train(e).method.batches == batch
     engine.make_trainer = made
+    torch.distributed.barrier()  # the checkpoint is written
     engine.train(e)
 
 

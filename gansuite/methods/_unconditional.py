@@ -107,10 +107,11 @@ class Unconditional(Method):
             return images
         return self.augment(images, step.draws)
 
-    def adapt(self, real_logits: Tensor) -> None:
-        """ADA: count the signs of D's logits of real pictures, in every pass over them."""
+    def adapt(self, real_logits: Tensor) -> Tensor:
+        """``real_logits``, for ADA with their signs counted: for every pass over real pictures."""
         if isinstance(self.augment, ADA):
             self.signs.add(real_logits)
+        return real_logits
 
     def after_batch(self) -> None:
         """ADA: after every four rounds, move p by the mean sign since the last time."""

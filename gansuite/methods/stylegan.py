@@ -16,12 +16,7 @@ from gansuite.losses.penalties import r1
 from gansuite.losses.precision import no_autocast
 from gansuite.methods._unconditional import Augment, Unconditional
 from gansuite.methods.base import Step, terms
-from gansuite.networks.stylegan2 import (
-    PRESETS,
-    StyleDiscriminator,
-    StyleGenerator,
-    mixing_cutoff,
-)
+from gansuite.networks.stylegan2 import PRESETS, StyleDiscriminator, StyleGenerator, mixing_cutoff
 
 
 class StyleGAN(Unconditional):
@@ -44,12 +39,12 @@ class StyleGAN(Unconditional):
     diffaugment or ada.
 
     Follows the authors' code: the path length's gradient flows through its running mean, a lazy
-    phase steps all parameters, ``w_avg`` moves with the w of every pass of G and of D's. Known
-    deviations: D judges the fakes that G was trained on in the same batch (the code draws new
-    ones, after G's update); neighbours form the groups of the minibatch deviation (the code takes
-    a stride: the same distribution); without path length G's Adam is not corrected for it (the
-    code's CIFAR-10 setting is: 0.8 of its lr); no mixed fp16 layers; no label conditioning;
-    gradients that are not finite stop the run instead of being replaced by 0.
+    phase steps all parameters, ``w_avg`` moves with every pass of G and D. Known deviations: D
+    judges the fakes that G was trained on (the code draws new ones, after G's update); neighbours
+    form the groups of the minibatch deviation (the code has a stride: the same distribution);
+    without path length G's Adam is not corrected for it (the code's CIFAR-10 is: 0.8 of its lr);
+    no mixed fp16 layers; no label conditioning; gradients that are not finite stop the run
+    instead of being replaced by 0.
     """
 
     turns = (("g", "g.path", "d", "d.r1"),)
@@ -72,13 +67,8 @@ class StyleGAN(Unconditional):
         augment: Augment = "none",
         weights: Mapping[str, float] = terms(gan=1.0, path=2.0, r1=5.0),
     ) -> None:
-        given = {
-            "z_dim": z_dim,
-            "w_dim": w_dim,
-            "base": base,
-            "max_channels": max_channels,
-            "mapping_layers": mapping_layers,
-        }
+        given = {"z_dim": z_dim, "w_dim": w_dim, "base": base, "max_channels": max_channels}
+        given["mapping_layers"] = mapping_layers
         sizes = PRESETS.get(spec.size, PRESETS[256]) | {k: v for k, v in given.items() if v}
         super().__init__(spec, weights, sizes["z_dim"], augment)
         self.g = StyleGenerator(spec.size, spec.channels, **sizes)
@@ -91,8 +81,7 @@ class StyleGAN(Unconditional):
             residual=residual,
         )
         self.adversarial = NonSaturating()
-        self.mixing = mixing
-        self.path_every, self.r1_every = path_every, r1_every
+        self.mixing, self.path_every, self.r1_every = mixing, path_every, r1_every
         self.register_buffer("path_mean", torch.zeros(()))
         self.passes: dict[str, list[Tensor]] = {}  # of this batch: the mean w of each phase's
         self.lazy = {
@@ -105,8 +94,8 @@ class StyleGAN(Unconditional):
         cutoff = mixing_cutoff(self.g.num_ws, step.draws, self.mixing)
         z, other = self.z(n, step), self.z(n, step)
         ws = self.g.styles(z, z_mix=other, cutoff=cutoff)
-        first = ws[:, 0].detach().to(self.g.mapping.w_avg)  # never of the other
-        self.passes.setdefault(step.phase, []).append(first.mean(0))
+        first = ws[:, 0].detach().to(self.g.mapping.w_avg).mean(0)  # never of the other
+        self.passes.setdefault(step.phase, []).append(first)
         return ws
 
     def fake(self, n: int, step: Step) -> Tensor:
@@ -139,8 +128,7 @@ class StyleGAN(Unconditional):
     def d_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         (real,) = batch.images
         fake_logits = self.d(self.seen(self.fake(len(real), step), step))
-        real_logits = self.d(self.seen(real, step))
-        self.adapt(real_logits)
+        real_logits = self.adapt(self.d(self.seen(real, step)))
         return {"gan": self.adversarial.d(real_logits, fake_logits)}
 
     def d_r1_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
@@ -149,9 +137,7 @@ class StyleGAN(Unconditional):
         (real,) = batch.images
 
         def critic(x: Tensor) -> Tensor:
-            logits = cast(Tensor, self.d(self.seen(x, step)))
-            self.adapt(logits)
-            return logits
+            return self.adapt(self.d(self.seen(x, step)))
 
         return {"r1": r1(critic, real) * self.r1_every}
 
@@ -166,13 +152,11 @@ class StyleGAN(Unconditional):
     def walk(self, n: int, generator: torch.Generator, epsilon: float) -> tuple[Tensor, Tensor]:
         """Straight in w, without truncation (StyleGAN2, section 3)."""
         a, b = (self.g.styles(self.z_from(n, generator)) for _ in range(2))
-        first, second = (
-            self.g.synthesis(ws, noise="const") for ws in (a, torch.lerp(a, b, epsilon))
-        )
-        return first, second
+        made = [self.g.synthesis(ws, noise="const") for ws in (a, torch.lerp(a, b, epsilon))]
+        return made[0], made[1]
 
     def sample(
         self, n: int, generator: torch.Generator | None = None, truncation_psi: float = 1.0
     ) -> Tensor:
-        z = self.z_from(n, generator)
-        return cast(Tensor, self.g(z, noise="const", truncation_psi=truncation_psi)).clamp(-1, 1)
+        made = self.g(self.z_from(n, generator), noise="const", truncation_psi=truncation_psi)
+        return cast(Tensor, made).clamp(-1, 1)
