@@ -99,10 +99,7 @@ class StyleGAN(Unconditional):
         return ws
 
     def fake(self, n: int, step: Step) -> Tensor:
-        def make() -> Tensor:
-            return cast(Tensor, self.g.synthesis(self.ws(n, step), draws=step.draws))
-
-        return step.fake("fake", make)
+        return step.fake("fake", lambda: self.g.synthesis(self.ws(n, step), draws=step.draws))
 
     def g_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         fake = self.fake(len(batch.images[0]), step)
