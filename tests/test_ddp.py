@@ -44,7 +44,7 @@ LIKE_ONE = ("cyclegan", "vanilla", "dualgan", "stargan", "joint", "stylegan")
 
 
 def run_on_two(out: Path, cases: dict[str, Any], stop: int = 0) -> None:
-    """``cases``, one after another in the same two processes; each also stopped at batch ``stop``
+    """``cases``, one after another in the same two processes; each also killed at batch ``stop``
     and resumed, in ``out``/stopped."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("RANK", "LOCAL_"))}
     script = Path(__file__).with_name("ddp_run.py")
@@ -117,11 +117,9 @@ def check_against_one(case: str, two: Path, monkeypatch: Any) -> None:
 @pytest.mark.slow
 def test_logged_means_outlive_a_stop_inside_an_interval(tmp_path: Path) -> None:
     """Batches 3 and 4 are logged together; each process has its own part of their sums."""
-    run_on_two(tmp_path, {"batchnorm": CASES["batchnorm"]}, stop=3)
-    name = CASES["batchnorm"][0]
-    whole, resumed = (
-        out / "batchnorm" / name / "seed0" for out in (tmp_path, tmp_path / "stopped")
-    )
+    name = "vanilla_coats"
+    run_on_two(tmp_path, {"saved": (name, "6", "log.checkpoint_every_kimg=0.002")}, stop=3)
+    whole, resumed = (out / "saved" / name / "seed0" for out in (tmp_path, tmp_path / "stopped"))
     lines = [
         [line for line in read_lines(run / "metrics.jsonl") if line["kind"] == "train"]
         for run in (whole, resumed)
