@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from helpers import experiment
+from helpers import EachBatch, experiment
 
 from gansuite import engine
-from gansuite.methods.base import Step
+from gansuite.config import Experiment
+from gansuite.methods.base import Method, Step
 
 
-def main(out: Path, cases: dict[str, list[str]]) -> None:
+def stop_and_resume(e: Experiment, batch: int) -> None:
+    def stop(method: Method) -> None:
+        if method.batches == batch:
+            raise InterruptedError
+
+    made = engine.make_trainer
+    engine.make_trainer = lambda e, c: made(e, [*c, EachBatch(stop)])
+    with contextlib.suppress(InterruptedError):
+        engine.train(e)
+    engine.make_trainer = made
+    torch.distributed.barrier()  # the checkpoint is written
+    engine.train(e)
+
+
+def main(out: Path, cases: dict[str, list[str]], stop: int) -> None:
     for case, (name, batches, *overrides) in cases.items():
         noise: list[Any] = []
         draw = Step.randn
@@ -35,9 +51,11 @@ def main(out: Path, cases: dict[str, list[str]]) -> None:
             "noise": noise,
             "world": session.method.world,
         }
+        if stop:
+            stop_and_resume(e.model_copy(update={"out": str(out / "stopped" / case)}), stop)
         torch.save(found, out / f"{case}-{session.method.rank}.pt")
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(Path(sys.argv[1]), json.loads(sys.argv[2]))
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3]))

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
+from gansuite.draws import Draws
 from gansuite.errors import UserError
 from gansuite.networks import augment as module
 from gansuite.networks.augment import ADA, DiffAugment, ada_update
@@ -20,6 +21,10 @@ from gansuite.rng import torch_generator
 
 def gen(*position: int) -> torch.Generator:
     return torch_generator(0, "test", *position)
+
+
+def draws(*position: int, shard: int = 0) -> Draws:
+    return Draws(0, *position, shard=shard)
 
 
 def pictures(n: int = 4, c: int = 3, side: int = 16) -> Tensor:
@@ -33,26 +38,26 @@ ALL = [DiffAugment(), ADA(1.0), ADA(0.5)]
 @pytest.mark.parametrize("channels", [1, 3])
 def test_draws(augment: nn.Module, channels: int) -> None:
     x = pictures(6, channels)
-    once = augment(x, gen(1))
+    once = augment(x, draws(1))
     assert once.shape == x.shape
     assert once.isfinite().all()
-    assert torch.equal(once, augment(x, gen(1)))
-    assert not torch.allclose(once, augment(x, gen(2)), atol=0.1)
+    assert torch.equal(once, augment(x, draws(1)))
+    assert not torch.allclose(once, augment(x, draws(2)), atol=0.1)
     assert not torch.allclose(once, x, atol=0.1)
     # two processes draw what one would
-    halves = [augment(x[3 * r : 3 * r + 3], gen(1), shard=(r, 2)) for r in (0, 1)]
+    halves = [augment(x[3 * r : 3 * r + 3], draws(1, shard=r)) for r in (0, 1)]
     torch.testing.assert_close(torch.cat(halves), once)
     # float64 pictures meet the same transformation
-    torch.testing.assert_close(augment(x.double(), gen(1)).float(), once, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(augment(x.double(), draws(1)).float(), once, atol=1e-4, rtol=1e-3)
     with pytest.raises(UserError, match="1 or 3 channels, not 2"):
-        augment(x[:, :1].expand(-1, 2, -1, -1), gen())
+        augment(x[:, :1].expand(-1, 2, -1, -1), draws())
 
 
 @pytest.mark.parametrize("augment", ALL)
 def test_same_transformation_for_reals_and_fakes(augment: nn.Module) -> None:
     """The map is affine and its draws ignore the pictures: T(x) - T(y) = T(2x - y) - T(x)."""
     x, y = pictures(8).double(), pictures(8).double().flip(0)
-    a, b, c = (augment(v, gen(5)) for v in (x, y, 2 * x - y))
+    a, b, c = (augment(v, draws(5)) for v in (x, y, 2 * x - y))
     torch.testing.assert_close(a - b, c - a)
 
 
@@ -63,7 +68,7 @@ def test_second_derivatives(augment: nn.Module, channels: int) -> None:
 
     def bent(x: Tensor) -> Tensor:
         # something after the augmentation for a second derivative to pass through
-        return augment(x, gen(3)).pow(3)
+        return augment(x, draws(3)).pow(3)
 
     assert gradcheck(bent, x)
     assert gradgradcheck(bent, x)
@@ -73,9 +78,9 @@ def test_r1_before_the_augmentation() -> None:
     """With D(x) = sum of squares of T(x): grad = 2 J'T(x), here against the explicit Jacobian."""
     x = pictures(1, 3, 6).double().requires_grad_()
     ada = ADA(1.0)
-    (g,) = torch.autograd.grad(ada(x, gen(4)).square().sum(), x, create_graph=True)
-    j = torch.autograd.functional.jacobian(lambda v: ada(v, gen(4)), x.detach()).view(108, 108)
-    t = ada(x, gen(4)).detach().view(-1)
+    (g,) = torch.autograd.grad(ada(x, draws(4)).square().sum(), x, create_graph=True)
+    j = torch.autograd.functional.jacobian(lambda v: ada(v, draws(4)), x.detach()).view(108, 108)
+    t = ada(x, draws(4)).detach().view(-1)
     torch.testing.assert_close(g.view(-1).detach(), 2 * j.T @ t)
     (second,) = torch.autograd.grad(g.square().sum(), x)
     torch.testing.assert_close(second.view(-1), 2 * (2 * j.T @ j).T @ (2 * j.T @ t))
@@ -88,21 +93,20 @@ def test_r1_before_the_augmentation() -> None:
 @pytest.mark.parametrize("side", [15, 16])
 def test_ada_at_zero_is_the_identity(dtype: torch.dtype, side: int) -> None:
     x = pictures(5, 3, side).to(dtype)
-    assert torch.equal(ADA(0.0)(x, gen()), x)
+    assert torch.equal(ADA(0.0)(x, draws()), x)
 
 
-def only(monkeypatch: pytest.MonkeyPatch, **draws: list[float]) -> list[int]:
-    """ADA with everything off but the gates named in ``draws['on']``; draws are set by hand."""
-    columns = {"gates": [1.0] * 13, "u": [0.5] * 8, "z": [0.0] * 7}
-    for k in draws.pop("on"):
-        columns["gates"][int(k)] = 0.0
-    for name, values in draws.items():
-        columns[name][: len(values)] = values
-    queue = list(columns.values())
+def only(monkeypatch: pytest.MonkeyPatch, **chosen: list[float]) -> list[int]:
+    """ADA with everything off but the gates named in ``on``; draws are set by hand."""
+    gates, u, z = [1.0] * 13, [0.5] * 8, [0.0] * 7
+    for k in chosen.pop("on"):
+        gates[int(k)] = 0.0
+    for columns, values in ((u, chosen.get("u", [])), (z, chosen.get("z", []))):
+        columns[: len(values)] = values
     n: list[int] = []
 
     def fake(images: Tensor, count: int, *_: object, normal: bool) -> tuple[Tensor, ...]:
-        values = queue[(0 if not n else 1) if not normal else 2]
+        values = z if normal else gates + u
         n.append(count)
         assert count == len(values)
         return tuple(torch.full((len(images),), float(v)) for v in values)
@@ -115,7 +119,7 @@ def only(monkeypatch: pytest.MonkeyPatch, **draws: list[float]) -> list[int]:
 def test_ada_blits_are_exact(monkeypatch: pytest.MonkeyPatch, quarter: int) -> None:
     x = pictures(2, 3, 16)
     only(monkeypatch, on=[0, 1], u=[0.2, quarter / 4 + 0.1])
-    out = ADA(0.5)(x, gen())
+    out = ADA(0.5)(x, draws())
     # the flip comes first; both senses of rotation are equally likely
     assert torch.equal(out, x.flip(3).rot90(quarter, (2, 3)))
 
@@ -123,7 +127,7 @@ def test_ada_blits_are_exact(monkeypatch: pytest.MonkeyPatch, quarter: int) -> N
 def test_ada_whole_shift(monkeypatch: pytest.MonkeyPatch) -> None:
     x = pictures(2, 3, 16)
     only(monkeypatch, on=[2], u=[0.9, 0.0, 1.0, 0.25])
-    out = ADA(0.5)(x, gen())
+    out = ADA(0.5)(x, draws())
     padded = torch.nn.functional.pad(x, (2, 2, 2, 2), mode="reflect")
     assert torch.equal(out, padded[:, :, 1:17, 4:20])
 
@@ -131,7 +135,7 @@ def test_ada_whole_shift(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_ada_geometry_against_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
     x = pictures(1, 1, 16).double()
     only(monkeypatch, on=[3, 4, 5, 6, 7], u=[0, 0, 0, 0, 0.61, 0.37], z=[0.8, -1.1, 0.3, -0.2])
-    out = ADA(0.5)(x, gen())[0, 0].numpy()
+    out = ADA(0.5)(x, draws())[0, 0].numpy()
 
     def turn(u: float) -> np.ndarray:
         a = (2 * u - 1) * math.pi
@@ -150,7 +154,7 @@ def test_ada_colours_against_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
     x = pictures(1, 3, 4).double()
     z = [0.0, 0.0, 0.0, 0.0, 0.7, -0.9, 0.4]
     only(monkeypatch, on=[8, 9, 10, 11, 12], u=[0, 0, 0, 0, 0, 0, 0.3, 0.83], z=z)
-    out = ADA(0.5)(x, gen())[0].flatten(1).numpy()
+    out = ADA(0.5)(x, draws())[0].flatten(1).numpy()
     y = x[0].flatten(1).numpy() + 0.2 * 0.7
     y = y * 2 ** (0.5 * -0.9)
     v = np.ones((3, 1)) / math.sqrt(3)
@@ -165,7 +169,7 @@ def test_ada_probability_and_spread() -> None:
     n = 4000
     spot = torch.zeros(n, 1, 9, 9)
     spot[:, :, 4, 4] = 1
-    moved = ADA(0.3)(spot, gen())
+    moved = ADA(0.3)(spot, draws())
     untouched = (moved == spot).flatten(1).all(1).float().mean().item()
     # a grey spot in the centre stays as it is without stretching, turning, fractional shift,
     # brightness and contrast, if both whole shifts round to 0, luma is not inverted, and scaling
@@ -175,12 +179,12 @@ def test_ada_probability_and_spread() -> None:
     assert untouched == pytest.approx(expected, abs=0.012)
     # colour of constant grey pictures: v -> +-c (v + b)
     flat = torch.full((n, 1, 4, 4), 0.5)
-    value = ADA(1.0)(flat, gen())[:, 0, 0, 0]
+    value = ADA(1.0)(flat, draws())[:, 0, 0, 0]
     assert (value < 0).float().mean().item() == pytest.approx(0.5, abs=0.03)
     # median of log2 |v|: log2 .5 plus two symmetric terms
     assert value.abs().log2().median().item() == pytest.approx(-1, abs=0.05)
     flat = torch.zeros(n, 1, 4, 4)
-    assert ADA(1.0)(flat, gen(1)).abs().median().item() == pytest.approx(0.2 * 0.66, abs=0.02)
+    assert ADA(1.0)(flat, draws(1)).abs().median().item() == pytest.approx(0.2 * 0.66, abs=0.02)
 
 
 def test_ada_update() -> None:
@@ -203,15 +207,15 @@ def test_ada_update() -> None:
 
 def test_diffaugment_policy() -> None:
     x = pictures()
-    assert torch.equal(DiffAugment("")(x, gen()), x)
+    assert torch.equal(DiffAugment("")(x, draws()), x)
     with pytest.raises(UserError, match=r"no part 'colour'.*did you mean 'color'"):
         DiffAugment("colour,cutout")
 
 
 def test_diffaugment_color() -> None:
     x = pictures(500)
-    out = DiffAugment("color")(x, gen())
-    u = torch.rand(500, 7, generator=gen())[:, :3, None, None, None]
+    out = DiffAugment("color")(x, draws())
+    u = draws().rand(500, 7)[:, :3, None, None, None]
     y = x + (u[:, 0] - 0.5)
     y = y.mean(1, keepdim=True) + 2 * u[:, 1] * (y - y.mean(1, keepdim=True))
     mean = y.mean((1, 2, 3), keepdim=True)
@@ -223,7 +227,7 @@ def test_diffaugment_color() -> None:
 
 def test_diffaugment_translation() -> None:
     x = pictures(600)
-    out = DiffAugment("translation")(x, gen())
+    out = DiffAugment("translation")(x, draws())
     padded = torch.nn.functional.pad(x, (2, 2, 2, 2))
     seen = set()
     for k in range(600):
@@ -239,7 +243,7 @@ def test_diffaugment_translation() -> None:
 
 
 def test_diffaugment_cutout() -> None:
-    out = DiffAugment("cutout")(torch.ones(2000, 1, 16, 16), gen())[:, 0]
+    out = DiffAugment("cutout")(torch.ones(2000, 1, 16, 16), draws())[:, 0]
     assert set(out.unique().tolist()) == {0.0, 1.0}
     rows, cols = (out == 0).any(2), (out == 0).any(1)
     # a rectangle: the zeros are exactly rows x columns, half a side unless cut by the border

@@ -44,12 +44,13 @@ CASES = {
 LIKE_ONE = ("cyclegan", "vanilla", "dualgan", "stargan", "joint", "stylegan")
 
 
-def run_on_two(out: Path) -> None:
-    """All cases, one after another in the same two processes."""
+def run_on_two(out: Path, cases: dict[str, Any], stop: int = 0) -> None:
+    """``cases``, one after another in the same two processes; each also killed at batch ``stop``
+    and resumed, in ``out``/stopped."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("RANK", "LOCAL_"))}
     script = Path(__file__).with_name("ddp_run.py")
     done = subprocess.run(
-        [sys.executable, str(script), str(out), json.dumps(CASES)],
+        [sys.executable, str(script), str(out), json.dumps(cases), str(stop)],
         capture_output=True,
         text=True,
         env=environment,
@@ -71,7 +72,7 @@ def trained(found: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_two_processes(tmp_path: Path, monkeypatch: Any) -> None:
-    run_on_two(tmp_path)
+    run_on_two(tmp_path, CASES)
     for case in CASES:
         check_ranks(case, tmp_path)
     for case in LIKE_ONE:
@@ -130,6 +131,22 @@ def save(self, trainer, path, save=Checkpoint.save):
 Checkpoint.save = save
 main(sys.argv[1:])
 """
+
+
+@pytest.mark.slow
+def test_logged_means_outlive_a_stop_inside_an_interval(tmp_path: Path) -> None:
+    """Batches 3 and 4 are logged together; each process has its own part of their sums."""
+    name = "vanilla_coats"
+    run_on_two(tmp_path, {"saved": (name, "6", "log.checkpoint_every_kimg=0.002")}, stop=3)
+    whole, resumed = (out / "saved" / name / "seed0" for out in (tmp_path, tmp_path / "stopped"))
+    lines = [
+        [line for line in read_lines(run / "metrics.jsonl") if line["kind"] == "train"]
+        for run in (whole, resumed)
+    ]
+    assert [line["batches"] for line in lines[0]] == [2, 4, 6]
+    assert lines[0] == lines[1]
+    a, b = (read_checkpoint(run)["method"] for run in (whole, resumed))
+    assert difference(a, b) == ""
 
 
 @pytest.mark.slow

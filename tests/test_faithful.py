@@ -106,8 +106,12 @@ def test_a_class_among_pooled_ones_is_set_alone() -> None:
 # --- DiscoGAN ----------------------------------------------------------------------------------
 
 
-def test_batch_norm_can_look_away() -> None:
+@pytest.mark.parametrize("synchronised", [False, True])
+def test_batch_norm_can_look_away(synchronised: bool) -> None:
     norm = nn.Sequential(nn.BatchNorm2d(3))
+    if synchronised:
+        norm = nn.SyncBatchNorm.convert_sync_batchnorm(norm)
+        assert not isinstance(norm[0], nn.BatchNorm2d)
     before = norm[0].running_mean.clone()
     with keeping_statistics(norm):
         made = norm(pictures(4) + 1)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gansuite.draws import Draws
 from gansuite.errors import UserError
 from gansuite.losses.adversarial import ADVERSARIAL, adversarial
 from gansuite.losses.mmd import mmd2
@@ -25,8 +26,8 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def draws() -> Draws:
+    return Draws(0)
 
 
 # Adversarial
@@ -140,7 +141,7 @@ def test_gradient_penalty_in_closed_form(center: float, constant: float) -> None
     real, fake = torch.randn(3, 3, 4, 4), torch.randn(3, 3, 4, 4)
 
     def gp(critic: object) -> float:
-        return gradient_penalty(critic, real, fake, generator(), center).item()  # type: ignore[arg-type]
+        return gradient_penalty(critic, real, fake, draws(), center).item()  # type: ignore[arg-type]
 
     d = 3 * 4 * 4
     assert gp(lambda x: 0 * x.sum((1, 2, 3))) == pytest.approx(constant)
@@ -157,7 +158,7 @@ def test_r1_in_closed_form() -> None:
 def test_constant_critic_has_a_finite_gradient() -> None:
     scale = torch.zeros((), requires_grad=True)
     x = torch.randn(2, 1, 2, 2)
-    (g,) = torch.autograd.grad(gradient_penalty(lambda x: scale * x, x, x, generator()), scale)
+    (g,) = torch.autograd.grad(gradient_penalty(lambda x: scale * x, x, x, draws()), scale)
     assert torch.isfinite(g)
 
 
@@ -170,7 +171,7 @@ def test_penalty_looks_between_real_and_fake_with_one_alpha_per_sample() -> None
         seen.append(x)
         return x.square()
 
-    gradient_penalty(critic, real, fake, generator())
+    gradient_penalty(critic, real, fake, draws())
     (x,) = seen
     assert x.is_leaf  # nothing leads back into the generator
     alpha = ((x - fake) / (real - fake)).detach().flatten(1)
@@ -178,7 +179,7 @@ def test_penalty_looks_between_real_and_fake_with_one_alpha_per_sample() -> None
     assert (alpha[:, 0] >= 0).all()
     assert (alpha[:, 0] <= 1).all()
     assert alpha[:, 0].std() > 0.1
-    expected = torch.rand(6, 1, 1, 1, generator=generator()).flatten()
+    expected = draws().rand(6)
     torch.testing.assert_close(alpha[:, 0], expected, atol=1e-3, rtol=1e-3)
 
 
@@ -186,7 +187,7 @@ def test_penalties_agree_with_finite_differences() -> None:
     critic = Critic().double()
     real = torch.randn(2, 2, 5, 5, dtype=torch.float64)
     fake = torch.randn(2, 2, 5, 5, dtype=torch.float64)
-    alpha = torch.rand(2, 1, 1, 1, generator=generator()).double()
+    alpha = draws().rand(2, 1, 1, 1).double()
 
     def slopes(x: Tensor) -> Tensor:
         """|grad D|^2 per sample by central differences."""
@@ -203,7 +204,7 @@ def test_penalties_agree_with_finite_differences() -> None:
     assert r1(critic, real).item() == pytest.approx(float(at_real.mean()), rel=1e-6)
     for c in (0.0, 1.0):
         expected = float((between.sqrt() - c).square().mean())
-        gp = gradient_penalty(critic, real, fake, generator(), center=c)
+        gp = gradient_penalty(critic, real, fake, draws(), center=c)
         assert gp.item() == pytest.approx(expected, rel=1e-6)
 
 
@@ -214,7 +215,7 @@ def test_penalties_train_the_critic() -> None:
     # the biases' true gradient is 0 for the last layer only
     for penalty in (
         lambda *_: r1(critic, x),
-        lambda *_: gradient_penalty(critic, x, y, generator()),
+        lambda *_: gradient_penalty(critic, x, y, draws()),
     ):
         assert torch.autograd.gradcheck(penalty, parameters[:3], atol=1e-6)
 
@@ -222,11 +223,11 @@ def test_penalties_train_the_critic() -> None:
 def test_penalties_run_in_full_precision_inside_autocast() -> None:
     critic = Critic()
     x, y = torch.randn(2, 2, 2, 5, 5)
-    expected = gradient_penalty(critic, x, y, generator()), r1(critic, x)
+    expected = gradient_penalty(critic, x, y, draws()), r1(critic, x)
     with torch.autocast("cpu", torch.bfloat16):
         assert critic(x).dtype == torch.bfloat16
-        actual = gradient_penalty(critic, x, y, generator()), r1(critic, x)
-        assert torch.isfinite(gradient_penalty(critic, x, y.bfloat16(), generator()))
+        actual = gradient_penalty(critic, x, y, draws()), r1(critic, x)
+        assert torch.isfinite(gradient_penalty(critic, x, y.bfloat16(), draws()))
         assert torch.isfinite(r1(critic, x.bfloat16()))
     assert actual == expected
 
@@ -277,6 +278,21 @@ def test_mmd_of_equal_samples() -> None:
     error = np.std(values) / math.sqrt(len(values))
     assert abs(np.mean(values)) < 4 * error  # unbiased
     assert min(two_samples(unbiased=False) for _ in range(50)) > 0
+
+
+def test_mmd_and_feature_matching_in_16_bits() -> None:
+    """Small differences of large sums: in bf16 nothing of them would be left."""
+    x, y = torch.randn(32, 4) + 20, torch.randn(32, 4) + 20.1
+    expected = mmd2(x.bfloat16().double(), y.bfloat16().double())
+    with torch.autocast("cpu", torch.bfloat16):
+        for a, b in ((x.bfloat16(), y.bfloat16()), (x.bfloat16().float(), y.bfloat16().float())):
+            assert float(mmd2(a, b)) == pytest.approx(float(expected), rel=1e-2)
+    real = torch.randn(64, 8, 4, 4) + 5
+    for dtype in (torch.float16, torch.bfloat16):
+        r, f = real.to(dtype), (real.flip(1) + 0.02).to(dtype)
+        exact = feature_matching([r.double()], [f.double()])
+        with torch.autocast("cpu", torch.bfloat16):
+            assert float(feature_matching([r], [f])) == pytest.approx(float(exact), rel=1e-4)
 
 
 def test_mmd_has_a_gradient() -> None:

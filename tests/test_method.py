@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from helpers import (
     SIZE,
+    SMALL,
     EachBatch,
     Pictures,
     Toy,
@@ -27,10 +29,13 @@ from gansuite import engine
 from gansuite.cli import main
 from gansuite.config import Budget, Ema, Optim
 from gansuite.data.spec import Batch, DataSpec
+from gansuite.draws import Draws
 from gansuite.errors import UserError
+from gansuite.methods._unconditional import Signs
 from gansuite.methods.base import Plan, Step, critic_turns, lr_factor
 from gansuite.methods.cyclegan import CycleGAN
 from gansuite.methods.stargan import StarGAN
+from gansuite.methods.stylegan import StyleGAN
 from gansuite.methods.vanilla import VanillaGAN
 from gansuite.rng import torch_generator
 from gansuite.runs import read_checkpoint, read_lines
@@ -95,6 +100,82 @@ def test_lazy_terms_and_phases_count_the_players_own_batches() -> None:
     assert [at for name, at in toy.log_ if name == "p"] == [1]
 
 
+def test_a_lazy_phase_steps_all_parameters_as_stylegan2s_code_does() -> None:
+    """Adam written out: where a lazy term has no gradient the moments decay all the same."""
+
+    class Weights(Toy):
+        gradients: ClassVar[list[float]] = []
+
+        def d_r1_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+            return {"r1": self.d[1].weight.square().sum()} if step.due(3) else {}
+
+        def after_update(self, phase: str, step: Step) -> None:
+            if phase[0] == "d":
+                assert phase == "d" or not self.d[1].bias.grad.any()
+                self.gradients.append(float(self.d[1].bias.grad))
+
+    toy = Weights([["g", "d", "d.r1"]], {"gan": 1, "r1": 1})
+    bias, m, v = float(toy.d[1].bias.detach()), 0.0, 0.0
+    fit(toy, 7, precision="64-true", optim={"lr": 1e-2, "betas": [0.5, 0.9]})
+    assert len(toy.gradients) == toy.taken["d"] == 7 + 3
+    for t, g in enumerate(toy.gradients, start=1):
+        m, v = 0.5 * m + 0.5 * g, 0.9 * v + 0.1 * g * g
+        bias -= 1e-2 * (m / (1 - 0.5**t)) / (math.sqrt(v / (1 - 0.9**t)) + Optim().eps)
+    assert float(toy.d[1].bias.detach()) == pytest.approx(bias, rel=1e-9)
+
+
+def _style(monkeypatch: Any, **options: Any) -> StyleGAN:
+    monkeypatch.setattr(Big, "domains", 1)
+    monkeypatch.setattr("helpers.Pictures", Big)
+    small = {k: SMALL[k] for k in ("z_dim", "w_dim", "base", "max_channels", "mapping_layers")}
+    return StyleGAN(_specs(("a",)), **small, mbstd_group=2, **options)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_stylegans_mean_w_moves_with_every_pass(accumulate: int, monkeypatch: Any) -> None:
+    method = _style(monkeypatch, path_every=2)
+    styles, seen = method.g.styles, []
+    expected = torch.zeros(8, dtype=torch.float64)
+
+    def spy(z: Tensor, **options: Any) -> Tensor:
+        seen.append(method.g.mapping(z).detach().mean(0))
+        return styles(z, **options)
+
+    def follow(method: StyleGAN) -> None:
+        nonlocal expected
+        parts = [
+            torch.stack(seen[i : i + accumulate]).mean(0) for i in range(0, len(seen), accumulate)
+        ]
+        seen.clear()
+        assert len(parts) == (2 if method.batches % 2 else 1)  # G's pictures, those of the path
+        for mean in (*parts, parts[0]):  # and D's, which are G's
+            expected = 0.995 * expected + 0.005 * mean
+        torch.testing.assert_close(method.g.mapping.w_avg, expected, rtol=1e-9, atol=1e-12)
+
+    monkeypatch.setattr(method.g, "styles", spy)
+    watch = EachBatch(follow)
+    fit(method, 3, precision="64-true", callbacks=[watch], accumulate=accumulate)
+    assert method.g.mapping.w_avg.any()
+
+
+def test_ada_counts_every_pass_over_real_pictures(monkeypatch: Any) -> None:
+    """Those of the lazy phase too; p has moved when the next batch begins."""
+    method = _style(monkeypatch, augment="ada", r1_every=2, weights={"gan": 1, "path": 0, "r1": 1})
+    p: list[float] = []
+    numbers: list[int] = []
+    take = Signs.take
+    monkeypatch.setattr(Signs, "take", lambda self: numbers.append(self.number) or take(self))
+    monkeypatch.setattr("gansuite.methods._unconditional.ada_update", lambda p, *_, **__: p + 0.25)
+    fit(method, 9, callbacks=[EachBatch(lambda m: p.append(float(m.augment.p)))])
+    assert p == [0] * 3 + [0.25] * 4 + [0.5] * 2
+    assert numbers == [6, 6]
+    signs = Signs()
+    for logits in ([1.0, -1, -1, -1], [2.0, 3, -1, 1]):
+        signs.add(torch.tensor(logits))
+    assert float(signs.take()) == 0
+    assert (float(signs.total), signs.number) == (0, 0)
+
+
 def test_a_further_phase_of_the_maker_makes_its_own_pictures() -> None:
     toy = fit(Lazy([["g", "d", "g.path"]], {"gan": 1, "r1": 1, "path": 1}), 1)
     assert toy.forwards == 2
@@ -130,7 +211,9 @@ def test_equals_a_plain_loop(turn: tuple[str, str], clip: float | None) -> None:
     }
     for i, batch in enumerate(Pictures(4, 4)):
         real = batch.images[0] / 127.5 - 1
-        z = torch.randn(4, 4, generator=torch_generator(3, "step", i, 1, 0))
+        z = torch.stack(
+            [torch.randn(4, generator=torch_generator(3, "step", i, 1, k)) for k in range(4)]
+        )
         fake = g(z).unflatten(1, (3, SIZE, SIZE))
         for name in turn:
             if name == "g":
@@ -225,6 +308,47 @@ def test_shards_of_the_noise_are_the_noise_of_one_process(monkeypatch: Any) -> N
     assert len(set(whole[0].flatten().tolist())) == 24
     for world, accumulate in ((2, 1), (1, 2), (2, 2)):
         assert difference(draw(world, accumulate), whole) == ""
+
+
+def test_the_draws_of_a_sample_are_its_own() -> None:
+    whole, again = Draws(0, 5), Draws(0, 5)
+    a, b = whole.randn(4, 3), whole.randn(4, 3)
+    assert len(set(torch.cat([a, b]).flatten().tolist())) == 24
+    assert torch.equal(a, again.randn(4, 3))
+    # a process draws its own samples alone, whatever the others draw
+    assert torch.equal(Draws(0, 5, shard=3).randn(1, 3), a[3:])
+    assert torch.equal(torch.tensor(Draws(0, 5, shard=1).chances(2, 3)), Draws(0, 5).rand(4, 3)[2:])
+    # what is common is the same in all parts
+    parts = [Draws(0, 5, shard=r) for r in (0, 1)]
+    assert parts[0].common(2) == parts[1].common(2) != Draws(0, 6).common(2)
+    assert torch.equal(*(part.permutation(50) for part in parts))
+    assert sorted(Draws(0).permutation(50).tolist()) == list(range(50))
+    found = Draws(1, device="meta", dtype=torch.float64).randn(2, 3)
+    assert (found.device.type, found.dtype, found.shape) == ("meta", torch.float64, (2, 3))
+    many = Draws(2).randn(4000, 4).double()
+    assert abs(float(many.mean())) < 0.03
+    assert float(many.std()) == pytest.approx(1, abs=0.03)
+    assert abs(float((many[:-1] * many[1:]).mean())) < 0.03  # neighbours
+
+
+def test_reductions_wait_at_no_barrier(monkeypatch: Any) -> None:
+    def two(value: Tensor, op: Any) -> None:
+        other = value + 2
+        value.copy_(torch.minimum(value, other) if op == dist.ReduceOp.MIN else value + other)
+
+    def forbidden(*_: Any, **__: Any) -> None:
+        raise AssertionError
+
+    dist = torch.distributed
+    monkeypatch.setattr(dist, "all_reduce", two)
+    monkeypatch.setattr(dist, "barrier", forbidden)
+    monkeypatch.setattr(Toy, "world", 2)
+    toy, x = Toy(), torch.ones(2)
+    assert toy.mean_over_ranks(x).tolist() == [2, 2]
+    assert x.tolist() == [1, 1]
+    toy.record("a", torch.tensor(3.0))
+    toy._ledger.enter(0)
+    assert toy.collect()["a"] == 4
 
 
 # -- schedules -----------------------------------------------------------------------------------
@@ -558,7 +682,7 @@ def test_what_waits_is_counted(wait: Any) -> None:
 @pytest.mark.parametrize("name", ["cyclegan_coats", "vanilla_coats"])
 def test_no_synchronisation_between_log_points(name: str, tmp_path: Path, monkeypatch: Any) -> None:
     counted: list[int] = []
-    more = ["method.pool=50"] if "cyclegan" in name else []  # a full pool draws with item()
+    more = ["method.pool=2"] if "cyclegan" in name else []  # full from the second batch on
     e = experiment(name, tmp_path, 6, "optim.g.clip=1", "ema.half_life_kimg=0.01", *more)
 
     class Watch(EachBatch):
@@ -603,6 +727,42 @@ def test_means_over_the_interval_and_over_ranks(monkeypatch: Any) -> None:
     assert len(found) == 3
     assert found[0]["loss/d/r1"] != found[1]["loss/d/r1"]
     assert Toy().collect() == {}
+
+
+def test_the_sums_of_all_processes_outlive_a_resume_on_another_number(monkeypatch: Any) -> None:
+    saved = []
+    for value in (1.0, 3.0):
+        toy = Toy()
+        toy.memory = {"signs": Signs()}
+        toy.memory["signs"].add(torch.tensor([value - 2]))
+        toy.record("a", torch.tensor(value))
+        toy._ledger.enter(0)
+        saved.append({k: m.state_dict() for k, m in toy._memories.items()})
+    toy = Toy()
+    toy.memory = {"signs": Signs()}
+    monkeypatch.setattr(Toy, "rank", 1)
+    monkeypatch.setattr(Toy, "world", 2)
+    assert difference(toy.own_memory(saved), saved[1]) == ""
+    monkeypatch.setattr(Toy, "rank", 0)
+    monkeypatch.setattr(Toy, "world", 1)
+    found = toy.own_memory(saved)
+    toy._ledger.load_state_dict(found["ledger"])
+    toy.memory["signs"].load_state_dict(found["signs"])
+    assert toy.collect()["a"] == 2
+    assert float(toy.memory["signs"].take()) == 0
+
+
+def test_sums_follow_what_comes_in_to_its_device() -> None:
+    toy, signs = Toy(), Signs()
+    toy.record("a", torch.tensor(1.0))
+    toy._ledger.enter(0)
+    toy._ledger.load_state_dict(toy._ledger.state_dict())
+    toy.record("a", torch.ones((), device="meta"))
+    toy._ledger.enter(1)
+    (row,) = toy._ledger.state_dict().values()
+    assert {row[k].device.type for k in ("sum", "bad")} == {"meta"}
+    signs.add(torch.ones(2, device="meta"))
+    assert signs.take().device.type == signs.total.device.type == "meta"
 
 
 def test_plans_name_only_players() -> None:

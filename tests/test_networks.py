@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gansuite.draws import Draws
 from gansuite.errors import UserError
 from gansuite.networks import layers
 from gansuite.networks.dcgan import DCGANDiscriminator, DCGANGenerator
@@ -565,7 +566,7 @@ def numbers(images: Tensor) -> list[float]:
 
 
 def test_pool_passes_pictures_through_while_it_fills() -> None:
-    pool, g = ImagePool(50), torch.Generator().manual_seed(0)
+    pool, g = ImagePool(50), Draws(0)
     for i in range(0, 50, 5):
         new = numbered(*range(i, i + 5)).requires_grad_()
         out = pool.query(new, g)
@@ -575,7 +576,7 @@ def test_pool_passes_pictures_through_while_it_fills() -> None:
 
 
 def test_pool_swaps_half_of_the_pictures_and_never_grows() -> None:
-    pool, g = ImagePool(50), torch.Generator().manual_seed(0)
+    pool, g = ImagePool(50), Draws(0)
     pool.query(numbered(*range(50)), g)
     old, slots = 0, set()
     for i in range(50, 2050):
@@ -595,7 +596,7 @@ def test_pool_swaps_half_of_the_pictures_and_never_grows() -> None:
 
 
 def test_pool_keeps_and_returns_copies() -> None:
-    pool, g = ImagePool(1), torch.Generator().manual_seed(0)
+    pool, g = ImagePool(1), Draws(0)
     new = numbered(1)
     first = pool.query(new, g)
     new.zero_()
@@ -610,14 +611,14 @@ def test_pool_keeps_and_returns_copies() -> None:
 
 
 def test_pool_of_size_zero_is_the_identity() -> None:
-    pool, g = ImagePool(0), torch.Generator().manual_seed(0)
+    pool, g = ImagePool(0), Draws(0)
     for i in range(9):
         assert numbers(pool.query(numbered(i), g)) == [i]
     assert not pool.images
 
 
 def test_pool_mixes_within_a_batch() -> None:
-    pool, g = ImagePool(2), torch.Generator().manual_seed(0)
+    pool, g = ImagePool(2), Draws(0)
     out = numbers(pool.query(numbered(*range(40)), g))
     assert out[:2] == [0, 1]
     assert len(set(out[2:])) == 38  # an exchanged picture leaves the pool
@@ -627,12 +628,23 @@ def test_pool_mixes_within_a_batch() -> None:
 @pytest.mark.parametrize("stored", [0, 1, 4, 9])
 def test_pool_resumes_from_plain_tensors(stored: int) -> None:
     pool = ImagePool(4)
-    pool.query(numbered(*range(stored)), torch.Generator()) if stored else None
+    pool.query(numbered(*range(stored)), Draws(0)) if stored else None
     file = BytesIO()
     torch.save(pool.state_dict(), file)
     file.seek(0)
     other = ImagePool(4)
     other.load_state_dict(torch.load(file, weights_only=True))
     new = numbered(*range(100, 130))
-    a = pool.query(new, torch.Generator().manual_seed(1))
-    assert torch.equal(a, other.query(new, torch.Generator().manual_seed(1)))
+    a = pool.query(new, Draws(1))
+    assert torch.equal(a, other.query(new, Draws(1)))
+
+
+def test_a_loaded_pool_follows_the_pictures_to_their_device() -> None:
+    pool = ImagePool(4)
+    pool.load_state_dict({"images": numbered(0, 1, 2)})
+    for _ in range(9):  # while it fills and afterwards
+        out = pool.query(numbered(3).to("meta"), Draws(0))
+        assert out.device.type == "meta"
+        assert pool.state_dict()["images"].device.type == "meta"
+    back = pool.query(torch.zeros(1, 3, 2, 2, dtype=torch.float64, device="meta"), Draws(0))
+    assert pool.state_dict()["images"].dtype == back.dtype == torch.float64

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
 
+from gansuite.draws import Draws
 from gansuite.errors import UserError
 from gansuite.losses.path_length import lazy_adam, path_length_penalty, path_lengths
 from gansuite.networks.stylegan2 import (
@@ -41,6 +42,10 @@ M = TypeVar("M", bound=nn.Module)
 
 def gen(*position: int) -> torch.Generator:
     return torch_generator(0, "test", *position)
+
+
+def draws(*position: int, shard: int = 0) -> Draws:
+    return Draws(0, *position, shard=shard)
 
 
 def randn(*shape: int, k: int = 0) -> Tensor:
@@ -105,7 +110,7 @@ def test_published_parameter_counts(size: int, sizes: dict[str, int], g: int, d:
 
 
 def test_shapes_and_sizes(tiny: StyleGenerator) -> None:
-    images = tiny(torch.randn(3, 8, generator=gen()), generator=gen())
+    images = tiny(torch.randn(3, 8, generator=gen()), draws=draws())
     assert images.shape == (3, 3, 16, 16)
     assert StyleDiscriminator(16, base=128, max_channels=16)(images).shape == (3, 1)
     with torch.device("meta"):
@@ -303,36 +308,33 @@ def test_mapping() -> None:
         x = 2**0.5 * torch.where(pre > 0, pre, 0.2 * pre)
     torch.testing.assert_close(m(z), x)
     torch.testing.assert_close(m(7 * z), x)  # only the direction of z matters
-    assert not m.w_avg.any()  # untouched in eval
-    m.train()
-    m(z, update_average=False)
+    m.train()(z)
     assert not m.w_avg.any()
-    m(z)
-    m(z)
+    for _ in range(2):
+        m.follow(x.mean(0).detach())
     torch.testing.assert_close(m.w_avg, (1 - 0.995**2) * x.mean(0).detach())
-    assert not m.w_avg.requires_grad
 
 
 def test_noise(tiny: StyleGenerator) -> None:
     z = torch.randn(2, 8, generator=gen())
-    at_init = tiny(z, generator=gen(1))
-    assert torch.equal(at_init, tiny(z, generator=gen(2)))
+    at_init = tiny(z, draws=draws(1))
+    assert torch.equal(at_init, tiny(z, draws=draws(2)))
     assert torch.equal(at_init, tiny(z, noise="none"))
     g = tiny_copy()
     for layer in g.modules():
         if isinstance(layer, SynthesisLayer):
             layer.noise_strength.data.fill_(0.3)
-    first = g(z, generator=gen(1))
-    assert torch.equal(first, g(z, generator=gen(1)))
-    assert not torch.allclose(first, g(z, generator=gen(2)), atol=1e-2)
+    first = g(z, draws=draws(1))
+    assert torch.equal(first, g(z, draws=draws(1)))
+    assert not torch.allclose(first, g(z, draws=draws(2)), atol=1e-2)
     assert torch.equal(g(z), g(z, noise="const"))
     assert not torch.allclose(g(z), g(z, noise="none"), atol=1e-2)
-    with pytest.raises(ValueError, match="needs a generator"):
+    with pytest.raises(ValueError, match="needs draws"):
         g(z, noise="random")
     # two processes draw what one would
     z = torch.randn(4, 8, generator=gen())
-    halves = [g(z[2 * r : 2 * r + 2], generator=gen(1), shard=(r, 2)) for r in (0, 1)]
-    torch.testing.assert_close(torch.cat(halves), g(z, generator=gen(1)))
+    halves = [g(z[2 * r : 2 * r + 2], draws=draws(1, shard=r)) for r in (0, 1)]
+    torch.testing.assert_close(torch.cat(halves), g(z, draws=draws(1)))
 
 
 def test_truncation(tiny: StyleGenerator) -> None:
@@ -354,14 +356,9 @@ def test_style_mixing(tiny: StyleGenerator) -> None:
     assert torch.equal(mixed[:, 2:], b[:, 2:])
     assert torch.equal(tiny.styles(z, z_mix=other, cutoff=6), a)
     assert torch.equal(tiny(z, z_mix=other, cutoff=2), tiny.synthesis(mixed))
-    # the mixing draw does not enter the running mean
-    g, h = tiny_copy(), tiny_copy()
-    g.styles(z, z_mix=other, cutoff=2)
-    h.styles(z)
-    assert torch.equal(g.mapping.w_avg, h.mapping.w_avg)
-    source = gen()
-    draws = [mixing_cutoff(6, source) for _ in range(4000)]
-    share = [draws.count(c) / 4000 for c in range(8)]
+    source = draws()
+    cutoffs = [mixing_cutoff(6, source) for _ in range(4000)]
+    share = [cutoffs.count(c) / 4000 for c in range(8)]
     assert share == pytest.approx([0, 0.18, 0.18, 0.18, 0.18, 0.18, 0.1, 0], abs=0.025)
 
 
@@ -388,9 +385,31 @@ def test_minibatch_stddev_by_hand() -> None:
     torch.testing.assert_close(six[:, 3:], minibatch_stddev(x[:6], 3)[:, 3:])
     assert len(six[:, 3].unique()) == 2
     assert torch.allclose(minibatch_stddev(x[:5], 4)[:, 3], torch.tensor(1e-4).double())
+    # the authors' groups have every (N / group)-th sample: those of the batch in another order
+    theirs = x.reshape(4, 2, 3, 2, 2).var(0, correction=0).add(1e-8).sqrt().mean((1, 2, 3))
+    order = torch.arange(8).view(4, 2).T.flatten()
+    inverse = order.argsort()
+    torch.testing.assert_close(
+        minibatch_stddev(x[order], 4)[inverse, 3, 0, 0], theirs.repeat(4), rtol=1e-12, atol=0
+    )
     # reals and fakes in one call give what two calls give
     parts = [minibatch_stddev(half, 4) for half in (x[:4], x[4:])]
     torch.testing.assert_close(torch.cat(parts), out)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_minibatch_stddev_in_16_bits(dtype: torch.dtype) -> None:
+    """1e-8 is 0 in fp16: equal samples would have an infinite slope."""
+    x = randn(1, 3, 2, 2).to(dtype).expand(4, -1, -1, -1).clone().requires_grad_()
+    out = minibatch_stddev(x, 4)
+    assert out.dtype == dtype
+    assert out[0, 3, 0, 0].item() == pytest.approx(1e-4, rel=0.01)
+    (slope,) = torch.autograd.grad(out[:, 3].float().sum(), x)
+    assert slope.isfinite().all()
+    y = (randn(8, 16, 4, 4) * 1e-3 + 1).to(dtype)  # little spread around a large mean
+    expected = minibatch_stddev(y.double(), 4)[:, 16, 0, 0]
+    found = minibatch_stddev(y, 4)[:, 16, 0, 0].double()
+    torch.testing.assert_close(found, expected, rtol=0.01, atol=0)
 
 
 @pytest.mark.parametrize("residual", [True, False])
@@ -443,7 +462,7 @@ def test_r1_through_the_discriminator() -> None:
 def test_bfloat16_autocast_is_finite(tiny: StyleGenerator) -> None:
     d = StyleDiscriminator(16, base=128, max_channels=16)
     with torch.autocast("cpu", torch.bfloat16):
-        images = tiny(torch.randn(4, 8, generator=gen()), generator=gen())
+        images = tiny(torch.randn(4, 8, generator=gen()), draws=draws())
         loss = F.softplus(-d(images).float()).mean()
     loss.backward()
     grads = [p.grad for p in [*tiny.parameters(), *d.parameters()] if p.grad is not None]
@@ -466,12 +485,17 @@ class Linear(nn.Module):
         return (ws.flatten(1) @ self.weight.T).view(-1, 2, 4, 4)
 
 
+def pulled(weight: Tensor, y: Tensor) -> Tensor:
+    """The path lengths of `Linear`, in closed form."""
+    return (y.flatten(1) @ weight).view(-1, 3, 5).square().sum(2).mean(1).sqrt()
+
+
 def test_path_length_against_the_jacobian() -> None:
     g, ws = Linear(), randn(6, 3, 5).requires_grad_()
     mean = torch.tensor(0.8, dtype=torch.float64)
-    penalty, new_mean, lengths = path_length_penalty(g(ws), ws, mean, gen())
+    penalty, new_mean, lengths = path_length_penalty(g(ws), ws, mean, draws())
 
-    y = torch.randn(6, 2, 4, 4, generator=gen()).double() / 4
+    y = draws().randn(6, 2, 4, 4).double() / 4
     jacobian = torch.autograd.functional.jacobian(g, ws.detach())  # [6,2,4,4,6,3,5]
     slow = [torch.tensordot(y[n], jacobian[n, :, :, :, n], 3) for n in range(6)]
     expected = torch.stack([v.square().sum(1).mean().sqrt() for v in slow])
@@ -481,24 +505,39 @@ def test_path_length_against_the_jacobian() -> None:
     torch.testing.assert_close(penalty.detach(), (expected - a).square().mean())
     assert not new_mean.requires_grad
 
-    # second order: the penalty's gradient, a held constant
+    # second order: the penalty's gradient, which flows through a as well
     (analytic,) = torch.autograd.grad(penalty, g.weight)
-    weight = g.weight.detach().clone().requires_grad_()
-    pulled = (y.flatten(1) @ weight).view(6, 3, 5)
-    by_hand = (pulled.square().sum(2).mean(1).sqrt() - a).square().mean()
-    torch.testing.assert_close(analytic, torch.autograd.grad(by_hand, weight)[0])
 
-    halves = [
-        path_lengths(g(part), part, gen(), shard=(r, 2)) for r, part in enumerate(ws.split(3))
-    ]
+    weight = g.weight.detach().clone().requires_grad_()
+    found = pulled(weight, y)
+    by_hand = (found - (0.8 + 0.01 * (found.mean() - 0.8))).square().mean()
+    (whole,) = torch.autograd.grad(by_hand, weight, retain_graph=True)
+    torch.testing.assert_close(analytic, whole, rtol=1e-9, atol=1e-12)
+    # a constant a would be off by more than that
+    held = (found - a).square().mean()
+    (constant,) = torch.autograd.grad(held, weight)
+    assert (constant - whole).norm() / whole.norm() > 1e-4
+
+    # two processes, whose gradients are averaged
+    both = []
+    for r, part in enumerate(ws.detach().split(3)):
+        part.requires_grad_()
+        penalty, new_mean, _ = path_length_penalty(
+            g(part), part, mean, draws(shard=r), over_ranks=lambda _: expected.mean()
+        )
+        torch.testing.assert_close(new_mean, a)
+        both.append(torch.autograd.grad(penalty, g.weight)[0])
+    torch.testing.assert_close((both[0] + both[1]) / 2, whole, rtol=1e-9, atol=1e-12)
+
+    halves = [path_lengths(g(part), part, draws(shard=r)) for r, part in enumerate(ws.split(3))]
     torch.testing.assert_close(torch.cat(halves), expected)
 
 
 def test_path_length_reaches_the_generator() -> None:
     g = tiny_copy()
     ws = g.styles(torch.randn(2, 8, generator=gen()))
-    images = g.synthesis(ws, generator=gen())
-    penalty, _, _ = path_length_penalty(images, ws, torch.zeros(()), gen())
+    images = g.synthesis(ws, draws=draws())
+    penalty, _, _ = path_length_penalty(images, ws, torch.zeros(()), draws())
     penalty.backward()
     for name, p in g.named_parameters():
         if name.endswith("conv.weight"):
@@ -549,11 +588,11 @@ def test_mixing_grid(tiny: StyleGenerator) -> None:
 def test_projection_finds_a_generated_picture() -> None:
     g = tiny_copy()
     before = {k: v.clone() for k, v in g.state_dict().items()}
-    w = g.mapping(torch.randn(1, 8, generator=gen()), update_average=False)
+    w = g.mapping(torch.randn(1, 8, generator=gen()))
     target = g.synthesis(w[:, None].expand(-1, 6, -1).detach()).detach()
     made = project(g, target, 80, samples=100)
     z = torch.randn(64, 8, generator=gen())
-    centre = g.mapping(z, update_average=False).mean(0).expand(1, 6, 12)
+    centre = g.mapping(z).mean(0).expand(1, 6, 12)
     start = F.mse_loss(g.synthesis(centre), target)
     assert made.losses.shape == (80,)
     assert F.mse_loss(made.images, target) < 0.02 * start

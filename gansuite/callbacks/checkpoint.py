@@ -68,11 +68,8 @@ def _gather(value: Any, world: int) -> list[Any]:
 
 def restore(session: Session, trainer: Trainer, content: dict[str, Any]) -> None:
     """Put the training state of a checkpoint back; the notes, clock and line files are left."""
-    # a run resumed on more processes than before starts the new ones with rank 0's memory
-    memory = content["memory"]
-    rank = session.method.rank
-    state = {**content["method"], "memory": memory[rank if rank < len(memory) else 0]}
-    session.method.load_training_state(state)
+    memory = session.method.own_memory(content["memory"])
+    session.method.load_training_state({**content["method"], "memory": memory})
     trainer.precision_plugin.load_state_dict(content["precision"])
 
 

@@ -8,21 +8,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from gansuite.draws import Draws
 
-def path_lengths(
-    images: Tensor, ws: Tensor, generator: torch.Generator, shard: tuple[int, int] = (0, 1)
-) -> Tensor:
+
+def path_lengths(images: Tensor, ws: Tensor, draws: Draws) -> Tensor:
     """Length [N] of the step the generator makes in w along random image directions.
 
     ``images`` [N, C, H, W] must come from ``ws`` [N, L, w_dim] through a graph. With
     y ~ N(0, 1) / sqrt(H W) and g = d(images . y)/d(ws) the length is the square root of the mean
-    over the L layers of sum g^2. Differentiable. ``shard = (rank, world)``: y is drawn for the
-    global batch and sliced.
+    over the L layers of sum g^2. Differentiable.
     """
-    n, (rank, world) = len(images), shard
-    shape = (n * world, *images.shape[1:])
-    y = torch.randn(shape, generator=generator, device=generator.device)
-    y = y[rank * n : (rank + 1) * n].to(images) / (images.shape[2] * images.shape[3]) ** 0.5
+    y = draws.randn(*images.shape).to(images) / (images.shape[2] * images.shape[3]) ** 0.5
     (g,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)
     return g.square().sum(2).mean(1).sqrt()
 
@@ -31,22 +27,25 @@ def path_length_penalty(
     images: Tensor,
     ws: Tensor,
     mean: Tensor,
-    generator: torch.Generator,
+    draws: Draws,
     decay: float = 0.01,
-    shard: tuple[int, int] = (0, 1),
     over_ranks: Callable[[Tensor], Tensor] = torch.clone,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``(penalty, new_mean, lengths)``; the penalty is the batch mean of (length - a)^2 (eq. 4).
 
-    The running mean a (scalar) moves first, a <- a + decay (mean length - a), and enters as a
-    constant; ``over_ranks`` makes the mean length that of all processes. ``new_mean`` is to be
-    stored and given back next time. The weight of the paper (2) and the interval of a lazy phase
-    (4) are the caller's.
+    The running mean a (scalar) moves first, a <- a + decay (mean length - a), and the gradient
+    flows through it, as in the authors' code; ``over_ranks`` makes the mean length that of all
+    processes. ``new_mean`` is to be stored and given back next time. The weight of the paper (2)
+    and the interval of a lazy phase (4) are the caller's.
     """
-    lengths = path_lengths(images, ws, generator, shard)
+    lengths = path_lengths(images, ws, draws)
     length = over_ranks(lengths.detach().mean().to(mean.dtype))
     new_mean = torch.lerp(mean, length, decay)
-    return (lengths - new_mean).square().mean(), new_mean, lengths.detach()
+    penalty = (lengths - new_mean).square().mean()
+    # a's share in the gradient, -2 (mean of length - a) da, with the mean of all processes in the
+    # bracket; its value is 0
+    through = -2 * decay * (length - new_mean) * lengths.mean()
+    return penalty + (through - through.detach()), new_mean, lengths.detach()
 
 
 def lazy_adam(

@@ -10,13 +10,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from gansuite.losses.precision import full
+from gansuite.draws import Draws
+from gansuite.losses.precision import full, no_autocast
 
 
 def _input_gradient(critic: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """d(sum of the outputs)/dx as [N, C*H*W]: each sample's patch outputs are summed."""
     x = full(x.detach()).requires_grad_(True)
-    with torch.autocast(x.device.type, enabled=False):
+    with no_autocast(x.device):
         (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
     return gradient.flatten(1)
 
@@ -25,22 +26,18 @@ def gradient_penalty(
     critic: Callable[[Tensor], Tensor],
     real: Tensor,
     fake: Tensor,
-    generator: torch.Generator,
+    draws: Draws,
     center: float = 1.0,
-    shard: tuple[int, int] = (0, 1),
     eps: float = 1e-16,
 ) -> Tensor:
     """mean (||grad D(x^)||_2 - center)^2, x^ between ``real`` and ``fake`` (Gulrajani 2017, eq. 3).
 
-    One alpha per sample, drawn on the generator's device (``shard = (rank, world)``: drawn for the
-    global batch and sliced); the norm runs over C, H and W, with
-    ``eps`` inside the root, whose slope at 0 is infinite. A patch critic's outputs are summed per
-    sample, so the penalty depends on their number. ``center=0`` is the zero-centred penalty.
+    One alpha per sample; the norm runs over C, H and W, with ``eps`` inside the root, whose
+    slope at 0 is infinite. A patch critic's outputs are summed per sample, so the penalty depends
+    on their number. ``center=0`` is the zero-centred penalty.
     The critic must not mix samples (no batch norm).
     """
-    n, (rank, world) = len(real), shard
-    alpha = torch.rand(n * world, 1, 1, 1, generator=generator, device=generator.device)
-    alpha = alpha[rank * n : (rank + 1) * n]
+    alpha = draws.rand(len(real), 1, 1, 1)
     x = torch.lerp(fake.detach().to(real), real.detach(), alpha.to(real))
     norm = (_input_gradient(critic, x).square().sum(1) + eps).sqrt()
     return (norm - center).square().mean()

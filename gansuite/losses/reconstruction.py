@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gansuite.losses.precision import full
+
 
 def l1(x: Tensor, y: Tensor) -> Tensor:
     """Mean absolute difference over everything."""
@@ -22,9 +24,11 @@ def mse(x: Tensor, y: Tensor) -> Tensor:
 def feature_matching(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     """Sum over layers of mean (batch mean of real - batch mean of fake)^2, for [N, C, H, W] each.
 
-    DiscoGAN's code; its paper has no such term. Only ``fake`` receives a gradient.
+    DiscoGAN's code; its paper has no such term. Only ``fake`` receives a gradient. The means are
+    taken in full precision: their difference does not survive 16 bits.
     """
-    terms = [F.mse_loss(f.mean(0), r.detach().mean(0)) for r, f in zip(real, fake, strict=True)]
+    pairs = ((full(r.detach()).mean(0), full(f).mean(0)) for r, f in zip(real, fake, strict=True))
+    terms = [F.mse_loss(f, r) for r, f in pairs]
     return torch.stack(terms).sum()
 
 

@@ -4,8 +4,8 @@ the discriminator sees."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Literal, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,34 @@ def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
     return (mixed / torch.sin(angle)).to(a)
 
 
+class Signs:
+    """The mean sign of the logits of real pictures since the last update of ADA's p, this
+    process's share."""
+
+    def __init__(self) -> None:
+        self.total, self.number = torch.zeros(()), 0
+
+    def add(self, logits: Tensor) -> None:
+        sign = logits.detach().float().sign().mean()
+        self.total, self.number = self.total.to(sign.device) + sign, self.number + 1
+
+    def take(self) -> Tensor:
+        mean = self.total / self.number
+        self.total, self.number = torch.zeros_like(mean), 0
+        return mean
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"total": self.total, "number": self.number}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.total, self.number = state["total"], state["number"]
+
+    @staticmethod
+    def merge(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        total = torch.stack([state["total"] for state in states]).mean(0)
+        return {"total": total, "number": states[0]["number"]}
+
+
 class Unconditional(Method):
     """Pictures from z [N, z_dim]: N(0, 1), U(-1, 1) with ``latent="uniform"``, or
     U(-sqrt 3, sqrt 3), of variance 1, with ``latent="unit_uniform"``.
@@ -49,7 +77,6 @@ class Unconditional(Method):
     """
 
     needs = Needs(view="single")
-    signs: Tensor
 
     def __init__(
         self,
@@ -63,8 +90,9 @@ class Unconditional(Method):
         self.z_dim, self.latent = z_dim, latent
         kinds: dict[str, type[DiffAugment] | type[ADA]] = {"diffaugment": DiffAugment, "ada": ADA}
         self.augment = kinds[augment]() if augment != "none" else None
+        self.signs = Signs()
         if isinstance(self.augment, ADA):
-            self.register_buffer("signs", torch.zeros(()))
+            self.memory["signs"] = self.signs
 
     def z(self, n: int, step: Step) -> Tensor:
         """Latents of this shard, [n, z_dim]."""
@@ -91,17 +119,18 @@ class Unconditional(Method):
         """``images`` as D gets to see them."""
         if self.augment is None:
             return images
-        return self.augment(images, step.generator(), step.shard)
+        return self.augment(images, step.draws)
 
-    def adapt(self, real_logits: Tensor, step: Step) -> None:
-        """ADA: every four rounds, move p by the mean sign of D(real) since the last time."""
-        if not isinstance(self.augment, ADA):
-            return
-        if step.due(ADA_EVERY) and step.rounds["d"] and not step.chunk:
+    def adapt(self, real_logits: Tensor) -> Tensor:
+        """``real_logits``, for ADA with their signs counted: for every pass over real pictures."""
+        if isinstance(self.augment, ADA):
+            self.signs.add(real_logits)
+        return real_logits
+
+    def after_batch(self) -> None:
+        """ADA: after every four rounds, move p by the mean sign since the last time."""
+        if isinstance(self.augment, ADA) and self.signs.number and not self.rounds["d"] % ADA_EVERY:
+            mean = self.mean_over_ranks(self.signs.take())
             batch = self.plan.images_per_batch
-            p = ada_update(self.augment.p, self.signs, batch, interval=ADA_EVERY)
-            self.augment.p.copy_(p)
-            self.signs.zero_()
-            self.record("ada/p", p)
-        sign = self.mean_over_ranks(real_logits.detach().sign().mean())
-        self.signs += sign / (ADA_EVERY * self.plan.accumulate)
+            self.augment.p.copy_(ada_update(self.augment.p, mean, batch, interval=ADA_EVERY))
+            self.record("ada/p", self.augment.p)

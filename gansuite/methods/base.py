@@ -11,22 +11,26 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Protocol, cast
 
 import torch
 from lightning import LightningModule
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 
 from gansuite.config import Budget, Ema, Optim
 from gansuite.data.spec import Batch, DataSpec, Needs
 from gansuite.errors import NotFinite, UserError
 from gansuite.losses.path_length import lazy_adam
+from gansuite.methods._ledger import Ledger
 from gansuite.methods._optimizers import TFRMSprop
 from gansuite.methods._state import load_optimizer
-from gansuite.rng import derive, seed_device, torch_generator
+from gansuite.methods._step import Step as Step
+from gansuite.methods._step import player_of as player_of
+from gansuite.rng import derive, seed_device
 
 FLOAT = torch.float32  # of the noise, whatever the precision of the run
 
@@ -37,7 +41,12 @@ def terms(**weights: float) -> Mapping[str, float]:
 
 
 class Stateful(Protocol):
-    """What a method may keep in ``memory`` beside networks: an image pool, for instance."""
+    """What a method may keep in ``memory`` beside networks: an image pool, for instance.
+
+    It is each process's own, and its tensors follow the device of what comes in: a loaded state
+    is on the CPU. With a static ``merge(states)`` that makes one state of those of all processes,
+    it is also exact when a run is resumed on another number of them.
+    """
 
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
@@ -55,11 +64,6 @@ class Plan:
     ema: Ema = field(default_factory=Ema)
     accumulate: int = 1
     fused: bool = True
-
-
-def player_of(phase: str) -> str:
-    """The player of a phase: "g" of "g" and of "g.path"."""
-    return phase.partition(".")[0]
 
 
 def critic_turns(n_critic: int) -> tuple[tuple[str, ...], ...]:
@@ -92,109 +96,6 @@ def lr_factor(progress: float, budget: Budget) -> float:
     return 1 - max(0.0, epoch + 1 - n0) / (n - n0 + 1)
 
 
-class Step:
-    """One batch (or one chunk of it) as the losses see it; lives for that batch.
-
-    ``progress`` is the share of the budget used so far, ``rounds`` the number of batches in which
-    each player has been on turn. Noise is drawn for the whole global batch and sliced, so
-    ranks differ and several processes equal one.
-    """
-
-    def __init__(self, method: Method, turn: Sequence[str], batch: Batch, chunk: int) -> None:
-        self.images_seen = method.images_seen
-        self.progress = method.progress
-        self.batches = method.batches
-        self.rounds = method.rounds
-        self.position = 0  # of the phase within the turn
-        self.chunk = chunk  # of the batch, where it is computed in several
-        self._method = method
-        self._turn = turn
-        self._batch = batch
-        self._draws = 0
-        self._kept: dict[str, Tensor] = {}
-        self._used: dict[str, int] = {}  # where the maker took a picture with its graph
-        self._shards = method.world * method.plan.accumulate
-        self._shard = method.rank * method.plan.accumulate + chunk
-
-    @property
-    def player(self) -> str:
-        return player_of(self._turn[self.position])
-
-    def due(self, every: int) -> bool:
-        """Whether a lazy term is due: in this player's rounds 0, every, 2 * every, ..."""
-        return self.rounds[self.player] % every == 0
-
-    @property
-    def shard(self) -> tuple[int, int]:
-        """(which, of how many) equal parts of the global batch this is: ranks times chunks."""
-        return self._shard, self._shards
-
-    def generator(self) -> torch.Generator:
-        """A CPU generator of its own for every call, for draws that ``shard`` slices."""
-        return self._generator(0)
-
-    def own_generator(self) -> torch.Generator:
-        """The same, but different for every shard: for draws about state that is not shared."""
-        return self._generator(1 + self._shard)
-
-    def _generator(self, owner: int) -> torch.Generator:
-        self._draws += 1
-        position = (self._method.batches, self._draws, owner)
-        return torch_generator(self._method.noise_seed, "step", *position)
-
-    def randn(self, n: int, *shape: int) -> Tensor:
-        """Standard normal [n, *shape]: this shard's slice of the global draw."""
-        return self._slice(n, lambda m, g: torch.randn(m, *shape, generator=g, dtype=FLOAT))
-
-    def rand(self, n: int, *shape: int) -> Tensor:
-        """Uniform in [0, 1), [n, *shape]: this shard's slice of the global draw."""
-        return self._slice(n, lambda m, g: torch.rand(m, *shape, generator=g, dtype=FLOAT))
-
-    def shuffled_labels(self) -> Tensor:
-        """The labels of the global batch in a random order: this shard's part, [n, K]. Every
-        process must call it."""
-        mine = self._batch.labels
-        assert mine is not None
-        whole = self._method.gathered(mine)
-        order = torch.randperm(len(whole), generator=self.generator())
-        n = len(whole) // self._shards
-        return whole[order[self._shard * n : (self._shard + 1) * n].to(whole.device)]
-
-    def _slice(self, n: int, draw: Callable[[int, torch.Generator], Tensor]) -> Tensor:
-        full = draw(n * self._shards, self.generator())
-        mine = full[self._shard * n : (self._shard + 1) * n]
-        device, dtype = self._method.device, cast(torch.dtype, self._method.dtype)
-        return mine.to(device, dtype, non_blocking=device.type == "cuda")
-
-    def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
-        """A value without a graph that several phases of this batch share, made once."""
-        if name not in self._kept:
-            self._kept[name] = make()
-        return self._kept[name]
-
-    def fake(self, name: str, make: Callable[[], Tensor], maker: str = "g") -> Tensor:
-        """The picture ``name`` of this batch, made once and shared by the players.
-
-        Its maker gets it with its graph; everyone else detached. If another player asks first and
-        the maker is still to come in this turn, it is made with its graph already and kept;
-        otherwise without one. A further phase of the maker makes its own: the first one's update
-        has used up the graph.
-        """
-        mine = self.player == maker
-        if mine and self._used.setdefault(name, self.position) != self.position:
-            self._used[name] = self.position
-            del self._kept[name]
-        if name not in self._kept:
-            later = self._turn[self.position + 1 :]
-            if mine or maker in map(player_of, later):
-                with self._method.thawed(maker):
-                    self._kept[name] = make()
-            else:
-                with torch.no_grad():
-                    self._kept[name] = make()
-        return self._kept[name] if mine else self._kept[name].detach()
-
-
 class Method(LightningModule):
     """Base of all methods. A subclass states:
 
@@ -208,9 +109,12 @@ class Method(LightningModule):
       weight other than 0 must meet its term within the first ``cycle`` batches. All parameters
       of a player are trained: frozen networks belong elsewhere;
     - ``sample(n, ...)`` or ``translate(x, to)``, and ``stride`` if pictures must be padded;
-    - optionally ``averaged``, ``memory``, ``turn``, ``walk``, ``weight_of``, ``after_update``, and
-      ``lazy``: players whose regulariser takes a step of its own every so many rounds, for which
-      Adam is corrected (StyleGAN2, appendix B).
+    - optionally ``averaged``, ``memory``, ``turn``, ``walk``, ``weight_of``, ``after_update``,
+      ``after_batch``, and ``lazy``: players whose regulariser takes a step of its own every so many
+      rounds, for which Adam is corrected (StyleGAN2, appendix B).
+
+    In a further phase (``player.something``) the parameters that its losses do not reach have the
+    gradient 0, so Adam's moments decay there too, as in StyleGAN2's code.
     """
 
     needs: ClassVar[Needs] = Needs(view="single")
@@ -235,8 +139,7 @@ class Method(LightningModule):
         self.taken: dict[str, int] = {}  # updates of each player
         self.rounds: dict[str, int] = {}  # batches in which each player was on turn
         self.met: set[str] = set()
-        self._noted: list[tuple[str, Tensor]] = []  # the values of this batch
-        self._ledger: dict[str, dict[str, Any]] = {}  # and of all since the last `collect`
+        self._ledger = Ledger()
         self._averages: dict[str, nn.Module] = {}  # a plain dict: not part of the module tree
         self._averaged_at: dict[str, int] = {}
         self._clipping: float | None = None
@@ -268,6 +171,9 @@ class Method(LightningModule):
 
     def after_update(self, phase: str, step: Step) -> None:
         """Called after an update of a player, e.g. to clip a critic's weights."""
+
+    def after_batch(self) -> None:
+        """Called once after the updates of a batch, its chunks together, before the averages."""
 
     # -- players -----------------------------------------------------------------------------
 
@@ -413,7 +319,8 @@ class Method(LightningModule):
                 updated.add(player_of(phase))
         for name in set(map(player_of, turn)):
             self.rounds[name] += 1
-        self._enter()
+        self.after_batch()
+        self._ledger.enter(self.batches)
         self.batches += 1
         self.images_seen += self.plan.images_per_batch
         for name in self._averages:
@@ -450,6 +357,9 @@ class Method(LightningModule):
                 updated = True
         if not updated:
             return False
+        if phase != player:
+            for p in self.player(player).parameters():
+                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
         self._schedule(optimizer.optimizer, player)
         self._clipping = self.optim_of(player).clip
         optimizer.step()
@@ -490,24 +400,7 @@ class Method(LightningModule):
 
     def record(self, key: str, value: Tensor) -> None:
         """Add a value to the means that are logged at the next interval (no synchronisation)."""
-        self._noted.append((key, value.detach().float()))
-
-    def _enter(self) -> None:
-        """Add the values of this batch to the sums of all batches with the same keys."""
-        if not self._noted:
-            return
-        keys, found = zip(*self._noted, strict=True)
-        self._noted = []
-        values = torch.stack(found)
-        # the batch in which a value ceased to be finite: every value follows soon after
-        bad = torch.where(values - values == 0, torch.inf, float(self.batches))
-        row = self._ledger.get("\n".join(keys))
-        if row is None:
-            row = {"sum": torch.zeros_like(values), "bad": torch.full_like(bad, torch.inf), "n": 0}
-            self._ledger["\n".join(keys)] = row
-        row["sum"] += values
-        row["bad"] = torch.minimum(row["bad"], bad)
-        row["n"] += 1
+        self._ledger.note(key, value)
 
     def collect(self) -> dict[str, float]:
         """Means over the interval since the last call, over all ranks; the only synchronisation.
@@ -515,37 +408,35 @@ class Method(LightningModule):
         Raises:
             NotFinite: a value was not finite; the sentence names the first such term.
         """
-        if not self._ledger:
+        found, sick = self._ledger.take(self.mean_over_ranks, self._least_over_ranks)
+        if sick:
+            raise self._not_finite(f"the term '{sick}'")
+        if not found:
             return {}
-        keys = [key.split("\n") for key in self._ledger]
-        rows, self._ledger = list(self._ledger.values()), {}
-        sums = self._over_ranks(torch.cat([row["sum"] for row in rows]), "mean").tolist()
-        names = [name for group in keys for name in group]
-        if not all(map(math.isfinite, sums)):
-            first = self._over_ranks(torch.cat([row["bad"] for row in rows]), "min").tolist()
-            raise self._not_finite(f"the term '{names[first.index(min(first))]}'")
         self.assert_finite()
-        counts = [row["n"] for row, group in zip(rows, keys, strict=True) for _ in group]
-        found = {}
-        for name in dict.fromkeys(names):
-            at = [i for i, other in enumerate(names) if other == name]
-            found[name] = sum(sums[i] for i in at) / sum(counts[i] for i in at)
         return found | {f"lr/{n}": self.lr(n) for n in self.players}
 
     def gathered(self, x: Tensor) -> Tensor:
         """[n, ...] of this process -> [world * n, ...] of all, in the order of ranks."""
         if self.world == 1:
             return x
-        return cast(Tensor, self.all_gather(x)).flatten(0, 1)
+        found = [torch.empty_like(x) for _ in range(self.world)]
+        torch.distributed.all_gather(found, x.contiguous())
+        return torch.cat(found)
 
     def mean_over_ranks(self, value: Tensor) -> Tensor:
-        """The mean of ``value`` over all processes."""
-        return self._over_ranks(value, "mean")
+        """The mean of ``value`` over all processes, without a gradient."""
+        return self._over_ranks(value, torch.distributed.ReduceOp.SUM) / self.world
 
-    def _over_ranks(self, value: Tensor, how: Literal["mean", "min"]) -> Tensor:
-        if self.world == 1:
-            return value
-        return cast(Tensor, self.trainer.strategy.reduce(value, reduce_op=how))
+    def _least_over_ranks(self, value: Tensor) -> Tensor:
+        return self._over_ranks(value, torch.distributed.ReduceOp.MIN)
+
+    def _over_ranks(self, value: Tensor, op: torch.distributed.ReduceOp.RedOpType) -> Tensor:
+        # the strategy's own way waits at a barrier first
+        value = value.detach().clone()
+        if self.world > 1:
+            torch.distributed.all_reduce(value, op)
+        return value
 
     def assert_finite(self) -> None:
         """Raise `NotFinite` if any parameter of a player is not finite."""
@@ -629,7 +520,7 @@ class Method(LightningModule):
 
     def training_state(self) -> dict[str, Any]:
         """Everything that training depends on, beside the precision plugin's scaler: tensors and
-        plain containers only. ``memory`` is this rank's own."""
+        plain containers only. ``memory`` is this rank's own, on the CPU to be sent to another."""
         optimizers = [o.state_dict() for o in self._raw_optimizers()]
         return {
             "networks": self.state_dict(),
@@ -645,9 +536,27 @@ class Method(LightningModule):
             },
             "progress": self.progress,
             "met": sorted(self.met),
-            "ledger": {k: dict(row) for k, row in self._ledger.items()},
-            "memory": {n: m.state_dict() for n, m in self.memory.items()},
+            "memory": move_data_to_device(
+                {n: m.state_dict() for n, m in self._memories.items()}, torch.device("cpu")
+            ),
         }
+
+    @property
+    def _memories(self) -> dict[str, Stateful]:
+        return {**self.memory, "ledger": self._ledger}
+
+    def own_memory(self, saved: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """The part of this process in the ``memory`` of all that took a checkpoint: its own.
+
+        Where their number has changed it is what they had together if that is known how to make
+        (`Stateful`), else its own, and that of rank 0 for new processes.
+        """
+        found = dict(saved[self.rank if self.rank < len(saved) else 0])
+        if len(saved) != self.world:
+            for name, memory in self._memories.items():
+                if merge := getattr(memory, "merge", None):
+                    found[name] = merge([other[name] for other in saved])
+        return found
 
     def _raw_optimizers(self) -> list[torch.optim.Optimizer]:
         found = self.optimizers(use_pl_optimizer=False)
@@ -664,7 +573,6 @@ class Method(LightningModule):
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Continue exactly where `training_state` was taken."""
         self.load_weights(state)
-        self._noted = []
         for name, optimizer in zip(self.players, self._raw_optimizers(), strict=True):
             load_optimizer(optimizer, state["optimizers"][name])
         self._averaged_at = dict(state["averaged_at"])
@@ -676,9 +584,5 @@ class Method(LightningModule):
         self.rounds = dict(counters["rounds"])
         self.progress = state["progress"]
         self.met = set(state["met"])
-        self._ledger = {
-            key: {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in row.items()}
-            for key, row in state["ledger"].items()
-        }
-        for name, memory in self.memory.items():
+        for name, memory in self._memories.items():
             memory.load_state_dict(state["memory"][name])

@@ -87,8 +87,8 @@ class CycleGAN(TwoWay):
     def d_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         real_A, real_B = batch.images
         fake_A, fake_B = self.fakes(batch, step)
-        fake_A = self.pool_A.query(fake_A, step.own_generator())
-        fake_B = self.pool_B.query(fake_B, step.own_generator())
+        fake_A = self.pool_A.query(fake_A, step.draws)
+        fake_B = self.pool_B.query(fake_B, step.draws)
         loss_A = self.adversarial.d(self.d["a"](real_A), self.d["a"](fake_A))
         loss_B = self.adversarial.d(self.d["b"](real_B), self.d["b"](fake_B))
         return {"gan": loss_A + loss_B}

@@ -84,7 +84,7 @@ class DualGAN(TwoWay):
 
     def penalty(self, d: nn.Module, real: Tensor, fake: Tensor, step: Step) -> Tensor:
         """With the code's 1e-8 inside the root of the norm."""
-        return gradient_penalty(d, real, fake, step.generator(), shard=step.shard, eps=1e-8)
+        return gradient_penalty(d, real, fake, step.draws, eps=1e-8)
 
     def g_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         real_A, real_B = batch.images

@@ -93,9 +93,7 @@ class StarGAN(Method):
         return {
             "gan": self.wasserstein.d(real_logits, fake_logits),
             "cls": self.cls(class_logits, label),
-            "gp": gradient_penalty(
-                lambda x: self.d(x)[0], real, fake, step.generator(), shard=step.shard
-            ),
+            "gp": gradient_penalty(lambda x: self.d(x)[0], real, fake, step.draws),
         }
 
     def g_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:

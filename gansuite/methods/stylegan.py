@@ -13,14 +13,10 @@ from gansuite.data.spec import Batch, DataSpec
 from gansuite.losses.adversarial import NonSaturating
 from gansuite.losses.path_length import path_length_penalty
 from gansuite.losses.penalties import r1
+from gansuite.losses.precision import no_autocast
 from gansuite.methods._unconditional import Augment, Unconditional
 from gansuite.methods.base import Step, terms
-from gansuite.networks.stylegan2 import (
-    PRESETS,
-    StyleDiscriminator,
-    StyleGenerator,
-    mixing_cutoff,
-)
+from gansuite.networks.stylegan2 import PRESETS, StyleDiscriminator, StyleGenerator, mixing_cutoff
 
 
 class StyleGAN(Unconditional):
@@ -42,9 +38,13 @@ class StyleGAN(Unconditional):
     lite preset of the size (32, 64, 128, 256); ``residual`` blocks in D; ``augment``: none,
     diffaugment or ada.
 
-    Known deviations: D judges the fakes that G was trained on in the same batch (the code draws
-    new ones); no mixed fp16 layers; no label conditioning; gradients that are not finite stop the
-    run instead of being replaced by 0.
+    Follows the authors' code: the path length's gradient flows through its running mean, a lazy
+    phase steps all parameters, ``w_avg`` moves with every pass of G and D. Known deviations: D
+    judges the fakes that G was trained on (the code draws new ones, after G's update); neighbours
+    form the groups of the minibatch deviation (the code has a stride: the same distribution);
+    without path length G's Adam is not corrected for it (the code's CIFAR-10 is: 0.8 of its lr);
+    no mixed fp16 layers; no label conditioning; gradients that are not finite stop the run
+    instead of being replaced by 0.
     """
 
     turns = (("g", "g.path", "d", "d.r1"),)
@@ -67,13 +67,8 @@ class StyleGAN(Unconditional):
         augment: Augment = "none",
         weights: Mapping[str, float] = terms(gan=1.0, path=2.0, r1=5.0),
     ) -> None:
-        given = {
-            "z_dim": z_dim,
-            "w_dim": w_dim,
-            "base": base,
-            "max_channels": max_channels,
-            "mapping_layers": mapping_layers,
-        }
+        given = {"z_dim": z_dim, "w_dim": w_dim, "base": base, "max_channels": max_channels}
+        given["mapping_layers"] = mapping_layers
         sizes = PRESETS.get(spec.size, PRESETS[256]) | {k: v for k, v in given.items() if v}
         super().__init__(spec, weights, sizes["z_dim"], augment)
         self.g = StyleGenerator(spec.size, spec.channels, **sizes)
@@ -86,25 +81,25 @@ class StyleGAN(Unconditional):
             residual=residual,
         )
         self.adversarial = NonSaturating()
-        self.mixing = mixing
-        self.path_every, self.r1_every = path_every, r1_every
+        self.mixing, self.path_every, self.r1_every = mixing, path_every, r1_every
         self.register_buffer("path_mean", torch.zeros(()))
+        self.passes: dict[str, list[Tensor]] = {}  # of this batch: the mean w of each phase's
         self.lazy = {
             "g": path_every if self.weights["path"] else 0,
             "d": r1_every if self.weights["r1"] else 0,
         }
 
-    def ws(self, n: int, step: Step, update_average: bool = True) -> Tensor:
+    def ws(self, n: int, step: Step) -> Tensor:
         """Styles [n, num_ws, w_dim] of new latents, mixed from two in most batches."""
-        cutoff = mixing_cutoff(self.g.num_ws, step.generator(), self.mixing)
+        cutoff = mixing_cutoff(self.g.num_ws, step.draws, self.mixing)
         z, other = self.z(n, step), self.z(n, step)
-        return self.g.styles(z, z_mix=other, cutoff=cutoff, update_average=update_average)
-
-    def synthesis(self, ws: Tensor, step: Step) -> Tensor:
-        return cast(Tensor, self.g.synthesis(ws, generator=step.generator(), shard=step.shard))
+        ws = self.g.styles(z, z_mix=other, cutoff=cutoff)
+        first = ws[:, 0].detach().to(self.g.mapping.w_avg).mean(0)  # never of the other
+        self.passes.setdefault(step.phase, []).append(first)
+        return ws
 
     def fake(self, n: int, step: Step) -> Tensor:
-        return step.fake("fake", lambda: self.synthesis(self.ws(n, step), step))
+        return step.fake("fake", lambda: self.g.synthesis(self.ws(n, step), draws=step.draws))
 
     def g_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         fake = self.fake(len(batch.images[0]), step)
@@ -113,17 +108,14 @@ class StyleGAN(Unconditional):
     def g_path_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         if not self.weights["path"] or not step.due(self.path_every):
             return {}
-        ws = self.ws(max(1, len(batch.images[0]) // 2), step, update_average=False)
-        ws = ws.to(self.path_mean)
-        with torch.autocast(self.device.type, enabled=False):
-            images = self.synthesis(ws, step)
+        ws = self.ws(max(1, len(batch.images[0]) // 2), step).to(self.path_mean)
+        with no_autocast(self.device):
             penalty, mean, lengths = path_length_penalty(
-                images,
+                self.g.synthesis(ws, draws=step.draws),
                 ws,
                 self.path_mean,
-                step.generator(),
+                step.draws,
                 decay=0.01 / self.plan.accumulate,
-                shard=step.shard,
                 over_ranks=self.mean_over_ranks,
             )
         self.path_mean.copy_(mean)
@@ -133,32 +125,35 @@ class StyleGAN(Unconditional):
     def d_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         (real,) = batch.images
         fake_logits = self.d(self.seen(self.fake(len(real), step), step))
-        real_logits = self.d(self.seen(real, step))
-        self.adapt(real_logits, step)
+        real_logits = self.adapt(self.d(self.seen(real, step)))
         return {"gan": self.adversarial.d(real_logits, fake_logits)}
 
     def d_r1_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         if not self.weights["r1"] or not step.due(self.r1_every):
             return {}
         (real,) = batch.images
-        penalty = r1(lambda x: self.d(self.seen(x, step)), real)
-        return {"r1": penalty * self.r1_every}
 
-    def after_update(self, phase: str, step: Step) -> None:
-        if phase == "g":  # linear in the batches' means, so this is that of the global batch
-            average = self.g.mapping.w_avg
-            average.copy_(self.mean_over_ranks(average))
+        def critic(x: Tensor) -> Tensor:
+            return self.adapt(self.d(self.seen(x, step)))
+
+        return {"r1": r1(critic, real) * self.r1_every}
+
+    def after_batch(self) -> None:
+        super().after_batch()
+        order = ("g", "g.path", "g")  # D's pass is over the pictures of G's
+        found = [torch.stack(self.passes[p]).mean(0) for p in order if p in self.passes]
+        self.passes.clear()
+        for mean in self.mean_over_ranks(torch.stack(found)):
+            self.g.mapping.follow(mean)
 
     def walk(self, n: int, generator: torch.Generator, epsilon: float) -> tuple[Tensor, Tensor]:
         """Straight in w, without truncation (StyleGAN2, section 3)."""
-        a, b = (self.g.styles(self.z_from(n, generator), update_average=False) for _ in range(2))
-        first, second = (
-            self.g.synthesis(ws, noise="const") for ws in (a, torch.lerp(a, b, epsilon))
-        )
-        return first, second
+        a, b = (self.g.styles(self.z_from(n, generator)) for _ in range(2))
+        made = [self.g.synthesis(ws, noise="const") for ws in (a, torch.lerp(a, b, epsilon))]
+        return made[0], made[1]
 
     def sample(
         self, n: int, generator: torch.Generator | None = None, truncation_psi: float = 1.0
     ) -> Tensor:
-        z = self.z_from(n, generator)
-        return cast(Tensor, self.g(z, noise="const", truncation_psi=truncation_psi)).clamp(-1, 1)
+        made = self.g(self.z_from(n, generator), noise="const", truncation_psi=truncation_psi)
+        return cast(Tensor, made).clamp(-1, 1)

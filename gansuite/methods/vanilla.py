@@ -121,7 +121,7 @@ class VanillaGAN(Unconditional):
     def judged(self, fake: Tensor, step: Step) -> Tensor:
         """D of the fakes."""
         if self.simultaneous:  # the same masks of dropout for both players
-            place = (step.batches, self.rank, step.chunk)
+            place = (step.batches, step.draws.shard)
             seed_device(derive(self.noise_seed, "masks", *place), self.device)
         return cast(Tensor, self.d(self.seen(fake, step)))
 
@@ -136,11 +136,11 @@ class VanillaGAN(Unconditional):
         real = self.real(batch, step)
         fake = self.fake(len(real), step)
         real_logits, fake_logits = self.d(self.seen(real, step)), self.judged(fake, step)
-        self.adapt(real_logits, step)
+        self.adapt(real_logits)
         losses = {"gan": self.adversarial.d(real_logits, fake_logits)}
         if self.weights["gp"]:
             losses["gp"] = gradient_penalty(
-                lambda x: self.d(self.seen(x, step)), real, fake, step.generator(), shard=step.shard
+                lambda x: self.d(self.seen(x, step)), real, fake, step.draws
             )
         if self.weights["r1"] and step.due(self.r1_every):
             losses["r1"] = r1(lambda x: self.d(self.seen(x, step)), real) * self.r1_every

@@ -1,10 +1,9 @@
 """Differentiable augmentation of what a discriminator sees: DiffAugment and ADA.
 
-Call ``augment(images, generator)`` with reals and fakes alike; images are float [N, C, H, W] in
-[-1, 1] with C of 1 or 3, and the result may leave that range. The draws depend on the generator,
-on N and on ADA's p only, never on the pictures, so both sides see one distribution, and the same
-generator state gives the same draws. ``shard = (rank, world)`` draws for the global batch and
-keeps this process's slice.
+Call ``augment(images, draws)`` with reals and fakes alike; images are float [N, C, H, W] in
+[-1, 1] with C of 1 or 3, and the result may leave that range. What happens to a picture depends on
+its place in the global batch and on ADA's p only, never on the pictures, so both sides see one
+distribution.
 
 Every transformation is linear or affine in the image and made of gathers and products, whose second
 derivatives exist: R1 can be taken with respect to the image before augmentation. (torch's
@@ -18,19 +17,15 @@ import math
 import torch
 from torch import Tensor, nn
 
+from gansuite.draws import Draws
 from gansuite.errors import UserError, nearest
 
 
-def _draw(
-    images: Tensor, columns: int, generator: torch.Generator, shard: tuple[int, int], normal: bool
-) -> tuple[Tensor, ...]:
-    """``columns`` tensors [N], uniform on [0, 1) or normal: this process's slice of the draw."""
-    n, (rank, world) = len(images), shard
-    draw = torch.randn if normal else torch.rand
-    drawn = draw(n * world, columns, generator=generator, device=generator.device)
+def _draw(images: Tensor, columns: int, draws: Draws, *, normal: bool) -> tuple[Tensor, ...]:
+    """``columns`` tensors [N], uniform on [0, 1) or normal."""
+    drawn = (draws.randn if normal else draws.rand)(len(images), columns)
     # geometry needs float32 at least, whatever the images are in
-    dtype = torch.promote_types(images.dtype, torch.float32)
-    return drawn[rank * n : (rank + 1) * n].to(images.device, dtype).unbind(1)
+    return drawn.to(torch.promote_types(images.dtype, torch.float32)).unbind(1)
 
 
 def _factor(value: Tensor, images: Tensor) -> Tensor:
@@ -64,11 +59,9 @@ class DiffAugment(nn.Module):
                     f"it knows {', '.join(self.PARTS)}{nearest(part, self.PARTS)}."
                 )
 
-    def forward(
-        self, images: Tensor, generator: torch.Generator, shard: tuple[int, int] = (0, 1)
-    ) -> Tensor:
+    def forward(self, images: Tensor, draws: Draws) -> Tensor:
         _check_channels(images, "DiffAugment")
-        u = _draw(images, 7, generator, shard, normal=False)
+        u = _draw(images, 7, draws, normal=False)
         for part in self.policy:
             if part == "color":
                 images = self._color(images, *u[:3])
@@ -134,13 +127,11 @@ class ADA(nn.Module):
         super().__init__()
         self.register_buffer("p", torch.tensor(float(p)))
 
-    def forward(
-        self, images: Tensor, generator: torch.Generator, shard: tuple[int, int] = (0, 1)
-    ) -> Tensor:
+    def forward(self, images: Tensor, draws: Draws) -> Tensor:
         _check_channels(images, "ADA")
-        gates = _draw(images, 13, generator, shard, normal=False)
-        u = _draw(images, 8, generator, shard, normal=False)
-        z = _draw(images, 7, generator, shard, normal=True)
+        uniform = _draw(images, 21, draws, normal=False)
+        gates, u = uniform[:13], uniform[13:]
+        z = _draw(images, 7, draws, normal=True)
         p = self.p.to(gates[0])
         rotation = 1 - (1 - p.clamp(max=1)).sqrt()
         on = [gate < (rotation if k in (4, 6) else p) for k, gate in enumerate(gates)]

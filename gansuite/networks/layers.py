@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrizations
 
 from gansuite.errors import UserError, nearest
@@ -38,8 +39,9 @@ def check_multiple(size: int, of: int, what: str) -> None:
 
 @contextlib.contextmanager
 def keeping_statistics(module: nn.Module) -> Iterator[None]:
-    """Inside, batch norms in train mode normalise as ever, but do not learn what they see."""
-    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    """Inside, batch norms (of any dimension, synchronised or not) in train mode normalise as ever,
+    but do not learn what they see."""
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
     before = [m.momentum for m in norms]
     for m in norms:
         m.momentum = 0.0

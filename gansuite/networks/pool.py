@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gansuite.draws import Draws
+
 
 class ImagePool:
     """Up to ``size`` earlier fakes; size 0 passes pictures through.
@@ -17,17 +19,21 @@ class ImagePool:
         self.size = size
         self.images: list[Tensor] = []
 
-    def query(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """[N, C, H, W] -> [N, C, H, W], detached copies; ``generator`` lives on the CPU."""
+    def query(self, images: Tensor, draws: Draws) -> Tensor:
+        """[N, C, H, W] -> [N, C, H, W], detached copies. The stored pictures follow the device
+        and type of ``images``: those of a checkpoint come on the CPU."""
         if self.size == 0:
             return images.detach()
+        self.images = [image.to(images) for image in self.images]
         out = []
-        for new in images.detach():
+        for new, (chance, place) in zip(
+            images.detach(), draws.chances(len(images), 2), strict=True
+        ):
             if len(self.images) < self.size:
                 self.images.append(new.clone())
-            elif torch.rand((), generator=generator).item() > 0.5:
-                i = int(torch.randint(self.size, (), generator=generator))
-                self.images[i], new = new.clone(), self.images[i].to(new)
+            elif chance > 0.5:
+                i = int(place * self.size)
+                self.images[i], new = new.clone(), self.images[i]
             out.append(new)
         return torch.stack(out)
 

@@ -10,14 +10,13 @@ time: modulation scales activations instead of building one weight per sample; r
 depthwise convolution with its own stride and padding; the gain sqrt(2) of the activation is folded
 into what precedes it, because ``lrelu(g v) = g lrelu(v)`` for g > 0.
 
-Random numbers come only from generators handed in. ``shard = (rank, world)`` makes a process draw
-for the global batch and keep its contiguous slice, so that several processes together equal one.
+Random numbers come only from the `Draws` handed in.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple, cast
 
@@ -25,7 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gansuite.draws import Draws
 from gansuite.errors import UserError
+from gansuite.losses.precision import full, no_autocast
 from gansuite.rng import torch_generator
 
 Noise = Literal["random", "const", "none"]
@@ -196,7 +197,8 @@ class ModulatedConv2d(nn.Module):
             x = self.fir(F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2))
         if not self.demodulate:
             return x, None
-        energy = style.square() @ self.weight.square().sum((2, 3)).t()
+        with no_autocast(x.device):  # squares of 16 bits, summed
+            energy = full(style).square() @ full(self.weight).square().sum((2, 3)).t()
         return x, (energy + 1e-8).rsqrt()[:, :, None, None]
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
@@ -251,8 +253,7 @@ class MappingNetwork(nn.Module):
     """z [N, z_dim] -> w [N, w_dim]: z scaled to unit mean square, then ``layers`` dense layers
     that learn at ``lr_mult`` of the rate (StyleGAN §2, StyleGAN2 app. B).
 
-    ``w_avg`` follows the batch mean of w in training mode only (factor .995). The average is
-    linear, so averaging ``w_avg`` over processes at any time gives that of the global batch.
+    ``w_avg`` is for truncation; `follow` moves it towards the mean w of a batch (factor .995).
     """
 
     w_avg: Tensor
@@ -267,12 +268,13 @@ class MappingNetwork(nn.Module):
         )
         self.register_buffer("w_avg", torch.zeros(w_dim))
 
-    def forward(self, z: Tensor, *, update_average: bool = True) -> Tensor:
+    def forward(self, z: Tensor) -> Tensor:
         w: Tensor = self.layers(z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt())
-        if self.training and update_average:
-            with torch.no_grad():
-                self.w_avg.lerp_(w.mean(0).to(self.w_avg.dtype), 0.005)
         return w
+
+    def follow(self, mean: Tensor) -> None:
+        """Move ``w_avg`` towards the ``mean`` [w_dim] of the w of a pass."""
+        self.w_avg.lerp_(mean, 0.005)
 
 
 class SynthesisBlock(nn.Module):
@@ -316,26 +318,24 @@ class SynthesisNetwork(nn.Module):
         ws: Tensor,
         *,
         noise: Noise | None = None,
-        generator: torch.Generator | None = None,
-        shard: tuple[int, int] = (0, 1),
+        draws: Draws | None = None,
     ) -> Tensor:
-        """``noise``: ``random`` (fresh from ``generator``), ``const`` (the stored maps), ``none``;
-        default ``random`` if there is a generator, else ``const``. Raises ValueError for
-        ``random`` without a generator."""
+        """``noise``: ``random`` (fresh from ``draws``), ``const`` (the stored maps), ``none``;
+        default ``random`` if there are draws, else ``const``. Raises ValueError for ``random``
+        without draws."""
         if noise is None:
-            noise = "const" if generator is None else "random"
-        n, (rank, world) = len(ws), shard
+            noise = "const" if draws is None else "random"
+        n = len(ws)
+        drawn: Iterator[Tensor] = iter(())
+        if noise == "random":
+            if draws is None:
+                raise ValueError("random noise needs draws")
+            drawn = self._noise(n, draws)
 
         def maps(layer: SynthesisLayer) -> Tensor | None:
             if noise == "none":
                 return None
-            if noise == "const":
-                return layer.noise_const[None, None]
-            if generator is None:
-                raise ValueError("random noise needs a generator")
-            shape = (n * world, 1, layer.size, layer.size)
-            drawn = torch.randn(shape, generator=generator, device=generator.device)
-            return drawn[rank * n : (rank + 1) * n].to(ws.device, self.const.dtype)
+            return layer.noise_const[None, None] if noise == "const" else next(drawn)
 
         x = self.const.expand(n, -1, -1, -1).contiguous(memory_format=torch.channels_last)
         styles = ws.unbind(1)
@@ -344,6 +344,13 @@ class SynthesisNetwork(nn.Module):
             x, rgb = block(x, styles[2 * k + 1 : 2 * k + 4], maps)
             image = self.upsample(image) + rgb
         return cast(Tensor, image)
+
+    def _noise(self, n: int, draws: Draws) -> Iterator[Tensor]:
+        """The noise map [N, 1, side, side] of each layer in turn, all from one draw."""
+        sides = [m.size for m in self.modules() if isinstance(m, SynthesisLayer)]
+        drawn = draws.randn(n, sum(side * side for side in sides)).to(self.const)
+        for side, part in zip(sides, drawn.split([side * side for side in sides], 1), strict=True):
+            yield part.unflatten(1, (1, side, side))
 
 
 class StyleGenerator(nn.Module):
@@ -376,14 +383,12 @@ class StyleGenerator(nn.Module):
         z_mix: Tensor | None = None,
         cutoff: int | None = None,
         truncation_psi: float = 1.0,
-        update_average: bool = True,
     ) -> Tensor:
         """ws [N, num_ws, w_dim]. Layers from ``cutoff`` on take their style from ``z_mix``
         (StyleGAN §3.1); ``w <- w_avg + psi (w - w_avg)`` (StyleGAN app. B)."""
-        ws = self.mapping(z, update_average=update_average)[:, None].expand(-1, self.num_ws, -1)
+        ws = self.mapping(z)[:, None].expand(-1, self.num_ws, -1)
         if z_mix is not None and cutoff is not None and cutoff < self.num_ws:
-            late = self.mapping(z_mix, update_average=False)[:, None]
-            late = late.expand(-1, self.num_ws - cutoff, -1)
+            late = self.mapping(z_mix)[:, None].expand(-1, self.num_ws - cutoff, -1)
             ws = torch.cat([ws[:, :cutoff], late], 1)
         if truncation_psi != 1:
             ws = torch.lerp(self.mapping.w_avg.to(ws.dtype).expand_as(ws), ws, truncation_psi)
@@ -393,23 +398,22 @@ class StyleGenerator(nn.Module):
         self,
         z: Tensor,
         *,
-        generator: torch.Generator | None = None,
+        draws: Draws | None = None,
         noise: Noise | None = None,
         truncation_psi: float = 1.0,
         z_mix: Tensor | None = None,
         cutoff: int | None = None,
-        shard: tuple[int, int] = (0, 1),
     ) -> Tensor:
         """See :meth:`styles` and :meth:`SynthesisNetwork.forward`."""
         ws = self.styles(z, z_mix=z_mix, cutoff=cutoff, truncation_psi=truncation_psi)
-        image: Tensor = self.synthesis(ws, noise=noise, generator=generator, shard=shard)
+        image: Tensor = self.synthesis(ws, noise=noise, draws=draws)
         return image
 
 
-def mixing_cutoff(num_ws: int, generator: torch.Generator, probability: float = 0.9) -> int:
+def mixing_cutoff(num_ws: int, draws: Draws, probability: float = 0.9) -> int:
     """Where style mixing switches: with ``probability`` uniform on 1 .. num_ws-1, else
     ``num_ws`` (no mixing). One per batch."""
-    mix, where = torch.rand(2, generator=generator, device=generator.device).tolist()
+    mix, where = draws.common(2)
     return 1 + int(where * (num_ws - 1)) if mix < probability else num_ws
 
 
@@ -421,15 +425,19 @@ def minibatch_stddev(x: Tensor, group: int) -> Tensor:
     of samples, averaged over features and positions (ProGAN §3, StyleGAN2 groups of 4).
 
     A group is a run of neighbours, so real and fake batches may be concatenated and processes
-    may split a batch without changing the value. If ``group`` does not divide N, its largest
-    divisor of N not above ``group`` is used; a group of 1 has deviation sqrt(1e-8).
+    may split a batch into multiples of ``group`` without changing the value. The authors' code
+    takes every (N / group)-th sample instead: the same for a batch in another order, so with
+    random batches the same distribution (of one batch the channel differs, by 1 % in the mean for
+    Gaussian features [16, 128, 4, 4] and groups of 4). If ``group`` does not divide N, its largest
+    divisor of N not above ``group`` is used; a group of 1 has deviation sqrt(1e-8). The deviation
+    is computed in full precision, as 1e-8 is 0 in fp16.
     """
     n, c, h, w = x.shape
     size = max(g for g in range(1, min(group, n) + 1) if n % g == 0)
-    groups = x.reshape(n // size, size, c, h, w)
+    groups = full(x).reshape(n // size, size, c, h, w)
     deviation = (groups.var(1, correction=0) + 1e-8).sqrt().mean((1, 2, 3))
     channel = deviation.repeat_interleave(size)[:, None, None, None].expand(n, 1, h, w)
-    return torch.cat([x, channel], 1)
+    return torch.cat([x, channel.to(x.dtype)], 1)
 
 
 class DiscriminatorBlock(nn.Module):
@@ -512,7 +520,7 @@ def interpolate(
     if len(keys) < 2 or steps < 1:
         raise ValueError(f"needs two keys and one step, got {len(keys)} and {steps}")
     if keys.ndim == 2:
-        keys = generator.styles(keys, truncation_psi=truncation_psi, update_average=False)
+        keys = generator.styles(keys, truncation_psi=truncation_psi)
     t = (torch.arange(steps, device=keys.device, dtype=keys.dtype) / steps)[None, :, None, None]
     path = torch.lerp(keys[:-1, None], keys[1:, None], t).flatten(0, 1)
     return _render(generator, torch.cat([path, keys[-1:]]), batch)
@@ -531,9 +539,7 @@ def style_mixing_grid(
     """Row pictures [R, C, H, W], column pictures [K, C, H, W] and the mixtures
     [len(cutoffs), R, K, C, H, W]: layers below the cutoff from the row, the others from the column
     (StyleGAN §3.1), with the stored noise."""
-    sources = generator.styles(
-        torch.cat([z_rows, z_cols]), truncation_psi=truncation_psi, update_average=False
-    )
+    sources = generator.styles(torch.cat([z_rows, z_cols]), truncation_psi=truncation_psi)
     rows, cols = sources[: len(z_rows)], sources[len(z_rows) :]
     own = _render(generator, sources, batch)
     layer = torch.arange(generator.num_ws, device=sources.device)[:, None]
@@ -574,7 +580,7 @@ def project(
     like = generator.mapping.w_avg
     with torch.no_grad():
         z = torch.randn(samples, generator.z_dim, generator=source).to(like)
-        known = generator.mapping(z, update_average=False)
+        known = generator.mapping(z)
         centre = known.mean(0)
         spread = (known - centre).square().sum(1).mean().sqrt()
     w = centre.repeat(len(image), 1).requires_grad_()

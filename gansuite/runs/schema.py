@@ -63,10 +63,15 @@ class _State(_Model):
     counters: _Counters
     progress: Seconds
     met: list[Word]
+
+
+class _Memory(_Model):
+    """What one process keeps for itself: its sums, an image pool."""
+
     ledger: dict[Word, _LedgerRow]
 
     @model_validator(mode="after")
-    def _a_sum_for_every_key(self) -> _State:
+    def _a_sum_for_every_key(self) -> _Memory:
         for keys, row in self.ledger.items():
             shape = (keys.count("\n") + 1,)
             if row.sum.shape != shape or row.bad.shape != shape:
@@ -138,7 +143,7 @@ class _Checkpoint(_Model):
     experiment: _Experiment | None = None
     data: _Data | None = None
     method: _State | None = None
-    memory: list[dict[Word, dict[Word, Any]]] | None = Field(None, min_length=1)
+    memory: list[_Memory] | None = Field(None, min_length=1)
     precision: dict[Word, Any] | None = None
     clock: _Clock | None = None
     lengths: dict[Word, Count | tuple[Count, Word]] | None = None
