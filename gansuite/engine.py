@@ -17,6 +17,7 @@ from lightning import LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from gansuite import config as configuration
+from gansuite import processes
 from gansuite.callbacks.budget import Budget
 from gansuite.callbacks.checkpoint import Checkpoint, Resume
 from gansuite.callbacks.cost import CountFlops
@@ -38,12 +39,12 @@ from gansuite.evaluation.score import score
 from gansuite.methods import method_class, method_names
 from gansuite.methods.base import Method, Plan
 from gansuite.networks.layers import prefers_channels_last
+from gansuite.processes import is_main
 from gansuite.rng import derive
 from gansuite.runs import (
     Run,
     environment,
     find_checkpoint,
-    is_main,
     read_checkpoint,
     write_json,
 )
@@ -205,27 +206,89 @@ def make_plan(experiment: Experiment, data: DataModule) -> Plan:
     )
 
 
-def processes(experiment: Experiment) -> tuple[int | str, int]:
+def processes_of(experiment: Experiment) -> tuple[int, int]:
     """``devices`` for Lightning, and how many processes there will be on all nodes.
 
+    ``devices: auto`` is what a launcher has started on this node, else as many GPUs as can share
+    the batch evenly (`idle_devices` tells how many are left over), else 1.
+
     Raises:
-        UserError: the global batch cannot be shared out evenly among them.
+        UserError: the global batch cannot be shared out evenly among them, or they are not those
+            that a launcher has started.
     """
-    t = experiment.trainer
-    gpus = torch.cuda.device_count() if t.accelerator in {"auto", "gpu", "cuda"} else 0
-    # processes that a launcher (torchrun, SLURM) has started already
-    launched = int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)
+    t, batch = experiment.trainer, experiment.data["batch"]
+    me = processes.launched()
+    if t.num_nodes > 1 and (me is None or me.world is None):
+        raise UserError(
+            f"'trainer.num_nodes' is {t.num_nodes}, but no launcher has started this process, so "
+            f"nobody would come from the other nodes: start it with torchrun or srun."
+        )
     devices = t.devices
     if devices == "auto":
-        devices = gpus or int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
-    world = max(launched, devices * t.num_nodes)
-    batch = experiment.data["batch"]
+        if me is not None and me.world is not None:
+            devices = me.local or max(1, me.world // t.num_nodes)
+        else:
+            shared = range(max(1, _gpus(experiment)), 0, -1)
+            devices = next((n for n in shared if batch % (n * t.accumulate) == 0), 1)
+    world = devices * t.num_nodes
+    if me is not None and me.world is not None and me.world != world:
+        raise UserError(
+            f"{me.by} has started {me.world} process(es), but 'trainer.devices' x "
+            f"'trainer.num_nodes' is {devices} x {t.num_nodes}; make them equal."
+        )
     if batch % (world * t.accumulate):
         raise UserError(
             f"'data.batch' is {batch} for all processes together, which {world} process(es) x "
             f"{t.accumulate} chunk(s) cannot share; use a multiple of {world * t.accumulate}."
         )
     return devices, world
+
+
+def _gpus(experiment: Experiment) -> int:
+    wanted = experiment.trainer.accelerator in {"auto", "gpu", "cuda"}
+    return torch.cuda.device_count() if wanted else 0
+
+
+def idle_devices(experiment: Experiment) -> str:
+    """What to say when ``devices: auto`` takes fewer GPUs than there are; "" otherwise."""
+    t, gpus = experiment.trainer, _gpus(experiment)
+    used = processes_of(experiment)[0]
+    if t.devices != "auto" or used >= gpus:
+        return ""
+    return (
+        f"trainer.devices=auto takes {used} of {gpus} GPUs: no more can share data.batch="
+        f"{experiment.data['batch']} evenly"
+        + (f" in {t.accumulate} chunks each." if t.accumulate > 1 else ".")
+    )
+
+
+def launches(experiment: Experiment) -> bool:
+    """Whether the command has to start the ranks of this experiment itself."""
+    return processes_of(experiment)[1] > 1 and processes.launched() is None
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called ``name``; "auto" is a GPU where there is one.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        known = {
+            "cpu": 1,
+            "cuda": torch.cuda.device_count(),
+            "mps": int(torch.backends.mps.is_available()),
+        }[device.type]
+    except (RuntimeError, KeyError) as error:
+        raise UserError(f"'{name}' is no device; give auto, cpu, cuda, cuda:1 or mps.") from error
+    if (device.index or 0) >= known:
+        raise UserError(f"There is no device '{name}' here; --device auto takes what there is.")
+    return device
 
 
 def make_trainer(experiment: Experiment, callbacks: list[Any]) -> Trainer:
@@ -236,7 +299,7 @@ def make_trainer(experiment: Experiment, callbacks: list[Any]) -> Trainer:
         raise UserError(
             "'trainer.precision' is 16-mixed, which needs a CUDA device; use bf16-mixed or 32-true."
         )
-    devices, world = processes(experiment)
+    devices, world = processes_of(experiment)
     try:
         return Trainer(
             accelerator=t.accelerator,
@@ -244,6 +307,9 @@ def make_trainer(experiment: Experiment, callbacks: list[Any]) -> Trainer:
             num_nodes=t.num_nodes,
             # alternating players leave parameters unused in every backward
             strategy="ddp_find_unused_parameters_true" if world > 1 else "auto",
+            plugins=[processes.cluster()],
+            # where Lightning looks for checkpoints of its own, which no run has
+            default_root_dir=experiment.run_dir,
             precision=t.precision,
             deterministic=t.deterministic,
             sync_batchnorm=t.sync_batchnorm,
@@ -285,7 +351,7 @@ def train(experiment: Experiment) -> Session:
     run = Run(experiment.run_dir)
     if is_main():
         run.refuse_changes(experiment)
-    processes(experiment)  # before anything is downloaded or launched
+    processes_of(experiment)  # before anything is downloaded or launched
     data = build_data(experiment)
     session = Session(experiment, data, ready_method(experiment, data), run)
     recorder = Recorder(session)
@@ -303,8 +369,7 @@ def train(experiment: Experiment) -> Session:
         Finish(session, recorder),
         progress,
     ]
-    if run.last.is_file():
-        callbacks.insert(0, Resume(session, run.last))
+    callbacks.insert(0, Resume(session, run.last))
     trainer = make_trainer(experiment, callbacks)
     try:
         data.setup()  # every picture is read before anything is written
@@ -314,6 +379,9 @@ def train(experiment: Experiment) -> Session:
             recorder.sinks = open_sinks(experiment, run)
             if not run.last.is_file():
                 run.rewind({})
+            if told := idle_devices(experiment):
+                print(told, flush=True)
+        processes.ready()
         trainer.fit(session.method, datamodule=data)
     except BaseException as error:
         run.abandon()

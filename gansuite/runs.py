@@ -212,14 +212,6 @@ def _commit() -> str | None:
     return text.strip() or None
 
 
-def is_main() -> bool:
-    """Whether this process is rank 0 (known before any process group exists)."""
-    for variable in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
-        if os.environ.get(variable, "").isdigit():
-            return int(os.environ[variable]) == 0
-    return True
-
-
 class Clock:
     """Seconds of training and of evaluation, across interruptions."""
 

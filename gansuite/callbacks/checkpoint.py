@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from lightning import LightningModule, Trainer
 
 from gansuite.callbacks.session import RunCallback, Session
 from gansuite.errors import UserError
+from gansuite.processes import collected, told
 from gansuite.runs import read_checkpoint, write_checkpoint
 
 _PARTS = ("data", "method", "memory", "precision", "clock", "lengths", "notes")
@@ -39,7 +39,7 @@ class Checkpoint(RunCallback):
         """Write the state of the run to ``path`` (all ranks take part, rank 0 writes)."""
         session = self.session
         session.method.assert_finite()
-        memory = _gather(session.method.training_state()["memory"], session.method.world)
+        memory = collected(session.method.training_state()["memory"])
         if not session.main:
             return
         state = session.method.training_state()
@@ -59,12 +59,13 @@ class Checkpoint(RunCallback):
         )
 
 
-def _gather(value: Any, world: int) -> list[Any]:
-    if world == 1:
-        return [value]
-    found: list[Any] = [None] * world
-    torch.distributed.all_gather_object(found, value)
-    return found
+def read_for_all(session: Session, path: Path) -> dict[str, Any] | None:
+    """The checkpoint that rank 0 sees, on every rank, as on other nodes another disk may lie
+    under the same path; None when there is none."""
+    content = None
+    if session.main and path.is_file():
+        content = read_checkpoint(path, needs=_PARTS)
+    return told(content)
 
 
 def restore(session: Session, trainer: Trainer, content: dict[str, Any]) -> None:
@@ -78,15 +79,17 @@ def restore(session: Session, trainer: Trainer, content: dict[str, Any]) -> None
 
 
 class Resume(RunCallback):
-    """Puts the state of ``last.ckpt`` back before the first batch."""
+    """Puts the state of ``last.ckpt`` back before the first batch, where rank 0 has one."""
 
     def __init__(self, session: Session, path: Path) -> None:
         super().__init__(session)
         self.path = path
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        content = read_checkpoint(self.path, needs=_PARTS)
         session = self.session
+        content = read_for_all(session, self.path)
+        if content is None:
+            return
         if content["data"]["digest"] != session.data.spec.digest:
             raise UserError(
                 f"The pictures have changed since {session.run.path} was begun; put them back to "

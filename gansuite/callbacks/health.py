@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 
-from gansuite.callbacks.checkpoint import restore
+from gansuite.callbacks.checkpoint import read_for_all, restore
 from gansuite.callbacks.interval import crossed
 from gansuite.callbacks.progress import Progress
 from gansuite.callbacks.record import Recorder
@@ -22,7 +22,7 @@ from gansuite.evaluation.health import (
 )
 from gansuite.losses.adversarial import Adversarial
 from gansuite.methods.base import Method
-from gansuite.runs import read_checkpoint, read_lines
+from gansuite.runs import read_lines
 
 _TERMS = ("loss/d/gan", "loss/d/dis")
 
@@ -141,7 +141,8 @@ class Health(RunCallback):
         interrupted in between rolls back in the same way again.
         """
         session, method = self.session, self.session.method
-        content = read_checkpoint(session.run.last)
+        content = read_for_all(session, session.run.last)
+        assert content is not None
         notes = session.notes
         self._note(event, name, "rollback", text, content["method"]["counters"]["images_seen"])
         position = method.batches + notes.get("data_ahead", 0)

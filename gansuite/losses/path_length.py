@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from gansuite.losses.precision import full_float32
+
 
 def path_lengths(
     images: Tensor, ws: Tensor, generator: torch.Generator, shard: tuple[int, int] = (0, 1)
@@ -23,7 +25,8 @@ def path_lengths(
     shape = (n * world, *images.shape[1:])
     y = torch.randn(shape, generator=generator, device=generator.device)
     y = y[rank * n : (rank + 1) * n].to(images) / (images.shape[2] * images.shape[3]) ** 0.5
-    (g,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)
+    with full_float32():
+        (g,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)
     return g.square().sum(2).mean(1).sqrt()
 
 
