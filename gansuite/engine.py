@@ -223,13 +223,13 @@ def processes_of(experiment: Experiment) -> tuple[int, int]:
             f"'trainer.num_nodes' is {t.num_nodes}, but no launcher has started this process, so "
             f"nobody would come from the other nodes: start it with torchrun or srun."
         )
-    devices = t.devices
-    if devices == "auto":
-        if me is not None and me.world is not None:
-            devices = me.local or max(1, me.world // t.num_nodes)
-        else:
-            shared = range(max(1, _gpus(experiment)), 0, -1)
-            devices = next((n for n in shared if batch % (n * t.accumulate) == 0), 1)
+    if t.devices != "auto":
+        devices = int(t.devices)
+    elif me is not None and me.world is not None:
+        devices = me.local or max(1, me.world // t.num_nodes)
+    else:
+        shared = range(max(1, _gpus(experiment)), 0, -1)
+        devices = next((n for n in shared if batch % (n * t.accumulate) == 0), 1)
     world = devices * t.num_nodes
     if me is not None and me.world is not None and me.world != world:
         raise UserError(

@@ -71,15 +71,16 @@ def launched() -> Launch | None:
         _KNOWN.add((os.getpid(), own[0]))  # also after that parent is gone
     if len(own) == 4 and (os.getpid(), own[0]) in _KNOWN:
         return Launch("gansuite", int(own[1]), int(own[2]), int(own[2]), Path(own[3]))
+    local = next(iter(_numbers("LOCAL_WORLD_SIZE")), None)
     if os.environ.get("TORCHELASTIC_RUN_ID") and (n := _numbers("RANK", "WORLD_SIZE")):
-        return Launch("torchrun", n[0], n[1], *_numbers("LOCAL_WORLD_SIZE"))
+        return Launch("torchrun", n[0], n[1], local)
     n = _numbers("SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_ID", "SLURM_NNODES")
     if n and n[2] < _STEP_MAX:
         return Launch("srun", n[0], n[1], max(1, n[1] // max(1, n[3])))
     if not all(os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT")):
         return None
     if n := _numbers("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        return Launch("env", n[0], n[1], *_numbers("LOCAL_WORLD_SIZE"))
+        return Launch("env", n[0], n[1], local)
     if n := _numbers("NODE_RANK", "LOCAL_RANK"):  # Lightning's launcher, from a script
         return Launch("lightning", n[0] + n[1])  # 0 is rank 0, and nothing more is asked
     return None
@@ -171,9 +172,7 @@ def _named(error: BaseException) -> str:
 
 def is_loss(error: BaseException) -> bool:
     """Whether ``error`` says only that another rank is gone."""
-    text = (
-        r"gloo[/\\]|Connection (closed|reset)|ncclRemoteError|ncclSystemError|Broken pipe|TCPStore"
-    )
+    text = r"gloo[/\\]|Connection (closed|reset)|nccl(Remote|System)Error|Broken pipe|TCPStore"
     return isinstance(error, distributed.DistError) or (
         isinstance(error, RuntimeError) and re.search(text, str(error)) is not None
     )
