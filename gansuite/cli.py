@@ -173,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _exp(args: argparse.Namespace) -> int:
-    from gansuite import engine, processes
+    from gansuite import devices, engine, processes
     from gansuite.compare.report import summary_table, write_report
     from gansuite.runs import read_json
 
@@ -183,9 +183,9 @@ def _exp(args: argparse.Namespace) -> int:
     if processes.is_main() and engine.is_done(experiment):
         print(f"{run} is done; its report is {run / 'report.html'}. Remove it to run it again.")
         return 0
-    if engine.launches(experiment):
+    if devices.launches(experiment):
         command = [sys.executable, "-m", "gansuite", "exp", args.name, *args.overrides]
-        return processes.watch(command, engine.processes_of(experiment)[1])
+        return processes.watch(command, devices.processes_of(experiment)[1])
     session = engine.train(experiment)
     if not session.main:
         return 0
@@ -236,10 +236,10 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _translate(args: argparse.Namespace) -> None:
-    from gansuite import engine
+    from gansuite import devices, engine
     from gansuite.tools.translate import translate
 
-    device = engine.choose_device(args.device)
+    device = devices.choose_device(args.device)
     method = engine.load_method(args.checkpoint, args.weights)
     written = translate(
         method, args.input, Path(args.output), to=args.to, device=device, note=print
@@ -248,10 +248,10 @@ def _translate(args: argparse.Namespace) -> None:
 
 
 def _sample(args: argparse.Namespace) -> None:
-    from gansuite import engine
+    from gansuite import devices, engine
     from gansuite.tools.sample import sample
 
-    device = engine.choose_device(args.device)
+    device = devices.choose_device(args.device)
     method = engine.load_method(args.checkpoint, args.weights)
     *written, sheet = sample(method, args.n, Path(args.output), seed=args.seed, device=device)
     print(f"{len(written)} picture(s) and {sheet.name} written to {args.output}")

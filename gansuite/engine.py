@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import inspect
 import logging
 import os
@@ -32,6 +34,7 @@ from gansuite.callbacks.sinks import open_sinks
 from gansuite.config import Experiment
 from gansuite.data import SOURCES, DataModule, Source, build_source, describe_sources
 from gansuite.data.spec import DataSpec
+from gansuite.devices import idle_devices, processes_of
 from gansuite.errors import UserError
 from gansuite.evaluation.extractor import build_extractor
 from gansuite.evaluation.protocol import Protocol
@@ -206,91 +209,6 @@ def make_plan(experiment: Experiment, data: DataModule) -> Plan:
     )
 
 
-def processes_of(experiment: Experiment) -> tuple[int, int]:
-    """``devices`` for Lightning, and how many processes there will be on all nodes.
-
-    ``devices: auto`` is what a launcher has started on this node, else as many GPUs as can share
-    the batch evenly (`idle_devices` tells how many are left over), else 1.
-
-    Raises:
-        UserError: the global batch cannot be shared out evenly among them, or they are not those
-            that a launcher has started.
-    """
-    t, batch = experiment.trainer, experiment.data["batch"]
-    me = processes.launched()
-    if t.num_nodes > 1 and (me is None or me.world is None):
-        raise UserError(
-            f"'trainer.num_nodes' is {t.num_nodes}, but no launcher has started this process, so "
-            f"nobody would come from the other nodes: start it with torchrun or srun."
-        )
-    if t.devices != "auto":
-        devices = int(t.devices)
-    elif me is not None and me.world is not None:
-        devices = me.local or max(1, me.world // t.num_nodes)
-    else:
-        shared = range(max(1, _gpus(experiment)), 0, -1)
-        devices = next((n for n in shared if batch % (n * t.accumulate) == 0), 1)
-    world = devices * t.num_nodes
-    if me is not None and me.world is not None and me.world != world:
-        raise UserError(
-            f"{me.by} has started {me.world} process(es), but 'trainer.devices' x "
-            f"'trainer.num_nodes' is {devices} x {t.num_nodes}; make them equal."
-        )
-    if batch % (world * t.accumulate):
-        raise UserError(
-            f"'data.batch' is {batch} for all processes together, which {world} process(es) x "
-            f"{t.accumulate} chunk(s) cannot share; use a multiple of {world * t.accumulate}."
-        )
-    return devices, world
-
-
-def _gpus(experiment: Experiment) -> int:
-    wanted = experiment.trainer.accelerator in {"auto", "gpu", "cuda"}
-    return torch.cuda.device_count() if wanted else 0
-
-
-def idle_devices(experiment: Experiment) -> str:
-    """What to say when ``devices: auto`` takes fewer GPUs than there are; "" otherwise."""
-    t, gpus = experiment.trainer, _gpus(experiment)
-    used = processes_of(experiment)[0]
-    if t.devices != "auto" or used >= gpus:
-        return ""
-    return (
-        f"trainer.devices=auto takes {used} of {gpus} GPUs: no more can share data.batch="
-        f"{experiment.data['batch']} evenly"
-        + (f" in {t.accumulate} chunks each." if t.accumulate > 1 else ".")
-    )
-
-
-def launches(experiment: Experiment) -> bool:
-    """Whether the command has to start the ranks of this experiment itself."""
-    return processes_of(experiment)[1] > 1 and processes.launched() is None
-
-
-def choose_device(name: str) -> torch.device:
-    """The device called ``name``; "auto" is a GPU where there is one.
-
-    Raises:
-        UserError: there is no such device here.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        known = {
-            "cpu": 1,
-            "cuda": torch.cuda.device_count(),
-            "mps": int(torch.backends.mps.is_available()),
-        }[device.type]
-    except (RuntimeError, KeyError) as error:
-        raise UserError(f"'{name}' is no device; give auto, cpu, cuda, cuda:1 or mps.") from error
-    if (device.index or 0) >= known:
-        raise UserError(f"There is no device '{name}' here; --device auto takes what there is.")
-    return device
-
-
 def make_trainer(experiment: Experiment, callbacks: list[Any]) -> Trainer:
     """A Trainer that only computes: files, loggers, bars and checkpoints are the callbacks'."""
     t = experiment.trainer
@@ -347,6 +265,7 @@ def train(experiment: Experiment) -> Session:
         UserError: one sentence; nothing half-written is left.
     """
     keep_freed_memory()
+    allow_open_files()
     quiet()
     run = Run(experiment.run_dir)
     if is_main():
@@ -385,7 +304,14 @@ def train(experiment: Experiment) -> Session:
         trainer.fit(session.method, datamodule=data)
     except BaseException as error:
         run.abandon()
-        if isinstance(error, RuntimeError | MemoryError) and _out_of_memory(error):
+        if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None  # Lightning makes an exit without a word of it
+        if isinstance(error, Exception) and _out_of_files(error):
+            raise UserError(
+                f"There are too few open files for 'data.workers' {data.workers}: lower it, or "
+                f"raise the limit (ulimit -n)."
+            ) from error
+        if isinstance(error, RuntimeError | MemoryError | OSError) and _out_of_memory(error):
             raise UserError(
                 f"There is not enough memory for 'data.batch' {data.batch} at 'data.size' "
                 f"{data.size}: raise 'trainer.accumulate' (now {e.trainer.accumulate}), which "
@@ -430,9 +356,29 @@ def ready_method(experiment: Experiment, data: DataModule) -> Method:
 
 def _out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        "allocate memory" in text or "not enough memory" in text
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        told in text for told in ("allocate memory", "not enough memory", "can't start new thread")
     )
+
+
+def _out_of_files(error: BaseException | None) -> bool:
+    """Whether a limit on open files is behind ``error``, however it has been wrapped."""
+    while error is not None:
+        number = error.errno if isinstance(error, OSError) else None
+        if number in (errno.EMFILE, errno.ENFILE) or "too many open files" in str(error).lower():
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def allow_open_files() -> None:
+    """Raise this process's limit on open files to what it is allowed: loader workers hand over
+    every tensor as one."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 # what may differ between training and scoring again

@@ -16,7 +16,7 @@ import pytest
 import torch
 from helpers import command, difference, experiment
 
-from gansuite import engine, processes
+from gansuite import devices, engine, processes
 from gansuite.callbacks.budget import Budget
 from gansuite.callbacks.memory import PeakMemory
 from gansuite.errors import UserError
@@ -99,10 +99,10 @@ def test_nodes_need_a_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not list(tmp_path.iterdir())
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
-    assert engine.processes_of(e) == (4, 8)
+    assert devices.processes_of(e) == (4, 8)
     other = experiment("vanilla_coats", tmp_path, 1, "trainer.devices=2", "data.batch=8")
     with pytest.raises(UserError, match=r"torchrun has started 8 .* is 2 x 1; make them equal"):
-        engine.processes_of(other)
+        devices.processes_of(other)
 
 
 @pytest.mark.parametrize(
@@ -116,8 +116,8 @@ def test_auto_takes_what_can_share_the_batch_and_says_so(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     more = (f"data.batch={batch}", f"trainer.accumulate={chunks}", "trainer.accelerator=auto")
     e = experiment("vanilla_coats", tmp_path, 1, *more)
-    assert engine.processes_of(e) == (expected, expected)
-    told = engine.idle_devices(e)
+    assert devices.processes_of(e) == (expected, expected)
+    told = devices.idle_devices(e)
     assert bool(told) == (expected < gpus)
     if told:
         assert f"takes {expected} of {gpus} GPUs" in told
@@ -421,3 +421,29 @@ def test_full_float32_is_that_inside_and_as_before_outside() -> None:
     finally:
         for f, value in zip(flags, before, strict=True):
             f.allow_tf32 = value
+
+
+def test_too_few_open_files_is_one_sentence(tmp_path: Path, monkeypatch: Any) -> None:
+    def fit(*_: Any, **__: Any) -> None:
+        try:
+            raise OSError(24, "Too many open files")
+        except OSError:
+            raise RuntimeError("Please call `iter(combined_loader)` first.")  # noqa: B904
+
+    monkeypatch.setattr("lightning.Trainer.fit", fit)
+    e = experiment("vanilla_coats", tmp_path, 1, "data.workers=8")
+    with pytest.raises(UserError, match=r"too few open files for 'data.workers' 8: .*ulimit -n"):
+        engine.train(e)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_second_ctrl_c_is_no_silent_exit(tmp_path: Path, monkeypatch: Any) -> None:
+    def fit(*_: Any, **__: Any) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)  # as Lightning does
+
+    monkeypatch.setattr("lightning.Trainer.fit", fit)
+    with pytest.raises(KeyboardInterrupt):
+        engine.train(experiment("vanilla_coats", tmp_path, 1))

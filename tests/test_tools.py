@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from gansuite import cli, engine
+from gansuite import cli, devices, engine
 from gansuite.errors import UserError
 from gansuite.imaging import read_picture, save_picture
 from gansuite.rng import numpy_generator
@@ -325,7 +325,7 @@ def test_the_chosen_device_reaches_the_model_and_its_tensors(
             return torch.zeros(n, 1, 8, 8)
 
     save(here / "a.png", pixels(16, 16, 3))
-    monkeypatch.setattr(engine, "choose_device", lambda name: torch.device(name))
+    monkeypatch.setattr(devices, "choose_device", lambda name: torch.device(name))
     for words, like in (
         (["translate", "x.ckpt", "a.png", "out"], Translator()),
         (["sample", "x.ckpt", "out", "-n", "1"], Sampler()),
@@ -343,13 +343,13 @@ def test_devices_are_chosen_by_what_there_is(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(cuda, "is_available", lambda gpus=gpus: gpus > 0)
         monkeypatch.setattr(cuda, "device_count", lambda gpus=gpus: gpus)
         monkeypatch.setattr(mps, "is_available", lambda apple=apple: apple)
-        assert engine.choose_device("auto").type == expected
-    assert engine.choose_device("cuda:1") == torch.device("cuda:1")
+        assert devices.choose_device("auto").type == expected
+    assert devices.choose_device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(UserError, match="no device 'cuda:2' here; --device auto"):
-        engine.choose_device("cuda:2")
+        devices.choose_device("cuda:2")
     for name in ("gpu", "meta", "cuda:x"):
         with pytest.raises(UserError, match=f"'{name}' is no device; give auto, cpu"):
-            engine.choose_device(name)
+            devices.choose_device(name)
 
 
 def test_the_command_counts_the_pictures_without_their_sheet(
