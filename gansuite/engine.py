@@ -39,6 +39,7 @@ from gansuite.errors import UserError
 from gansuite.evaluation.extractor import build_extractor
 from gansuite.evaluation.protocol import Protocol
 from gansuite.evaluation.score import score
+from gansuite.losses.precision import full_float32
 from gansuite.methods import method_class, method_names
 from gansuite.methods.base import Method, Plan
 from gansuite.networks.layers import prefers_channels_last
@@ -421,7 +422,7 @@ def evaluate(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     method.load_weights(content["method"])
     method.to(device)
     method.on_fit_start()  # the averaged weights follow to the device
-    with method.evaluating(e.evaluate.weights) as weights:
+    with full_float32(), method.evaluating(e.evaluate.weights) as weights:
         found = Comparisons(Session(e, data, method, Run(file.parent.parent)))()
     images_seen = content["method"]["counters"]["images_seen"]
     notes = content["notes"]
