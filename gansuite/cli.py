@@ -15,7 +15,10 @@ from gansuite.errors import UserError, nearest
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: exits with 0, with 2 after bad input, with 75 when stopped and resumable."""
+    """Entry point: exits with 0, with 2 after bad input, with 75 when stopped and resumable.
+
+    A rank that another process watches tells its reason to that one instead.
+    """
     parser = _parser()
     try:
         args = _parsed(parser, argv)
@@ -24,15 +27,27 @@ def main(argv: Sequence[str] | None = None) -> None:
             sys.exit(0)
         code = args.call(args)
     except UserError as error:
+        _failed(2, error)
         print(f"gansuite: {error}", file=sys.stderr)
         code = 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        _failed(130, error)
         print("gansuite: interrupted", file=sys.stderr)
         code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except Exception as error:
+        _failed(1, error)
+        raise
     sys.exit(code or 0)
+
+
+def _failed(code: int, error: BaseException) -> None:
+    if "gansuite.processes" in sys.modules:  # imported by whatever trains
+        from gansuite import processes
+
+        processes.fail(code, error)
 
 
 def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -76,6 +91,10 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("name", metavar="NAME", help="an experiment, or a path to a .yaml file")
         sub.add_argument("overrides", nargs="*", metavar="key=value", help="such as budget.kimg=1")
 
+    def device(sub: argparse.ArgumentParser) -> None:
+        told = "where to compute: auto (a GPU if there is one), cpu, cuda, cuda:1, mps"
+        sub.add_argument("--device", default="auto", help=told)
+
     experiment(add("exp", _exp, "train an experiment, or resume it where it stopped"))
     experiment(add("config", _config, "print exactly what an experiment would run"))
     experiment(add("check-data", _check_data, "say what data an experiment expects and finds"))
@@ -100,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("output", metavar="OUT", help="a folder (or a file, for one picture)")
     sub.add_argument("--to", help="the domain to translate to")
     sub.add_argument("--weights", default="auto", choices=["auto", "ema", "raw"])
+    device(sub)
 
     sub = add("sample", _sample, "make pictures with a trained model")
     sub.add_argument("checkpoint", metavar="CKPT", help="a .ckpt file or a run folder")
@@ -107,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("-n", type=int, default=64, help="how many (64)")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--weights", default="auto", choices=["auto", "ema", "raw"])
+    device(sub)
 
     sub = add("evaluate", _evaluate, "score a checkpoint again, exactly as its run did")
     sub.add_argument("checkpoint", metavar="CKPT", help="a .ckpt file or a run folder")
@@ -152,19 +173,23 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _exp(args: argparse.Namespace) -> int:
-    from gansuite import engine
+    from gansuite import devices, engine, processes
     from gansuite.compare.report import summary_table, write_report
     from gansuite.runs import Run, read_json
 
+    processes.end_with_parent()
     experiment = engine.load_experiment(args.name, args.overrides)
     run = experiment.run_dir
-    if engine.is_done(experiment):
+    if processes.is_main() and engine.is_done(experiment):
         page, results_file = run / "report.html", run / "results.json"
         if not page.is_file() or page.stat().st_mtime_ns < results_file.stat().st_mtime_ns:
             Run(run).clean()  # it was killed before its page
             write_report(run)
         print(f"{run} is done; its report is {run / 'report.html'}. Remove it to run it again.")
         return 0
+    if devices.launches(experiment):
+        command = [sys.executable, "-m", "gansuite", "exp", args.name, *args.overrides]
+        return processes.watch(command, devices.processes_of(experiment)[1])
     session = engine.train(experiment)
     if not session.main:
         return 0
@@ -215,20 +240,24 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _translate(args: argparse.Namespace) -> None:
-    from gansuite import engine
+    from gansuite import devices, engine
     from gansuite.tools.translate import translate
 
+    device = devices.choose_device(args.device)
     method = engine.load_method(args.checkpoint, args.weights)
-    written = translate(method, args.input, Path(args.output), to=args.to, note=print)
+    written = translate(
+        method, args.input, Path(args.output), to=args.to, device=device, note=print
+    )
     print(f"{len(written)} picture(s) written to {args.output}")
 
 
 def _sample(args: argparse.Namespace) -> None:
-    from gansuite import engine
+    from gansuite import devices, engine
     from gansuite.tools.sample import sample
 
+    device = devices.choose_device(args.device)
     method = engine.load_method(args.checkpoint, args.weights)
-    *written, sheet = sample(method, args.n, Path(args.output), seed=args.seed)
+    *written, sheet = sample(method, args.n, Path(args.output), seed=args.seed, device=device)
     print(f"{len(written)} picture(s) and {sheet.name} written to {args.output}")
 
 

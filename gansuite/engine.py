@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import inspect
 import logging
 import os
@@ -17,6 +19,7 @@ from lightning import LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from gansuite import config as configuration
+from gansuite import processes
 from gansuite.callbacks.budget import Budget
 from gansuite.callbacks.checkpoint import Checkpoint, Resume
 from gansuite.callbacks.cost import CountFlops
@@ -31,20 +34,22 @@ from gansuite.callbacks.sinks import open_sinks
 from gansuite.config import Experiment
 from gansuite.data import SOURCES, DataModule, Source, build_source, describe_sources
 from gansuite.data.spec import DataSpec
+from gansuite.devices import idle_devices, processes_of
 from gansuite.errors import UserError
 from gansuite.evaluation.extractor import build_extractor
 from gansuite.evaluation.protocol import Protocol
 from gansuite.evaluation.score import score
+from gansuite.losses.precision import full_float32
 from gansuite.methods import method_class, method_names
 from gansuite.methods.base import Method, Plan
 from gansuite.networks.layers import prefers_channels_last
+from gansuite.processes import is_main
 from gansuite.rng import derive
 from gansuite.runs import (
     Run,
     environment,
     find_checkpoint,
     fitting,
-    is_main,
     read_checkpoint,
 )
 
@@ -209,29 +214,6 @@ def make_plan(experiment: Experiment, data: DataModule) -> Plan:
     )
 
 
-def processes(experiment: Experiment) -> tuple[int | str, int]:
-    """``devices`` for Lightning, and how many processes there will be on all nodes.
-
-    Raises:
-        UserError: the global batch cannot be shared out evenly among them.
-    """
-    t = experiment.trainer
-    gpus = torch.cuda.device_count() if t.accelerator in {"auto", "gpu", "cuda"} else 0
-    # processes that a launcher (torchrun, SLURM) has started already
-    launched = int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)
-    devices = t.devices
-    if devices == "auto":
-        devices = gpus or int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
-    world = max(launched, devices * t.num_nodes)
-    batch = experiment.data["batch"]
-    if batch % (world * t.accumulate):
-        raise UserError(
-            f"'data.batch' is {batch} for all processes together, which {world} process(es) x "
-            f"{t.accumulate} chunk(s) cannot share; use a multiple of {world * t.accumulate}."
-        )
-    return devices, world
-
-
 def make_trainer(experiment: Experiment, callbacks: list[Any]) -> Trainer:
     """A Trainer that only computes: files, loggers, bars and checkpoints are the callbacks'."""
     t = experiment.trainer
@@ -240,7 +222,7 @@ def make_trainer(experiment: Experiment, callbacks: list[Any]) -> Trainer:
         raise UserError(
             "'trainer.precision' is 16-mixed, which needs a CUDA device; use bf16-mixed or 32-true."
         )
-    devices, world = processes(experiment)
+    devices, world = processes_of(experiment)
     try:
         return Trainer(
             accelerator=t.accelerator,
@@ -248,6 +230,9 @@ def make_trainer(experiment: Experiment, callbacks: list[Any]) -> Trainer:
             num_nodes=t.num_nodes,
             # alternating players leave parameters unused in every backward
             strategy="ddp_find_unused_parameters_true" if world > 1 else "auto",
+            plugins=[processes.cluster()],
+            # where Lightning looks for checkpoints of its own, which no run has
+            default_root_dir=experiment.run_dir,
             precision=t.precision,
             deterministic=t.deterministic,
             sync_batchnorm=t.sync_batchnorm,
@@ -285,11 +270,12 @@ def train(experiment: Experiment) -> Session:
         UserError: one sentence; nothing half-written is left.
     """
     keep_freed_memory()
+    allow_open_files()
     quiet()
     run = Run(experiment.run_dir)
     if is_main():
         run.refuse_changes(experiment)
-    processes(experiment)  # before anything is downloaded or launched
+    processes_of(experiment)  # before anything is downloaded or launched
     data = build_data(experiment)
     session = Session(experiment, data, ready_method(experiment, data), run)
     recorder = Recorder(session)
@@ -307,8 +293,7 @@ def train(experiment: Experiment) -> Session:
         Finish(session, recorder),
         progress,
     ]
-    if run.resumable:
-        callbacks.insert(0, Resume(session, run.last))
+    callbacks.insert(0, Resume(session))
     trainer = make_trainer(experiment, callbacks)
     try:
         data.setup()  # every picture is read before anything is written
@@ -320,10 +305,20 @@ def train(experiment: Experiment) -> Session:
             recorder.sinks = open_sinks(experiment, run)
             if not run.resumable:
                 run.rewind({})
+            if told := idle_devices(experiment):
+                print(told, flush=True)
+        processes.ready()
         trainer.fit(session.method, datamodule=data)
     except BaseException as error:
         run.abandon()
-        if isinstance(error, RuntimeError | MemoryError) and _out_of_memory(error):
+        if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None  # Lightning makes an exit without a word of it
+        if isinstance(error, Exception) and _out_of_files(error):
+            raise UserError(
+                f"There are too few open files for 'data.workers' {data.workers}: lower it, or "
+                f"raise the limit (ulimit -n)."
+            ) from error
+        if isinstance(error, RuntimeError | MemoryError | OSError) and _out_of_memory(error):
             raise UserError(
                 f"There is not enough memory for 'data.batch' {data.batch} at 'data.size' "
                 f"{data.size}: raise 'trainer.accumulate' (now {e.trainer.accumulate}), which "
@@ -368,9 +363,29 @@ def ready_method(experiment: Experiment, data: DataModule) -> Method:
 
 def _out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        "allocate memory" in text or "not enough memory" in text
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        told in text for told in ("allocate memory", "not enough memory", "can't start new thread")
     )
+
+
+def _out_of_files(error: BaseException | None) -> bool:
+    """Whether a limit on open files is behind ``error``, however it has been wrapped."""
+    while error is not None:
+        number = error.errno if isinstance(error, OSError) else None
+        if number in (errno.EMFILE, errno.ENFILE) or "too many open files" in str(error).lower():
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def allow_open_files() -> None:
+    """Raise this process's limit on open files to what it is allowed: loader workers hand over
+    every tensor as one."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 # what may differ between training and scoring again
@@ -414,7 +429,7 @@ def evaluate(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         method.load_weights(content["method"])
     method.to(device)
     method.on_fit_start()  # the averaged weights follow to the device
-    with method.evaluating(e.evaluate.weights) as weights:
+    with full_float32(), method.evaluating(e.evaluate.weights) as weights:
         with fitting(file):
             method.assert_finite()
         found = Comparisons(Session(e, data, method, Run(file.parent.parent)))()

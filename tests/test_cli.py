@@ -330,9 +330,10 @@ def test_indivisible_batch_is_met_before_a_process_is_launched(
     code, _, err = say("exp", "cyclegan_coats", "trainer.devices=3", "trainer.accelerator=cpu")
     assert (code, tree(here)) == (2, [])
     assert "'data.batch' is 8 for all processes together, which 3 process(es)" in err
-    monkeypatch.setenv("WORLD_SIZE", "5")
-    monkeypatch.setenv("RANK", "1")
-    assert "5 process(es)" in say("exp", "cyclegan_coats")[2]
+    started = {"RANK": 1, "WORLD_SIZE": 5, "LOCAL_RANK": 1, "MASTER_ADDR": "h", "MASTER_PORT": 9}
+    for name, value in started.items():
+        monkeypatch.setenv(name, str(value))
+    assert "5 process(es)" in say("exp", "cyclegan_coats", "trainer.devices=5")[2]
 
 
 def test_absent_data_without_a_network(say: Say, here: Path, monkeypatch: Any) -> None:

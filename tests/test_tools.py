@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from gansuite import cli, engine
+from gansuite import cli, devices, engine
 from gansuite.errors import UserError
 from gansuite.imaging import read_picture, save_picture
 from gansuite.rng import numpy_generator
@@ -301,6 +301,55 @@ def test_sample_and_translate_refuse_each_others_models(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is a file"):
         sample(Sampler(), 2, tmp_path / "file")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_chosen_device_reaches_the_model_and_its_tensors(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the meta device, which computes nothing: where the tensors arrive is all there is."""
+    seen: list[tuple[str, str]] = []
+
+    class Model(torch.nn.Module):
+        def __init__(self, like: Any) -> None:
+            super().__init__()
+            self.spec, self.targets, self.task = like.spec, like.targets, like.task
+            self.stride = like.stride
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def translate(self, x: Tensor, to: str) -> Tensor:
+            seen.append((self.weight.device.type, x.device.type))
+            return torch.zeros(x.shape)
+
+        def sample(self, n: int, generator: torch.Generator) -> Tensor:
+            seen.append((self.weight.device.type, generator.device.type))
+            return torch.zeros(n, 1, 8, 8)
+
+    save(here / "a.png", pixels(16, 16, 3))
+    monkeypatch.setattr(devices, "choose_device", lambda name: torch.device(name))
+    for words, like in (
+        (["translate", "x.ckpt", "a.png", "out"], Translator()),
+        (["sample", "x.ckpt", "out", "-n", "1"], Sampler()),
+    ):
+        monkeypatch.setattr(engine, "load_method", lambda *_, like=like: Model(like))
+        with pytest.raises(SystemExit) as end:
+            cli.main([*words, "--device", "meta"])
+        assert end.value.code == 0
+    assert seen == [("meta", "meta"), ("meta", "cpu")]  # noise is drawn on the CPU, for all alike
+
+
+def test_devices_are_chosen_by_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, mps = torch.cuda, torch.backends.mps
+    for gpus, apple, expected in ((0, False, "cpu"), (0, True, "mps"), (2, False, "cuda")):
+        monkeypatch.setattr(cuda, "is_available", lambda gpus=gpus: gpus > 0)
+        monkeypatch.setattr(cuda, "device_count", lambda gpus=gpus: gpus)
+        monkeypatch.setattr(mps, "is_available", lambda apple=apple: apple)
+        assert devices.choose_device("auto").type == expected
+    assert devices.choose_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(UserError, match="no device 'cuda:2' here; --device auto"):
+        devices.choose_device("cuda:2")
+    for name in ("gpu", "meta", "cuda:x"):
+        with pytest.raises(UserError, match=f"'{name}' is no device; give auto, cpu"):
+            devices.choose_device(name)
 
 
 def test_the_command_counts_the_pictures_without_their_sheet(

@@ -6,12 +6,13 @@ import signal
 from types import FrameType
 from typing import Any
 
-import torch
 from lightning import LightningModule, Trainer
 
 from gansuite.callbacks.session import RunCallback, Session
+from gansuite.processes import summed
 
-_AGREE_EVERY = 16  # batches between two looks at one another's stop flags, under several processes
+_AGREE_EVERY = 1.0  # seconds, about, between two looks at one another's flags (several processes)
+_MOST = 256  # batches between them
 
 
 class Budget(RunCallback):
@@ -25,6 +26,8 @@ class Budget(RunCallback):
         super().__init__(session)
         self._asked = ""
         self._before: dict[int, Any] = {}
+        self._count = 0  # batches of this process, which no rollback turns back
+        self._at, self._from, self._next = 0.0, 0, 1  # the last look, and when to look again
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -32,7 +35,9 @@ class Budget(RunCallback):
                 self._before[number] = signal.signal(number, self._ask)
             except ValueError:  # not the main thread: whoever runs us handles signals
                 break
+        self.session.peak.start(self.session.method.device)
         self.session.clock.start()
+        self._at = self.session.clock.now()
         if self.session.finished:  # interrupted between the last batch and the results
             trainer.should_stop = True
 
@@ -42,24 +47,27 @@ class Budget(RunCallback):
         self._asked = signal.Signals(number).name
 
     def after_batch(self, trainer: Trainer) -> None:
-        method, session = self.session.method, self.session
-        seconds = session.experiment.budget.seconds
-        agree = method.world == 1 or method.batches % _AGREE_EVERY == 0
-        if seconds is not None and agree:
-            spent = torch.tensor(session.clock.now(), device=method.device)
-            if method.world > 1:
-                spent = trainer.strategy.broadcast(spent, src=0)
-            method.progress = float(spent) / seconds
-        if agree and self._anyone_asked(trainer):
-            session.stopped = self._asked or "SIGTERM"
+        session = self.session
+        self._count += 1
+        if self._count >= self._next:
+            self._agree()
         if session.finished or session.stopped:
             trainer.should_stop = True
 
-    def _anyone_asked(self, trainer: Trainer) -> bool:
-        if self.session.method.world == 1:
-            return bool(self._asked)
-        flag = torch.tensor(float(bool(self._asked)), device=self.session.method.device)
-        return float(trainer.strategy.reduce(flag, reduce_op="sum")) > 0
+    def _agree(self) -> None:
+        """All ranks: is anyone asked to stop, how long has rank 0 trained, when to ask again."""
+        method, session = self.session.method, self.session
+        now = session.clock.now()
+        pace = (now - self._at) / max(1, self._count - self._from)
+        after = min(_MOST, max(1, int(_AGREE_EVERY / max(pace, 1e-9)))) if method.world > 1 else 1
+        mine = [now, float(after)] if session.main else [0.0, 0.0]
+        asked, spent, after_ = summed([float(bool(self._asked)), *mine])
+        self._at, self._from, self._next = now, self._count, self._count + int(after_)
+        seconds = session.experiment.budget.seconds
+        if seconds is not None:
+            method.progress = spent / seconds
+        if asked:
+            session.stopped = self._asked or "SIGTERM"
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.session.clock.stop()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from lightning import LightningModule, Trainer
 
 from gansuite.callbacks.session import RunCallback, Session
 from gansuite.errors import UserError
-from gansuite.runs import PARTS, fitting, read_checkpoint, write_checkpoint
+from gansuite.processes import collected, told
+from gansuite.runs import fitting, write_checkpoint
 
 
 class Checkpoint(RunCallback):
@@ -37,7 +37,7 @@ class Checkpoint(RunCallback):
         """Write the state of the run to ``path`` (all ranks take part, rank 0 writes)."""
         session = self.session
         session.method.assert_finite()
-        memory = _gather(session.method.training_state()["memory"], session.method.world)
+        memory = collected(session.method.training_state()["memory"])
         if not session.main:
             return
         state = session.method.training_state()
@@ -58,12 +58,13 @@ class Checkpoint(RunCallback):
         )
 
 
-def _gather(value: Any, world: int) -> list[Any]:
-    if world == 1:
-        return [value]
-    found: list[Any] = [None] * world
-    torch.distributed.all_gather_object(found, value)
-    return found
+def newest_for_all(session: Session) -> dict[str, Any] | None:
+    """The newest sound checkpoint that rank 0 sees, on every rank, as on other nodes another disk
+    may lie under the same path; None when there is none."""
+    content = None
+    if session.main and session.run.resumable:
+        content, _ = session.run.newest()
+    return told(content)
 
 
 def restore(session: Session, trainer: Trainer, content: dict[str, Any]) -> None:
@@ -74,15 +75,13 @@ def restore(session: Session, trainer: Trainer, content: dict[str, Any]) -> None
 
 
 class Resume(RunCallback):
-    """Puts the state of ``last.ckpt`` back before the first batch."""
-
-    def __init__(self, session: Session, path: Path) -> None:
-        super().__init__(session)
-        self.path = path
+    """Puts the state of ``last.ckpt`` back before the first batch, where rank 0 has one."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        content = read_checkpoint(self.path, needs=PARTS)
         session = self.session
+        content = newest_for_all(session)
+        if content is None:
+            return
         if content["data"]["digest"] != session.data.spec.digest:
             raise UserError(
                 f"The pictures have changed since {session.run.path} was begun; put them back to "
@@ -91,11 +90,11 @@ class Resume(RunCallback):
         counters, each = content["method"]["counters"], session.method.plan.images_per_batch
         if counters["images_seen"] != counters["batches"] * each:
             raise UserError(
-                f"{self.path} counts {counters['images_seen']} images in {counters['batches']} "
-                f"batches of {each}; put the right one back, or remove {session.run.path} to "
-                f"start again."
+                f"{session.run.last} counts {counters['images_seen']} images in "
+                f"{counters['batches']} batches of {each}; put the right one back, or remove "
+                f"{session.run.path} to start again."
             )
-        with fitting(self.path):
+        with fitting(session.run.last):
             restore(session, trainer, content)
             session.method.assert_finite()
         session.clock.train = content["clock"]["train"]

@@ -21,6 +21,7 @@ from gansuite.evaluation.pixels import l1
 from gansuite.evaluation.protocol import HIGHER_IS_BETTER, Protocol
 from gansuite.evaluation.score import Statistics, reference_rows, score
 from gansuite.evaluation.weights import WEIGHTS
+from gansuite.processes import cpu_group, told
 from gansuite.rng import torch_generator
 
 Make = Callable[[int, Tensor], Tensor]
@@ -60,7 +61,7 @@ class Comparisons:
                 mine[j] = make(j, part).cpu()
         if method.world > 1:
             parts: list[Any] = [None] * method.world
-            torch.distributed.all_gather_object(parts, mine)
+            torch.distributed.all_gather_object(parts, mine, group=cpu_group())
             for other in parts:
                 mine |= other
         return torch.cat([mine[j] for j in sorted(mine)])
@@ -177,7 +178,7 @@ class Evaluate(RunCallback):
         if "references" in self.session.notes:
             return
         session = self.session
-        with session.clock.evaluating(), session.method.evaluating("raw"):
+        with session.evaluating(), session.method.evaluating("raw"):
             found = self.compare()
             rows: dict[str, dict[str, Any]] = {"do_nothing": {}, "real_vs_real": {}}
             if session.main:
@@ -189,7 +190,7 @@ class Evaluate(RunCallback):
                     for row, scores in pair.items():
                         rows[row][c.name] = scores
             known = self._rankable(found, rows["real_vs_real"]) if session.main else []
-            known = trainer.strategy.broadcast(known, src=0)
+            known = told(known)
             by = session.experiment.evaluate.best_by
             if by not in known:
                 raise UserError(
@@ -218,7 +219,7 @@ class Evaluate(RunCallback):
     def act(self, trainer: Trainer) -> None:
         session, e = self.session, self.session.experiment.evaluate
         session.method.assert_finite()
-        with session.clock.evaluating():
+        with session.evaluating():
             with session.method.evaluating(e.weights):
                 found = self.compare()
             scores = {c.name: self._score(c) for c in found} if session.main else {}
@@ -231,7 +232,7 @@ class Evaluate(RunCallback):
         if session.main:
             flat = {f"{n}/{m}": v for n, s in scores.items() for m, v in s.items()}
             self.recorder.write("eval", flat)
-        if trainer.strategy.broadcast(improved, src=0):
+        if told(improved):
             self.checkpoint.save(trainer, session.run.best)
 
     def _keep(self, scores: dict[str, dict[str, float]]) -> bool:

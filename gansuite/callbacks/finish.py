@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 
-from gansuite.callbacks.record import Recorder, peak_memory_mb
+from gansuite.callbacks.record import Recorder
 from gansuite.callbacks.session import RunCallback, Session
 from gansuite.evaluation.health import trend
 from gansuite.evaluation.verdict import verdict
@@ -65,7 +65,7 @@ class Finish(RunCallback):
                 "eval_seconds": round(scored, 2),
                 "evaluation_share": round(scored / max(spent + scored, 1e-9), 4),
                 "images_per_second": round(statistics.median(speeds), 3) if speeds else None,
-                "peak_memory_mb": round(peak_memory_mb(method.device), 1),
+                **session.peak.megabytes(),
                 "parameters": method.parameter_counts(),
                 "flops_per_image": notes.get("flops_per_image"),
             },

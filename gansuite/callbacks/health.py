@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 
-from gansuite.callbacks.checkpoint import restore
+from gansuite.callbacks.checkpoint import newest_for_all, restore
 from gansuite.callbacks.interval import crossed
 from gansuite.callbacks.progress import Progress
 from gansuite.callbacks.record import Recorder
@@ -141,7 +141,8 @@ class Health(RunCallback):
         interrupted in between rolls back in the same way again.
         """
         session, method = self.session, self.session.method
-        content, _ = session.run.newest()
+        content = newest_for_all(session)
+        assert content is not None
         notes = session.notes
         self._note(event, name, "rollback", text, content["method"]["counters"]["images_seen"])
         position = method.batches + notes.get("data_ahead", 0)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from lightning import LightningModule, Trainer
 
 from gansuite.callbacks.session import RunCallback, Session
@@ -54,7 +51,7 @@ class Recorder:
         timing = {
             "seconds": round(seconds, 3),
             "eval_seconds": round(session.clock.evaluation, 3),
-            "peak_memory_mb": round(peak_memory_mb(session.method.device), 1),
+            "peak_memory_mb": session.peak.megabytes()["peak_memory_mb"] or 0.0,
         }
         if images > before_images:
             timing["images_per_second"] = round(speed, 3)
@@ -72,14 +69,6 @@ class Recorder:
     def finish(self, results: Mapping[str, Any] | None) -> None:
         for sink in self.sinks:
             sink.finish(results)
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Peak memory so far in MB: of the device on CUDA, of the process elsewhere."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e6
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
 class LogLosses(RunCallback):

@@ -83,7 +83,7 @@ class Samples(RunCallback):
         if not self.session.main:
             return
         session = self.session
-        with session.clock.evaluating():
+        with session.evaluating():
             path = session.run.path / "samples" / f"{session.method.images_seen:09d}.jpg"
             e = session.experiment.evaluate
             with session.method.evaluating(e.weights):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
 from gansuite.callbacks.interval import crossed
+from gansuite.callbacks.memory import PeakMemory
 from gansuite.config import Experiment
 from gansuite.data.module import DataModule
 from gansuite.errors import NotFinite
+from gansuite.losses.precision import full_float32
 from gansuite.methods.base import Method
 from gansuite.runs import Clock, Run
 
@@ -31,6 +35,7 @@ class Session:
     method: Method
     run: Run
     clock: Clock = field(default_factory=Clock)
+    peak: PeakMemory = field(default_factory=PeakMemory)
     notes: dict[str, Any] = field(default_factory=dict)
     latest: dict[str, float] = field(default_factory=dict)
     stopped: str = ""
@@ -53,6 +58,12 @@ class Session:
         """Whether the budget is used up."""
         images, method = self.budget_images, self.method
         return method.progress >= 1 if images is None else method.images_seen >= images
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Time and memory spent inside count as evaluation, and float32 means float32."""
+        with self.clock.evaluating(), self.peak.evaluating(), full_float32():
+            yield
 
     @property
     def rolls_back(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,7 @@ class DataModule(LightningDataModule):
             sampler=Endless(self.start_batch),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
+            worker_init_fn=_leave_ctrl_c_to_the_run,
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -196,6 +198,11 @@ class DataModule(LightningDataModule):
                 f"data '{self.spec.name}' has no domain '{domain}'"
                 f"{nearest(domain, self.spec.domains)}; it has {', '.join(self.spec.domains)}"
             )
+
+
+def _leave_ctrl_c_to_the_run(worker: int) -> None:
+    """The terminal interrupts every process; the run still needs its next batch to end well."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _shares(counts: list[int], limit: int | None) -> list[int]:

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from gansuite import rng
 from gansuite.evaluation.comparison import check_images, rgb
 from gansuite.evaluation.weights import INCEPTION
+from gansuite.losses.precision import full_float32
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256))
 CHUNK = 32  # pictures per forward pass: fixed, so that a score does not depend on who asks
@@ -55,6 +56,7 @@ def exact(device: torch.device) -> Iterator[None]:
     """Full float32 and the same kernels each time, whatever the training has set."""
     with (
         torch.autocast(device.type, enabled=False),
+        full_float32(),
         torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         ),
@@ -112,7 +114,7 @@ class RandomVGG16(Frozen):
         if min(images.shape[-2:]) < 8:
             raise ValueError(f"features need pictures of 8x8 or more, not {tuple(images.shape)}")
         parts = [self._features(chunk) for chunk in images.split(CHUNK)]
-        return torch.cat(parts).cpu()
+        return torch.cat(parts)
 
     def _features(self, images: Tensor) -> Tensor:
         x = rgb(images).to(self.device()).float() / 127.5 - 1
@@ -127,9 +129,9 @@ class RandomVGG16(Frozen):
                 x = stage(F.max_pool2d(x, 2) if number else x)
                 pooled.append(x.mean((2, 3)))
             pooled.append(F.adaptive_avg_pool2d(x, 2).flatten(1))
-            return torch.cat(
-                [p.double() @ w.double() for p, w in zip(pooled, self.projections, strict=True)], 1
-            )
+        # on the CPU: some devices (MPS) have no float64
+        both = zip(pooled, self.projections, strict=True)
+        return torch.cat([p.cpu().double() @ w.cpu().double() for p, w in both], 1)
 
 
 class Inception(Frozen):
@@ -161,7 +163,7 @@ class Inception(Frozen):
         device = self.device()
         with exact(device):
             parts = [
-                torch.cat(self.network(rgb(chunk).to(device).contiguous()), 1).double().cpu()
+                torch.cat(self.network(rgb(chunk).to(device).contiguous()), 1).cpu().double()
                 for chunk in images.split(CHUNK)
             ]
         return torch.cat(parts)

@@ -64,18 +64,18 @@ class LPIPS(Frozen):
             parts = [
                 self._distance(a, b) for a, b in zip(x.split(CHUNK), y.split(CHUNK), strict=True)
             ]
-        return torch.cat(parts).cpu()
+        return torch.cat(parts)
 
     def _distance(self, x: Tensor, y: Tensor) -> Tensor:
         both = torch.cat([x, y]).to(self.mean).expand(-1, 3, -1, -1)
         both = (both - self.mean) / self.std
-        total = torch.zeros(len(x), dtype=torch.float64, device=both.device)
+        total = torch.zeros(len(x), dtype=torch.float64)  # on the CPU: MPS has no float64
         for number, (stage, head) in enumerate(zip(self.stages, self.heads, strict=True)):
             both = stage(F.max_pool2d(both, 2) if number else both)
             unit = both / (both.square().sum(1, keepdim=True).sqrt() + 1e-10)
             a, b = unit.chunk(2)
             gap = ((a - b).square() * head[:, None, None]).sum(1)
-            total += gap.mean((1, 2))
+            total += gap.mean((1, 2)).cpu()
         return total
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gansuite.draws import Draws
+from gansuite.losses.precision import full_float32
 
 
 def path_lengths(images: Tensor, ws: Tensor, draws: Draws) -> Tensor:
@@ -19,7 +20,8 @@ def path_lengths(images: Tensor, ws: Tensor, draws: Draws) -> Tensor:
     over the L layers of sum g^2. Differentiable.
     """
     y = draws.randn(*images.shape).to(images) / (images.shape[2] * images.shape[3]) ** 0.5
-    (g,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)
+    with full_float32():
+        (g,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)
     return g.square().sum(2).mean(1).sqrt()
 
 

@@ -1,6 +1,7 @@
 """Regularizers of critics. Weights (lambda, gamma/2) are the caller's.
 
 All are computed in full precision, also inside autocast: squared gradients do not survive 16 bits.
+TF32 is off for the penalty's value; the backward pass of its graph runs as all of training does.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from gansuite.draws import Draws
-from gansuite.losses.precision import full, no_autocast
+from gansuite.losses.precision import full, full_float32, no_autocast
 
 
 def _input_gradient(critic: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """d(sum of the outputs)/dx as [N, C*H*W]: each sample's patch outputs are summed."""
     x = full(x.detach()).requires_grad_(True)
-    with no_autocast(x.device):
+    with no_autocast(x.device), full_float32():
         (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
     return gradient.flatten(1)
 

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
+
+
+@contextlib.contextmanager
+def full_float32() -> Iterator[None]:
+    """Inside, float32 has its 23 bits also on GPUs that would otherwise convolve or multiply in
+    TF32 (10 bits), PyTorch's default for convolutions. Nothing else changes."""
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = convolutions.allow_tf32, products.allow_tf32
+    convolutions.allow_tf32 = products.allow_tf32 = False
+    try:
+        yield
+    finally:
+        convolutions.allow_tf32, products.allow_tf32 = before
 
 
 def full(x: Tensor) -> Tensor:

@@ -161,14 +161,6 @@ def _damaged(path: Path) -> UserError:
     )
 
 
-def is_main() -> bool:
-    """Whether this process is rank 0 (known before any process group exists)."""
-    for variable in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
-        if os.environ.get(variable, "").isdigit():
-            return int(os.environ[variable]) == 0
-    return True
-
-
 class Run:
     """One run directory, opened by rank 0 for writing and by the other ranks for its paths."""
 

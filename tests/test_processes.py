@@ -1,0 +1,449 @@
+"""The ranks of one run: who is believed to have started them, and what happens when one fails."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import command, difference, experiment
+
+from gansuite import devices, engine, processes
+from gansuite.callbacks.budget import Budget
+from gansuite.callbacks.memory import PeakMemory
+from gansuite.errors import UserError
+from gansuite.losses.precision import full_float32
+from gansuite.runs import read_checkpoint, read_json
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "RANK": "3", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
+SRUN = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_STEP_ID": "0", "SLURM_NNODES": "2"}
+SRUN["SLURM_NTASKS_PER_NODE"] = "4"
+BY_HAND = {"MASTER_ADDR": "h", "MASTER_PORT": "1", "RANK": "1", "WORLD_SIZE": "2"}
+STARTED = {
+    "nothing": ({}, None),
+    "a rank left over": ({"RANK": "3"}, None),
+    "a local rank left over": ({"LOCAL_RANK": "1"}, None),
+    "a world left over": ({"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}, None),
+    "a batch script": ({**SRUN, "SLURM_STEP_ID": ""}, None),
+    "a batch step": ({**SRUN, "SLURM_STEP_ID": str(0xFFFFFFFB)}, None),
+    "another's child": ({"GANSUITE_RANK": f"{os.getpid()}:1:2:/x"}, None),
+    "torchrun": (TORCHRUN, ("torchrun", 3, 8, 4)),
+    "srun": (SRUN, ("srun", 5, 8, 4)),
+    "torchrun in srun": ({**SRUN, **TORCHRUN}, ("torchrun", 3, 8, 4)),
+    "a local rank in srun": ({**SRUN, "LOCAL_RANK": "0"}, ("srun", 5, 8, 4)),
+    "by hand": ({**BY_HAND, "LOCAL_RANK": "1"}, ("env", 1, 2, None)),
+    "half by hand": (BY_HAND, None),
+    "our own": ({"GANSUITE_RANK": f"{os.getppid()}:1:2:/x"}, ("gansuite", 1, 2, 2)),
+}
+
+
+def clean(patch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        parts = ("RANK", "WORLD_SIZE", "MASTER_", "SLURM_", "TORCHELASTIC_")
+        if any(part in name for part in parts):
+            patch.delenv(name)
+
+
+@pytest.mark.parametrize("case", STARTED)
+def test_a_launcher_is_believed_when_it_started_this_process(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clean(monkeypatch)
+    monkeypatch.setattr(processes, "_KNOWN", set())
+    variables, expected = STARTED[case]
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    me = processes.launched()
+    found = None if me is None else (me.by, me.rank, me.world, me.local)
+    assert found == expected
+    assert processes.is_main() == (expected is None)
+
+
+def test_a_rank_stays_one_when_its_parent_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    clean(monkeypatch)
+    monkeypatch.setattr(processes, "_KNOWN", set())
+    monkeypatch.setenv("GANSUITE_RANK", f"{os.getppid()}:1:2:/x")
+    assert not processes.is_main()
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    assert not processes.is_main()
+
+
+def test_slurm_does_not_requeue(monkeypatch: pytest.MonkeyPatch) -> None:
+    clean(monkeypatch)
+    for name, value in SRUN.items():
+        monkeypatch.setenv(name, value)
+    found: Any = processes.cluster()
+    assert type(found).__name__ == "SLURMEnvironment"
+    assert found.auto_requeue is False
+
+
+def test_lightning_finds_no_checkpoint_of_its_own(tmp_path: Path) -> None:
+    e = experiment("vanilla_coats", tmp_path, 1)
+    trainer = engine.make_trainer(e, [])
+    assert Path(trainer.default_root_dir) == e.run_dir
+
+
+def test_nodes_need_a_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clean(monkeypatch)
+    e = experiment("vanilla_coats", tmp_path, 1, "trainer.num_nodes=2", "data.batch=8")
+    with pytest.raises(UserError, match=r"num_nodes' is 2, but no launcher .* torchrun or srun"):
+        engine.train(e)
+    assert not list(tmp_path.iterdir())
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    assert devices.processes_of(e) == (4, 8)
+    other = experiment("vanilla_coats", tmp_path, 1, "trainer.devices=2", "data.batch=8")
+    with pytest.raises(UserError, match=r"torchrun has started 8 .* is 2 x 1; make them equal"):
+        devices.processes_of(other)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "batch", "chunks", "expected"),
+    [(2, 1, 1, 1), (4, 8, 1, 4), (3, 8, 1, 2), (8, 12, 2, 6), (8, 12, 3, 4), (0, 8, 1, 1)],
+)
+def test_auto_takes_what_can_share_the_batch_and_says_so(
+    gpus: int, batch: int, chunks: int, expected: int, tmp_path: Path, monkeypatch: Any
+) -> None:
+    clean(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    more = (f"data.batch={batch}", f"trainer.accumulate={chunks}", "trainer.accelerator=auto")
+    e = experiment("vanilla_coats", tmp_path, 1, *more)
+    assert devices.processes_of(e) == (expected, expected)
+    told = devices.idle_devices(e)
+    assert bool(told) == (expected < gpus)
+    if told:
+        assert f"takes {expected} of {gpus} GPUs" in told
+        assert f"data.batch={batch}" in told
+
+
+# --- the parent and its ranks, as small scripts ---------------------------------------------------
+
+RANK = """
+import os, signal, sys, time
+rank = int(os.environ["RANK"])
+folder = os.environ["GANSUITE_RANK"].split(":", 3)[3]
+open(folder + "/ready", "w").close()
+while rank == 0:
+    time.sleep(1)
+"""
+
+
+def family(tmp_path: Path, script: str) -> list[str]:
+    """Rank 0 lets the other start and waits for ever; rank 1 runs ``script``."""
+    file = tmp_path / "rank.py"
+    file.write_text(RANK + script)
+    return [sys.executable, str(file)]
+
+
+FAILURES = {
+    "bad input": (
+        f"sys.path.insert(0, {str(Path(engine.__file__).parents[1])!r})\n"
+        "from gansuite import errors, processes\n"
+        "processes.fail(2, errors.UserError('z.png is no picture.'))",
+        (2, "gansuite: rank 1: z.png is no picture.\n"),
+    ),
+    "killed": (
+        "os.kill(os.getpid(), signal.SIGKILL)",
+        (1, "gansuite: rank 1 was ended by SIGKILL (by somebody, or by the system for want of "),
+    ),
+    "crash": (
+        "os.kill(os.getpid(), signal.SIGSEGV)",
+        (1, "gansuite: rank 1 was ended by SIGSEGV; the same command resumes the run.\n"),
+    ),
+    "exit": ("os._exit(3)", (1, "gansuite: rank 1 failed with exit code 3, and no reason; the ")),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", FAILURES)
+def test_the_first_failure_is_the_sentence(
+    case: str, tmp_path: Path, monkeypatch: Any, capfd: Any
+) -> None:
+    monkeypatch.setattr(processes, "_GRACE", 0.5)
+    script, (code, text) = FAILURES[case]
+    assert processes.watch(family(tmp_path, script), 2) == code
+    err = capfd.readouterr().err
+    assert err.startswith(text)
+    assert err.count("\n") == 1
+
+
+class Ended:
+    """A process that has ended with ``code``."""
+
+    stdin = None
+
+    def __init__(self, code: int) -> None:
+        self.returncode = code
+
+
+@pytest.mark.parametrize(
+    ("codes", "told", "expected"),
+    [
+        ((0, 0), {}, (0, "")),
+        ((75, 0), {}, (75, "")),
+        # the first reason counts, also when rank 0 noticed its loss before rank 1 had ended
+        ((1, 1), {0: (2.0, "gloo", True), 1: (3.0, "ValueError: x", False)}, (1, "rank 1 failed")),
+        ((1, 1), {0: (2.0, "a", False), 1: (3.0, "b", False)}, (1, "rank 0 failed with a;")),
+        # a rank that was killed is the cause of what the others say
+        ((1, -9), {0: (2.0, "gloo", True)}, (1, "rank 1 was ended by SIGKILL")),
+        # every rank says the same, or only rank 0 had something to say at the end
+        ((2, 2), {0: (2.0, "NaN.", False), 1: (1.0, "NaN.", False)}, (2, "NaN.")),
+        ((2, 0), {0: (2.0, "Stopped.", False)}, (2, "Stopped.")),
+        ((2, 1), {0: (1.0, "No.", False), 1: (2.0, "gloo", True)}, (2, "rank 0: No.")),
+    ],
+)
+def test_which_reason_is_told(
+    codes: Any, told: Any, expected: tuple[int, str], tmp_path: Path, capsys: Any
+) -> None:
+    family = processes._Ranks(["true"], len(codes), tmp_path)
+    family.processes = [Ended(code) for code in codes]  # type: ignore[misc]
+    for rank, (at, text, lost) in told.items():
+        reason = {"at": at, "code": codes[rank], "text": text, "lost": lost, "trace": ""}
+        (tmp_path / f"{rank}.json").write_text(processes.json.dumps(reason))
+    code, sentence = expected
+    assert family._conclude() == code
+    err = capsys.readouterr().err
+    assert err.startswith(f"gansuite: {sentence}") if sentence else err == ""
+    assert err.count("\n") == bool(sentence)
+
+
+# --- two ranks of a real run ----------------------------------------------------------------------
+
+
+def two(tmp_path: Path, out: str, *more: str) -> tuple[list[str], Path]:
+    (tmp_path / out).mkdir(exist_ok=True)
+    over = ("trainer.devices=2", "log.checkpoint_every_kimg=0.004", "data.batch=2", *more)
+    e = experiment("vanilla_coats", tmp_path / out, 60, "evaluate.every_kimg=0.06", *over)
+    return command(e, tmp_path / out), e.run_dir
+
+
+def state(run: Path) -> Any:
+    content = read_checkpoint(run)
+    return {k: content[k] for k in ("method", "memory")}, (run / "metrics.jsonl").read_bytes()
+
+
+def ranks_of(pid: int) -> list[int]:
+    """The children that ``pid`` has now, in the order of their ranks."""
+    with contextlib.suppress(OSError):
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return sorted(map(int, found))
+    return []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+def test_a_killed_rank_ends_the_command_which_resumes(tmp_path: Path) -> None:
+    words, run = two(tmp_path, "whole")
+    assert subprocess.run(words, timeout=300).returncode == 0
+    expected = state(run)
+    words, run = two(tmp_path, "cut")
+    draw = random.Random(0)
+    for rank in (0, 1):
+        before = (run / "metrics.jsonl").stat().st_size if run.exists() else 0
+        parent = subprocess.Popen(words, stdout=-1, stderr=-1, text=True)
+        family: list[int] = []
+        limit = time.monotonic() + 200
+        more = before + draw.randrange(600, 1500)
+        while time.monotonic() < limit and parent.poll() is None:
+            family = ranks_of(parent.pid)
+            lines = run / "metrics.jsonl"
+            both = len(family) == 2 and run.joinpath("checkpoints/last.ckpt").exists()
+            if both and lines.stat().st_size > more:
+                break
+            time.sleep(0.002)
+        assert len(family) == 2
+        os.kill(family[rank], signal.SIGKILL)
+        out, err = parent.communicate(timeout=60)
+        assert parent.returncode == 1, out + err
+        assert err.startswith(f"gansuite: rank {rank} was ended by SIGKILL"), err
+        assert err.count("\n") == 1, err
+        assert not any(Path(f"/proc/{pid}").exists() for pid in family)
+        assert read_checkpoint(run)["method"]["counters"]["batches"] < 60
+    assert subprocess.run(words, timeout=300).returncode == 0
+    assert difference(state(run), expected) == ""
+    assert read_json(run / "results.json")["batches"] == 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["UserError", "ValueError"])
+def test_a_rank_that_raises_is_named_with_its_reason(kind: str, tmp_path: Path) -> None:
+    words, run = two(tmp_path, "run")
+    script = tmp_path / "raise.py"
+    script.write_text(
+        "import os, sys\n"
+        "from gansuite import cli, errors\n"
+        "from gansuite.methods.base import Method\n"
+        "step = Method.training_step\n"
+        "def broken(self, batch, i):\n"
+        "    if self.rank == 1 and self.batches == 20:\n"
+        f"        raise {'errors.' * (kind == 'UserError')}{kind}('z.png is no picture.')\n"
+        "    return step(self, batch, i)\n"
+        "Method.training_step = broken\n"
+        "cli.main(sys.argv[1:])\n"
+    )
+    # the ranks are started as the command is; theirs is the script
+    begin = [sys.executable, "-c", PARENT.format(script=str(script)), *words[3:]]
+    done = subprocess.run(begin, capture_output=True, text=True, timeout=200)
+    last = done.stderr.splitlines()[-1]
+    if kind == "UserError":
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert last == "gansuite: rank 1: z.png is no picture."
+    else:
+        assert done.returncode == 1
+        assert done.stderr.count("Traceback") == 1  # that of rank 1, for whoever mends it
+        assert "gloo" not in done.stderr
+        expected = "gansuite: rank 1 failed with ValueError: z.png is no picture.; "
+        assert last == expected + processes.RESUMES + "."
+    assert read_checkpoint(run)["method"]["counters"]["batches"] <= 20
+
+
+PARENT = """
+import sys
+from gansuite import processes
+sys.exit(processes.watch([sys.executable, {script!r}, *sys.argv[1:]], 2))
+"""
+
+
+# --- what ranks agree on --------------------------------------------------------------------------
+
+
+def test_ranks_look_at_one_another_about_once_a_second(monkeypatch: Any) -> None:
+    """Ten batches a second: a look at the first, and then every ten; rank 0's clock decides."""
+    looks: list[int] = []
+
+    class Clock:
+        def now(self) -> float:
+            return budget._count / 10
+
+    class Toy:
+        world, batches, progress = 2, 0, 0.0
+
+    class Session:
+        clock, method, main, stopped, finished = Clock(), Toy(), True, "", False
+        experiment: Any = type("E", (), {"budget": type("B", (), {"seconds": 100.0})})
+
+    def summed(values: list[float]) -> list[float]:
+        looks.append(budget._count)
+        return [values[0] + (len(looks) == 4), *values[1:]]  # the other rank is asked then
+
+    monkeypatch.setattr("gansuite.callbacks.budget.summed", summed)
+    session: Any = Session()
+    budget = Budget(session)
+    trainer: Any = type("T", (), {"should_stop": False})()
+    while not trainer.should_stop:
+        Toy.batches = budget._count % 7  # as after rollbacks
+        budget.after_batch(trainer)
+    assert looks == [1, 11, 21, 31]
+    assert session.stopped == "SIGTERM"
+    assert session.method.progress == pytest.approx(0.031)
+
+
+def test_what_is_gathered_lies_on_the_cpu() -> None:
+    made = {"a": [torch.ones(2, requires_grad=True)], "b": (1, "x"), "c": None}
+    found = processes.collected(made)[0]
+    assert difference(found, {"a": [torch.ones(2)], "b": (1, "x"), "c": None}) == ""
+    assert not found["a"][0].requires_grad
+    assert processes.told(3) == 3
+    assert processes.summed([1.0, 2.0]) == [1.0, 2.0]
+
+
+def test_loader_workers_leave_ctrl_c_to_the_run(tmp_path: Path) -> None:
+    e = experiment("vanilla_coats", tmp_path, 1, "data.workers=1")
+    data = engine.build_data(e)
+    loader = data.train_dataloader()
+    batches = iter(loader)
+    next(batches)
+    worker: Any = batches._workers[0]  # type: ignore[attr-defined]
+    for _ in range(3):
+        os.kill(worker.pid, signal.SIGINT)
+        for _ in range(3):
+            next(batches)
+    assert worker.is_alive()
+    batches._shutdown_workers()  # type: ignore[attr-defined]
+
+
+# --- memory and precision -------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux")
+def test_peak_memory_of_training_and_evaluation_apart() -> None:
+    def use(megabytes: int) -> None:
+        bytearray(b"x" * (megabytes << 20))
+
+    peak = PeakMemory()
+    use(400)
+    peak.start(torch.device("cpu"))
+    before = peak.training
+    use(50)
+    with peak.evaluating():
+        use(150)
+    found = peak.megabytes()
+    trained, scored = found["peak_memory_mb"], found["peak_memory_eval_mb"]
+    assert trained is not None
+    assert scored is not None
+    # what was before the start counts nowhere; `use` holds its bytes twice
+    assert trained - before / 1e6 == pytest.approx(105, abs=60)
+    assert scored - trained == pytest.approx(210, abs=80)
+
+
+def test_peak_memory_without_a_mark_that_can_be_set_back(monkeypatch: Any) -> None:
+    monkeypatch.setattr("gansuite.callbacks.memory._RESET", Path("/nowhere/refs"))
+    monkeypatch.setattr("gansuite.callbacks.memory._STATUS", Path("/nowhere/status"))
+    peak = PeakMemory()
+    peak.start(torch.device("cpu"))
+    with peak.evaluating():
+        pass
+    assert peak.megabytes()["peak_memory_eval_mb"] is None
+    assert (peak.megabytes()["peak_memory_mb"] or 0) > 10
+    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
+    assert peak.megabytes()["peak_memory_mb"] == 0
+
+
+def test_full_float32_is_that_inside_and_as_before_outside() -> None:
+    flags = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [f.allow_tf32 for f in flags]
+    try:
+        for f in flags:
+            f.allow_tf32 = True
+        with contextlib.suppress(KeyError), full_float32():
+            inside = [f.allow_tf32 for f in flags]
+            raise KeyError
+        assert inside == [False, False]
+        assert [f.allow_tf32 for f in flags] == [True, True]
+    finally:
+        for f, value in zip(flags, before, strict=True):
+            f.allow_tf32 = value
+
+
+def test_too_few_open_files_is_one_sentence(tmp_path: Path, monkeypatch: Any) -> None:
+    def fit(*_: Any, **__: Any) -> None:
+        try:
+            raise OSError(24, "Too many open files")
+        except OSError:
+            raise RuntimeError("Please call `iter(combined_loader)` first.")  # noqa: B904
+
+    monkeypatch.setattr("lightning.Trainer.fit", fit)
+    e = experiment("vanilla_coats", tmp_path, 1, "data.workers=8")
+    with pytest.raises(UserError, match=r"too few open files for 'data.workers' 8: .*ulimit -n"):
+        engine.train(e)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_second_ctrl_c_is_no_silent_exit(tmp_path: Path, monkeypatch: Any) -> None:
+    def fit(*_: Any, **__: Any) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)  # as Lightning does
+
+    monkeypatch.setattr("lightning.Trainer.fit", fit)
+    with pytest.raises(KeyboardInterrupt):
+        engine.train(experiment("vanilla_coats", tmp_path, 1))
