@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import random
+
 import torch
 from torch import Tensor
 
-from gansuite.rng import derive, torch_generator
+from gansuite.rng import derive
+
+
+def _on_host(seed: int, k: int) -> list[float]:
+    numbers = random.Random(seed)
+    return [numbers.random() for _ in range(k)]
 
 
 class Draws:
@@ -44,13 +51,13 @@ class Draws:
 
     def chances(self, n: int, k: int) -> list[list[float]]:
         """``k`` uniform numbers for each of ``n`` samples, for decisions on the host."""
-        on_host = torch.Generator()
-        return self._samples(on_host, n, (k,), normal=False).tolist()
+        position, first = self._next(), self.shard * n
+        seeds = [derive(self.seed, "step", *position, i) for i in range(first, first + n)]
+        return [_on_host(seed, k) for seed in seeds]
 
     def common(self, k: int) -> list[float]:
         """``k`` uniform numbers for the host, the same for all samples of the batch."""
-        generator = torch_generator(self.seed, "step", *self._next())
-        return torch.rand(k, generator=generator).tolist()
+        return _on_host(derive(self.seed, "step", *self._next()), k)
 
     def permutation(self, n: int) -> Tensor:
         """A random order of 0 .. n-1, the same in all parts of the batch."""
@@ -66,7 +73,7 @@ class Draws:
         self, generator: torch.Generator, n: int, shape: tuple[int, ...], *, normal: bool
     ) -> Tensor:
         position, first = self._next(), self.shard * n
-        drawn = torch.empty(n, *shape, device=generator.device)
+        drawn = torch.empty(n, *shape, dtype=torch.float32, device=generator.device)
         for i, sample in enumerate(drawn.unbind(), start=first):
             generator.manual_seed(derive(self.seed, "step", *position, i))
             if normal:

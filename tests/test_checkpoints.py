@@ -279,9 +279,9 @@ def wrong(path: str, value: Any) -> Any:
 )
 def test_a_value_of_another_type(path: list[str], value: Any, made: Runs, tmp_path: Path) -> None:
     content = read_checkpoint(made.killed)
-    inner = content
+    inner: Any = content
     for key in path[:-1]:
-        inner = inner[key]
+        inner = inner[int(key) if isinstance(inner, list) else key]
     inner[path[-1]] = value
     file = tmp_path / "bad.ckpt"
     write_checkpoint(file, content)

@@ -325,8 +325,9 @@ def test_the_filter_is_for_training_and_has_a_cache_of_its_own(resize: str, tmp_
     rng = np.random.default_rng(0)
     for split in ("train", "test"):
         (tmp_path / split / "a").mkdir(parents=True)
-        picture = rng.integers(0, 256, (40, 30, 3), np.uint8)
-        Image.fromarray(picture).save(tmp_path / split / "a" / "0.png")
+        for i in range(1 if split == "train" else 2):
+            picture = rng.integers(0, 256, (40, 30, 3), np.uint8)
+            Image.fromarray(picture).save(tmp_path / split / "a" / f"{i}.png")
     source = build_source("folders", root=str(tmp_path))
     options: dict[str, object] = {"size": 12, "batch": 1, "seed": 0, "flip": False}
     cache = tmp_path / "cache"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gansuite import engine
 from gansuite.data.spec import Batch, DataSpec, LabelSet
+from gansuite.draws import Draws
 from gansuite.errors import UserError
 from gansuite.losses.penalties import gradient_penalty
 from gansuite.methods.base import Plan, Step
@@ -204,6 +205,14 @@ def test_noise_of_2014_has_variance_one() -> None:
         assert float(z.var()) == pytest.approx(1, abs=0.01)
 
 
+def per_sample(
+    draw: Callable[..., Tensor], n: int, shape: tuple[int, ...], seed: int, batch: int, call: int
+) -> Tensor:
+    """float64 [n, *shape]: a generator for each sample of draw number ``call`` of a batch."""
+    made = [torch_generator(seed, "step", batch, call, i) for i in range(n)]
+    return torch.stack([draw(*shape, generator=generator) for generator in made]).double()
+
+
 def test_both_objectives_of_2014_come_from_one_pass() -> None:
     """One fake, one pass of D with its dropout, both gradients there, both steps after it; float64
     against a plain loop, to 1e-9."""
@@ -219,9 +228,9 @@ def test_both_objectives_of_2014_come_from_one_pass() -> None:
     g, d = (torch.optim.SGD(m.parameters(), 0.1, 0.5) for m in (plain.g, plain.d))
     for i, batch in enumerate(Pictures(3, 4)):
         x = batch.images[0].double() / 127.5 - 1
-        u = torch.rand(4, 4, generator=torch_generator(3, "step", i, 1, 0)).double()
+        u = per_sample(torch.rand, 4, (4,), 3, i, 1)
         fake = plain.g((u * 2 - 1) * math.sqrt(3))
-        torch.manual_seed(derive(3, "masks", i, 0, 0))
+        torch.manual_seed(derive(3, "masks", i, 0))
         f = plain.d(fake)
         r = plain.d(x)
         d_objective = F.softplus(-r).mean() + F.softplus(f).mean()
@@ -288,26 +297,23 @@ def test_g_sees_twice_the_batch_of_new_fakes_and_d_dequantised_pixels(kind: str)
     g_loss = method.g_losses(batch, step)["gan"]
     g_gradient = gradients(g_loss, method.g)
 
-    def drawn(call: int) -> torch.Generator:
-        return torch_generator(9, "step", 0, call, 0)
-
-    x = pixels.double() / 128 - 1 + torch.rand(pixels.shape, generator=drawn(1)).double() / 128
+    x = pixels.double() / 128 - 1 + per_sample(torch.rand, n, (3, 32, 32), 9, 0, 1) / 128
     assert -1 <= float(x.min()) < float(x.max()) < 1
     close([method.real(batch, step)], [x])
     with torch.no_grad():
-        fake = g(torch.randn(n, 5, generator=drawn(2)).double())
+        fake = g(per_sample(torch.randn, n, (5,), 9, 0, 2))
     r, f = d(x), d(fake)
     if spectral:
         expected = F.relu(1 - r).mean() + F.relu(1 + f).mean()
     else:
-        alpha = torch.rand(n, 1, 1, 1, generator=drawn(3)).double()
+        alpha = per_sample(torch.rand, n, (1, 1, 1), 9, 0, 3)
         between = (fake + alpha * (x - fake)).requires_grad_()
         (slope,) = torch.autograd.grad(d(between).sum(), between, create_graph=True)
         norm = slope.flatten(1).norm(dim=1)
         expected = f.mean() - r.mean() + 10 * ((norm - 1) ** 2).mean()
     close([d_total], [expected])
     close(d_gradient, gradients(expected, d))
-    z = torch.randn(2 * n, 5, generator=drawn(3 if spectral else 4)).double()
+    z = per_sample(torch.randn, 2 * n, (5,), 9, 0, 3 if spectral else 4)
     by_hand = -d(g(z)).mean()
     close([g_loss], [by_hand])
     close(g_gradient, gradients(by_hand, g))
@@ -337,9 +343,7 @@ def test_dualgans_penalty_has_its_epsilon() -> None:
     """sqrt(1e-8 + sum g^2): a critic a * sum(x) of d pixels has the norm sqrt(1e-8 + d a^2)."""
     x = pictures(3).double()
     for a in (0.0, 1e-6, 1e-2):
-        found = gradient_penalty(
-            lambda x, a=a: a * x.flatten(1).sum(1), x, -x, torch_generator(0, "gp"), eps=1e-8
-        )
+        found = gradient_penalty(lambda x, a=a: a * x.flatten(1).sum(1), x, -x, Draws(0), eps=1e-8)
         expected = (math.sqrt(1e-8 + x[0].numel() * a * a) - 1) ** 2
         assert float(found) == pytest.approx(expected, rel=1e-9)
     method = DualGAN(spec(("a", "b"), "a", "b"), width=2, d_width=2).double()
@@ -374,7 +378,7 @@ def test_what_the_stopped_mean_of_tensorflow_is_worth() -> None:
         if isinstance(m, InstanceNorm2d):
             theirs.body[i] = Moments(m)
     x = F.interpolate(pictures(1, 8).double(), 64, mode="bicubic")
-    made = [gradient_penalty(c, x, -x, torch_generator(0, "gp")) for c in (critic, theirs)]
+    made = [gradient_penalty(c, x, -x, Draws(0)) for c in (critic, theirs)]
     close(made[:1], made[1:])
     a, b = (
         torch.cat([v.flatten() for v in gradients(loss, net)])
