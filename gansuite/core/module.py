@@ -52,6 +52,7 @@ class AlternatingModule(TrainingState):
         self.automatic_optimization = False
         self.settings = Settings()
         self.logs_itself = True  # through `log_dict`; False where somebody else reads the ledger
+        self.images_per_batch = 0  # real pictures of one global batch, all domains together
         self._configured = False
         self._clip: float | None = None
 
@@ -137,6 +138,8 @@ class AlternatingModule(TrainingState):
         """One batch: its updates, in order."""
         real = self.prepared(batch)
         updates = self.updates_in(self.batches)
+        images = self.settings.images_per_batch
+        self.images_per_batch = images or self.world * sum(map(len, real.images))
         # layers that draw by themselves (dropout) are also a function of the position only
         seed_device(derive(self.noise_seed, "layers", self.batches, self.rank), self.device)
         optimizers = self._optimizers
@@ -154,15 +157,19 @@ class AlternatingModule(TrainingState):
         self.after_batch()
         self.ledger.close_batch(self.batches)
         self.batches += 1
-        images = self.settings.images_per_batch
-        if images is None:
-            images = self.world * sum(map(len, real.images))
-        self.images_seen += images
+        self.images_seen += self.images_per_batch
         for name in updated & self.averages.modules.keys():
-            self.averages.update(name, self.player(name), self.images_seen, images)
+            self.averages.update(name, self.player(name), self.images_seen, self.images_per_batch)
         self._advance()
-        if self.logs_itself and self.batches % max(cast(Any, self.trainer).log_every_n_steps, 1) == 0:
+        if (
+            self.logs_itself
+            and self.batches % max(cast(Any, self.trainer).log_every_n_steps, 1) == 0
+        ):
             self.log_dict(self.loss_means())
+
+    @property
+    def _log_every(self) -> int:
+        return max(int(cast(Any, self.trainer).log_every_n_steps), 1)
 
     def _advance(self) -> None:
         """The share of the budget that is used: of its pictures, or of the Trainer's steps. A

@@ -56,7 +56,7 @@ class DataSpec:
         """The number of the label set that ``label`` belongs to."""
         return next(i for i, found in enumerate(self.label_sets) if label in found.labels)
 
-    def told(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """What results say of the data: ``name``, ``digest``, ``domains``."""
         return {"name": self.name, "digest": self.digest, "domains": list(self.domains)}
 
@@ -165,8 +165,9 @@ class Batch:
             )
         if isinstance(found, list | tuple) and found:
             *images, last = found
-            is_label = isinstance(last, Tensor) and last.ndim < 3
-            return cls._checked(images if is_label else [*found], last if is_label else None, domains)
+            if isinstance(last, Tensor) and last.ndim < 3:
+                return cls._checked(images, last, domains)
+            return cls._checked([*found], None, domains)
         raise UserError(
             f"A batch is {type(found).__name__}; it must be a tensor of pictures, or a tuple or "
             f"dict of them."

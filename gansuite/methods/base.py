@@ -16,6 +16,7 @@ from gansuite.core.module import AlternatingModule
 from gansuite.core.step import Step
 from gansuite.data.spec import Batch, DataSpec, Needs
 from gansuite.errors import UserError, nearest
+from gansuite.rng import torch_generator
 
 __all__ = ["Method", "Step", "terms"]
 
@@ -133,7 +134,8 @@ class Method(AlternatingModule):
         real = self.prepared(batch)
         with self.evaluating():
             if self.task == "generate":
-                return self.sample(len(real.images[0]), self.prediction_noise(batch_idx))
+                generator = torch_generator(self.settings.seed, "predict", batch_idx, self.rank)
+                return self.sample(len(real.images[0]), generator)
             return {to: self._translated(real, to) for to in self.targets}
 
     def _translated(self, real: Batch, to: str) -> Tensor:
