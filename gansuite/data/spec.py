@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gansuite.errors import UserError
@@ -54,7 +56,7 @@ class DataSpec:
         """The number of the label set that ``label`` belongs to."""
         return next(i for i, found in enumerate(self.label_sets) if label in found.labels)
 
-    def told(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """What results say of the data: ``name``, ``digest``, ``domains``."""
         return {"name": self.name, "digest": self.digest, "domains": list(self.domains)}
 
@@ -138,8 +140,53 @@ class Batch:
     images: tuple[Tensor, ...]
     labels: Tensor | None = None
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """A copy on ``device``."""
+    @classmethod
+    def of(cls, found: Any, domains: Sequence[str] = ()) -> Batch:
+        """A batch as any loader gives it: a `Batch`; pictures [N, C, H, W]; a tuple or list of
+        them, one for each domain, or of pictures and labels [N] or [N, K]; or a dict, by the
+        names of ``domains``, by "A" and "B", or "image" with "label" beside it. Pictures are
+        uint8, or float in [-1, 1]; class numbers become one-hot of as many as ``domains``.
+
+        Raises:
+            UserError: it is none of these.
+        """
+        if isinstance(found, Batch):
+            return found
+        if isinstance(found, Tensor):
+            return cls((found,))
+        if isinstance(found, Mapping):
+            labels = next((found[k] for k in ("label", "labels") if k in found), None)
+            for names in (tuple(domains), ("A", "B"), ("image",), ("images",)):
+                if names and all(name in found for name in names):
+                    return cls._checked([found[name] for name in names], labels, domains)
+            raise UserError(
+                f"A batch has the keys {', '.join(map(str, found))}; expected are "
+                f"{', '.join(domains) or 'image'}, or A and B, or image and label."
+            )
+        if isinstance(found, list | tuple) and found:
+            *images, last = found
+            if isinstance(last, Tensor) and last.ndim < 3:
+                return cls._checked(images, last, domains)
+            return cls._checked([*found], None, domains)
+        raise UserError(
+            f"A batch is {type(found).__name__}; it must be a tensor of pictures, or a tuple or "
+            f"dict of them."
+        )
+
+    @classmethod
+    def _checked(cls, images: list[Any], labels: Any, domains: Sequence[str]) -> Batch:
+        for x in images:
+            if not isinstance(x, Tensor) or x.ndim != 4:
+                shape = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
+                raise UserError(f"A batch's pictures are {shape}; they must be [N, C, H, W].")
+        if labels is not None and labels.ndim == 1:
+            labels = F.one_hot(labels.long(), len(domains))
+        return cls(tuple(images), None if labels is None else labels.float())
+
+    def to(self, device: torch.device | str, non_blocking: bool | None = None) -> Batch:
+        """A copy on ``device``; by default without waiting for a GPU."""
+        if non_blocking is None:
+            non_blocking = torch.device(device).type == "cuda"
         return Batch(
             tuple(x.to(device, non_blocking=non_blocking) for x in self.images),
             None if self.labels is None else self.labels.to(device, non_blocking=non_blocking),

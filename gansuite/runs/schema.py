@@ -34,8 +34,8 @@ class _Model(BaseModel):
 class _Counters(_Model):
     batches: Count
     images_seen: Count
-    taken: dict[Word, Count]
-    rounds: dict[Word, Count]
+    update_counts: dict[Word, Count]
+    player_batches: dict[Word, Count]
     rollbacks: Count = 0
 
 
@@ -55,23 +55,26 @@ class _LedgerRow(_Model):
     n: Count
 
 
+class _Averages(_Model):
+    weights: dict[Word, Tensors]
+    updated_at: dict[Word, Count]
+
+
 class _State(_Model):
     networks: Tensors
-    averages: dict[Word, Tensors]
-    averaged_at: dict[Word, Count]
+    averages: _Averages
     optimizers: dict[Word, _Optimizer]
     counters: _Counters
     progress: Seconds
-    met: list[Word]
 
 
-class _Memory(_Model):
+class _RankState(_Model):
     """What one process keeps for itself: its sums, an image pool."""
 
     ledger: dict[Word, _LedgerRow]
 
     @model_validator(mode="after")
-    def _a_sum_for_every_key(self) -> _Memory:
+    def _a_sum_for_every_key(self) -> _RankState:
         for keys, row in self.ledger.items():
             shape = (keys.count("\n") + 1,)
             if row.sum.shape != shape or row.bad.shape != shape:
@@ -143,7 +146,7 @@ class _Checkpoint(_Model):
     experiment: _Experiment | None = None
     data: _Data | None = None
     method: _State | None = None
-    memory: list[_Memory] | None = Field(None, min_length=1)
+    rank_state: list[_RankState] | None = Field(None, min_length=1)
     precision: dict[Word, Any] | None = None
     clock: _Clock | None = None
     lengths: dict[Word, Count | tuple[Count, Word]] | None = None

@@ -1,4 +1,4 @@
-"""One batch as the losses of a method see it."""
+"""`Step`: one batch (or one chunk of it) as the losses of a method see it."""
 
 from __future__ import annotations
 
@@ -8,38 +8,37 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
+from gansuite.core.schedule import player_of
 from gansuite.data.spec import Batch
 from gansuite.draws import Draws
 
 if TYPE_CHECKING:
-    from gansuite.methods.base import Method
-
-
-def player_of(phase: str) -> str:
-    """The player of a phase: "g" of "g" and of "g.path"."""
-    return phase.partition(".")[0]
+    from gansuite.core.module import AlternatingModule
 
 
 class Step:
     """One batch (or one chunk of it) as the losses see it; lives for that batch.
 
-    ``progress`` is the share of the budget used so far, ``rounds`` the number of batches in which
-    each player has been on turn. ``draws`` has the random numbers of this part of the batch.
+    ``progress`` is the share of the budget used so far, ``player_batches`` the number of batches
+    in which each player was to be updated. ``draws`` has the random numbers of this part of the
+    batch.
     """
 
-    def __init__(self, method: Method, turn: Sequence[str], batch: Batch, chunk: int) -> None:
+    def __init__(
+        self, method: AlternatingModule, updates: Sequence[str], batch: Batch, chunk: int
+    ) -> None:
         self.images_seen = method.images_seen
         self.progress = method.progress
         self.batches = method.batches
-        self.rounds = method.rounds
-        self.position = 0  # of the phase within the turn
+        self.player_batches = method.player_batches
+        self.position = 0  # of the update within the batch
         self._method = method
-        self._turn = turn
+        self._updates = updates
         self._batch = batch
         self._kept: dict[str, Tensor] = {}
         self._used: dict[str, int] = {}  # where the maker took a picture with its graph
-        self._shards = method.world * method.plan.accumulate
-        self._shard = method.rank * method.plan.accumulate + chunk
+        self._shards = method.world * method.settings.accumulate
+        self._shard = method.rank * method.settings.accumulate + chunk
         self.draws = Draws(
             method.noise_seed,
             method.batches,
@@ -49,16 +48,17 @@ class Step:
         )
 
     @property
-    def phase(self) -> str:
-        return self._turn[self.position]
+    def update(self) -> str:
+        return self._updates[self.position]
 
     @property
     def player(self) -> str:
-        return player_of(self.phase)
+        return player_of(self.update)
 
     def due(self, every: int) -> bool:
-        """Whether a lazy term is due: in this player's rounds 0, every, 2 * every, ..."""
-        return self.rounds[self.player] % every == 0
+        """Whether a lazy term is due: in batches 0, every, 2 * every, ... of
+        this player."""
+        return self.player_batches[self.player] % every == 0
 
     def randn(self, n: int, *shape: int) -> Tensor:
         """Standard normal [n, *shape]: for this part of the global batch."""
@@ -78,8 +78,8 @@ class Step:
         order = self.draws.permutation(len(whole))
         return whole[order[self._shard * n : (self._shard + 1) * n].to(whole.device)]
 
-    def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
-        """A value without a graph that several phases of this batch share, made once."""
+    def shared(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        """A value without a graph that several updates of this batch share, made once."""
         if name not in self._kept:
             self._kept[name] = make()
         return self._kept[name]
@@ -88,18 +88,18 @@ class Step:
         """The picture ``name`` of this batch, made once and shared by the players.
 
         Its maker gets it with its graph; everyone else detached. If another player asks first and
-        the maker is still to come in this turn, it is made with its graph already and kept;
-        otherwise without one. A further phase of the maker makes its own: the first one's update
-        has used up the graph.
+        the maker's update is still to come, it is made with its graph already and kept;
+        otherwise without one. A further update of the maker makes its own: the first has used up
+        the graph.
         """
         mine = self.player == maker
         if mine and self._used.setdefault(name, self.position) != self.position:
             self._used[name] = self.position
             del self._kept[name]
         if name not in self._kept:
-            later = self._turn[self.position + 1 :]
+            later = self._updates[self.position + 1 :]
             if mine or maker in map(player_of, later):
-                with self._method.thawed(maker):
+                with self._method.trainable(maker):
                     self._kept[name] = make()
             else:
                 with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Means of what a method records, kept on its device until they are logged."""
+"""The losses of a log interval: added up on their device, read once."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ import torch
 from torch import Tensor
 
 
-class Ledger:
+class LossLedger:
     """Sums of the recorded values, one row for every set of keys that a batch has had.
 
-    Nothing is synchronised before `take`. The state is this process's own.
+    Nothing is synchronised before `means`. The state is this process's own.
     """
 
     def __init__(self) -> None:
-        self._noted: list[tuple[str, Tensor]] = []  # the values of this batch
-        self._rows: dict[str, dict[str, Any]] = {}  # and of all since the last `take`
+        self._batch: list[tuple[str, Tensor]] = []  # the values of this batch
+        self._rows: dict[str, dict[str, Any]] = {}  # and of all since the last `means`
 
-    def note(self, key: str, value: Tensor) -> None:
-        self._noted.append((key, value.detach().float()))
+    def record(self, key: str, value: Tensor) -> None:
+        """Add a scalar of the batch in hand."""
+        self._batch.append((key, value.detach().float()))
 
-    def enter(self, batch: int) -> None:
+    def close_batch(self, batch: int) -> None:
         """Add the values of batch number ``batch`` to the sums."""
-        if not self._noted:
+        if not self._batch:
             return
-        keys, found = zip(*self._noted, strict=True)
-        self._noted = []
+        keys, found = zip(*self._batch, strict=True)
+        self._batch = []
         values = torch.stack(found)
         # the batch in which a value ceased to be finite: every value follows soon after
         bad = torch.where(values - values == 0, torch.inf, float(batch))
@@ -39,7 +40,7 @@ class Ledger:
         row["bad"] = torch.minimum(row["bad"].to(bad.device), bad)
         row["n"] += 1
 
-    def take(
+    def means(
         self, mean: Callable[[Tensor], Tensor], least: Callable[[Tensor], Tensor]
     ) -> tuple[dict[str, float], str]:
         """(means since the last call, the key that first ceased to be finite or ""), over all
@@ -69,7 +70,7 @@ class Ledger:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._noted = []
+        self._batch = []
         self._rows = {key: dict(row) for key, row in state.items()}
 
     @staticmethod

@@ -1,0 +1,291 @@
+"""`AlternatingModule`: what the project does for every method, in the same code for all.
+
+Manual optimisation with one optimiser per player, freezing of the players that are not updated,
+weighting, clipping, accumulation, the learning-rate schedule, averaged weights, counters, noise,
+logging and the exact training state. It knows no callbacks, metrics or data loading.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from gansuite.config import Optim
+from gansuite.core.averages import WeightAverages
+from gansuite.core.optimizers import build_optimizer
+from gansuite.core.schedule import corrected_for_lazy, lr_factor, player_of
+from gansuite.core.settings import Settings
+from gansuite.core.state import TrainingState
+from gansuite.core.step import Step
+from gansuite.data.spec import Batch
+from gansuite.errors import NotFinite, UserError
+from gansuite.rng import derive, seed_device
+
+
+def _nothing() -> None:
+    """In place of a hook that is not wanted."""
+
+
+class AlternatingModule(TrainingState):
+    """A `LightningModule` whose players are updated in turn; see `gansuite.methods.base.Method`
+    for what it is told.
+
+    One batch counts as one of the Trainer's steps, however many updates it makes: ``max_steps``,
+    ``every_n_train_steps`` and a logger's axis count batches.
+    """
+
+    lazy: Mapping[str, int]
+    weights: dict[str, float]
+    if TYPE_CHECKING:  # stated by `Method`
+
+        def updates_in(self, batch: int) -> Sequence[str]: ...
+        def weight_of(self, term: str, step: Step) -> float: ...
+        def after_update(self, update: str, step: Step) -> None: ...
+        def after_batch(self) -> None: ...
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.settings = Settings()
+        self.logs_itself = True  # through `log_dict`; False where somebody else reads the ledger
+        self.images_per_batch = 0  # real pictures of one global batch, all domains together
+        self._configured = False
+        self._clip: float | None = None
+
+    @property
+    def period(self) -> int:
+        """Batches after which updates and lazy terms repeat."""
+        return math.lcm(len(self.alternation), *(every for every in self.lazy.values() if every))
+
+    # -- settings ----------------------------------------------------------------------------
+
+    def configure(self, settings: Settings) -> None:
+        """Adopt the settings of a run; to be called before the Trainer's ``fit``.
+
+        Raises:
+            UserError: they name an optimiser of no player.
+        """
+        for name in settings.optim:
+            if name not in self.players:
+                raise UserError(
+                    f"'optim.{name}' is the optimiser of no player of {self.title} "
+                    f"(its players: {', '.join(self.players)})."
+                )
+        self.settings = settings
+        self.update_counts = dict.fromkeys(self.players, 0)
+        self.player_batches = dict.fromkeys(self.players, 0)
+        self.averages = WeightAverages(settings.ema)
+        if settings.ema.half_life_kimg is not None:
+            for name in self.averaged:
+                self.averages.track(name, self.player(name))
+        self._configured = True
+
+    @property
+    def title(self) -> str:
+        """The method's name in config files: that of its module."""
+        return type(self).__module__.rpartition(".")[2]
+
+    @property
+    def noise_seed(self) -> int:
+        """The seed of all noise in training: the run's own, and another after each rollback."""
+        seed, again = self.settings.seed, self.rollbacks
+        return derive(seed, "rollback", again) if again else seed
+
+    def optim_of(self, player: str) -> Optim:
+        """The optimiser settings of ``player``, corrected for its lazy regulariser."""
+        given = self.settings.optim.get(player) or Optim()
+        return corrected_for_lazy(given, self.lazy.get(player, 0))
+
+    def lr(self, player: str) -> float:
+        """The learning rate of ``player`` now."""
+        budget = self.settings.budget
+        factor = 1.0 if budget is None else lr_factor(self.progress, budget)
+        return self.optim_of(player).lr * factor
+
+    # -- Lightning's hooks -------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        if not self._configured:
+            self.configure(self.settings)
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """One optimiser per player, in the order of ``players``."""
+        return [
+            build_optimizer(self.player(n).parameters(), self.optim_of(n), self.settings.fused)
+            for n in self.players
+        ]
+
+    def on_fit_start(self) -> None:
+        self.averages.to(self.device, cast(torch.dtype, self.dtype))
+
+    def prepared(self, batch: Any) -> Batch:
+        """A batch of any loader (`Batch.of`), pictures in [-1, 1] in the parameters' type."""
+        found = Batch.of(batch, self.spec.domains)
+        return Batch(tuple(map(self.scaled, found.images)), found.labels)
+
+    def scaled(self, images: Tensor) -> Tensor:
+        """uint8 -> [-1, 1] in the parameters' type; float pictures are in that range already."""
+        dtype = cast(torch.dtype, self.dtype)
+        if images.dtype != torch.uint8:
+            return images.to(dtype)
+        return images.to(dtype).div_(127.5).sub_(1.0)
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """One batch: its updates, in order."""
+        real = self.prepared(batch)
+        updates = self.updates_in(self.batches)
+        images = self.settings.images_per_batch
+        self.images_per_batch = images or self.world * sum(map(len, real.images))
+        # layers that draw by themselves (dropout) are also a function of the position only
+        seed_device(derive(self.noise_seed, "layers", self.batches, self.rank), self.device)
+        optimizers = self._optimizers
+        self._count_one_step(optimizers, player_of(updates[0]))
+        chunks = self._split(real)
+        steps = [Step(self, updates, real, i) for i in range(len(chunks))]
+        updated = set()
+        for position, update in enumerate(updates):
+            for step in steps:
+                step.position = position
+            if self._update(update, optimizers, chunks, steps):
+                updated.add(player_of(update))
+        for name in set(map(player_of, updates)):
+            self.player_batches[name] += 1
+        self.after_batch()
+        self.ledger.close_batch(self.batches)
+        self.batches += 1
+        self.images_seen += self.images_per_batch
+        for name in updated & self.averages.modules.keys():
+            self.averages.update(name, self.player(name), self.images_seen, self.images_per_batch)
+        self._advance()
+        if (
+            self.logs_itself
+            and self.batches % max(cast(Any, self.trainer).log_every_n_steps, 1) == 0
+        ):
+            self.log_dict(self.loss_means())
+
+    @property
+    def _log_every(self) -> int:
+        return max(int(cast(Any, self.trainer).log_every_n_steps), 1)
+
+    def _advance(self) -> None:
+        """The share of the budget that is used: of its pictures, or of the Trainer's steps. A
+        budget in seconds is somebody else's to follow."""
+        budget, trainer = self.settings.budget, self.trainer
+        if budget is not None and budget.kimg is not None:
+            self.progress = self.images_seen / (1000 * budget.kimg)
+        elif budget is None and trainer.max_steps > 0:
+            self.progress = self.batches / trainer.max_steps
+
+    def _count_one_step(self, optimizers: Mapping[str, Any], first: str) -> None:
+        """Let the Trainer count the first update of a batch only.
+
+        Lightning counts every `optimizer.step()`, so that ``max_steps=10`` would be five batches
+        of one method and ten of another.
+        """
+        for name, optimizer in optimizers.items():
+            if name != first:
+                optimizer._on_before_step = optimizer._on_after_step = _nothing
+        chosen = optimizers[first]
+        after = chosen._on_after_step
+
+        def once() -> None:
+            after()
+            chosen._on_before_step = chosen._on_after_step = _nothing
+
+        chosen._on_after_step = once
+
+    def _split(self, batch: Batch) -> list[Batch]:
+        k = self.settings.accumulate
+        if k == 1:
+            return [batch]
+        images = [x.chunk(k) for x in batch.images]
+        labels = batch.labels.chunk(k) if batch.labels is not None else [None] * k
+        return [Batch(tuple(x[i] for x in images), labels[i]) for i in range(k)]
+
+    def _update(
+        self, update: str, optimizers: Mapping[str, Any], chunks: list[Batch], steps: list[Step]
+    ) -> bool:
+        """One optimiser step of a player; False when no term was due."""
+        player = player_of(update)
+        losses = getattr(self, update.replace(".", "_") + "_losses")
+        for name in self.players:
+            self.player(name).requires_grad_(name == player)
+        optimizer = optimizers[player]
+        optimizer.zero_grad()
+        updated = False
+        for chunk, step in zip(chunks, steps, strict=True):
+            found: dict[str, Tensor] = losses(chunk, step)
+            if found:
+                total = self._weighted_sum(player, found, step) / len(chunks)
+                self.manual_backward(total)
+                updated = True
+        if not updated:
+            return False
+        if update != player:
+            for p in self.player(player).parameters():
+                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+        for group in optimizer.optimizer.param_groups:
+            group["lr"] = self.lr(player)
+        self._clip = self.optim_of(player).clip
+        optimizer.step()
+        self.update_counts[player] += 1
+        self.after_update(update, steps[-1])
+        return True
+
+    @property
+    def _optimizers(self) -> dict[str, Any]:
+        found = self.optimizers()
+        return dict(zip(self.players, found if isinstance(found, list) else [found], strict=True))
+
+    def _weighted_sum(self, player: str, found: Mapping[str, Tensor], step: Step) -> Tensor:
+        total: Tensor | None = None
+        for term, loss in found.items():
+            if term not in self.weights:
+                raise UserError(
+                    f"The term '{term}' of {self.title}'s player '{player}' has no weight "
+                    f"(weights: {', '.join(self.weights)})."
+                )
+            self.record(f"loss/{player}/{term}", loss)
+            part = loss * self.weight_of(term, step)
+            total = part if total is None else total + part
+        assert total is not None
+        self.record(f"loss/{player}/total", total)
+        return total
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip here: under 16-mixed the gradients are unscaled by now."""
+        if self._clip is not None:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self._clip)
+
+    # -- what is logged ----------------------------------------------------------------------
+
+    def record(self, key: str, value: Tensor) -> None:
+        """Add a value to the means of the log interval (no synchronisation)."""
+        self.ledger.record(key, value)
+
+    def loss_means(self) -> dict[str, float]:
+        """Means of all that was recorded since the last call, over all processes, and the
+        learning rates; empty if there was nothing. The only synchronisation with the device.
+
+        Raises:
+            NotFinite: a value or a parameter was not finite; the sentence names the first.
+        """
+        found, term = self.ledger.means(self.mean_over_ranks, self._least_over_ranks)
+        if term:
+            raise NotFinite(f"the term '{term}'", self.images_seen)
+        if not found:
+            return {}
+        self.assert_finite()
+        return found | {f"lr/{n}": self.lr(n) for n in self.players}
+
+    def assert_finite(self) -> None:
+        """Raise `NotFinite` if any parameter of a player is not finite."""
+        for name in self.players:
+            norms = torch._foreach_norm(list(self.player(name).parameters()))
+            if not bool(torch.isfinite(torch.stack(norms).sum())):
+                raise NotFinite(f"a parameter of player '{name}'", self.images_seen)
