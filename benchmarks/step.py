@@ -61,7 +61,7 @@ def bare(method: Any, data: Any, batches: int) -> float:
     for n in range(batches):
         raw = data.train_batch(n)
         batch = method.on_after_batch_transfer(raw, 0)
-        turn = method.turns[n % len(method.turns)]
+        turn = method.alternation[n % len(method.alternation)]
         step = Step(method, turn, batch, 0)
         for position, phase in enumerate(turn):
             player = phase.partition(".")[0]
@@ -77,7 +77,7 @@ def bare(method: Any, data: Any, batches: int) -> float:
             optimizers[player].step()
             method.after_update(phase, step)
         for name in {phase.partition(".")[0] for phase in turn}:
-            method.rounds[name] += 1
+            method.player_batches[name] += 1
         method.batches += 1
     return time.process_time() - begin
 
@@ -85,7 +85,7 @@ def bare(method: Any, data: Any, batches: int) -> float:
 def framework(experiment: Any, data: Any, batches: int, folder: Path) -> float:
     """CPU seconds of as many batches under the Trainer, logging included."""
     method = engine.build_method(experiment.method, data.spec, experiment.seed)
-    method.follow(engine.make_plan(experiment, data))
+    method.configure(engine.make_plan(experiment, data))
     session = Session(experiment, data, method, Run(folder))
     watch = Stopwatch(batches)
     trainer = engine.make_trainer(experiment, [LogLosses(session, Recorder(session)), watch])
@@ -111,10 +111,10 @@ def main() -> None:
         data = engine.build_data(experiment)
         data.setup()
         ratios, ours, plain = [], [], []
-        for r in range(args.rounds + 1):  # the first warms up
+        for r in range(args.player_batches + 1):  # the first warms up
             with tempfile.TemporaryDirectory() as folder:
                 method = engine.build_method(experiment.method, data.spec, 0)
-                method.follow(engine.make_plan(experiment, data))
+                method.configure(engine.make_plan(experiment, data))
                 seconds = [0.0, 0.0]
                 for arm in (0, 1) if r % 2 else (1, 0):
                     if arm == 0:

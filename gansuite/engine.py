@@ -32,6 +32,7 @@ from gansuite.callbacks.samples import Samples
 from gansuite.callbacks.session import RunCallback, Session
 from gansuite.callbacks.sinks import open_sinks
 from gansuite.config import Experiment
+from gansuite.core.settings import Settings
 from gansuite.data import SOURCES, DataModule, Source, build_source, describe_sources
 from gansuite.data.spec import DataSpec
 from gansuite.devices import idle_devices, processes_of
@@ -41,7 +42,7 @@ from gansuite.evaluation.protocol import Protocol
 from gansuite.evaluation.score import score
 from gansuite.losses.precision import full_float32
 from gansuite.methods import method_class, method_names
-from gansuite.methods.base import Method, Plan
+from gansuite.methods.base import Method
 from gansuite.networks.layers import prefers_channels_last
 from gansuite.processes import is_main
 from gansuite.rng import derive
@@ -182,7 +183,7 @@ def load_method(path: str | Path, weights: str = "auto") -> Method:
     with fitting(path):
         method = build_method(options, spec, seed=0)
         method.load_weights(content["method"])
-    if weights == "ema" and not method.has_averages():
+    if weights == "ema" and not method.averages:
         raise UserError(f"{path} holds no averaged weights; use --weights raw.")
     if weights != "raw":
         method.adopt_averages()
@@ -201,9 +202,9 @@ def keep_freed_memory() -> None:
     libc.mallopt(-2, 64 << 20)  # M_TOP_PAD
 
 
-def make_plan(experiment: Experiment, data: DataModule) -> Plan:
+def make_settings(experiment: Experiment, data: DataModule) -> Settings:
     """What the experiment asks of its method."""
-    return Plan(
+    return Settings(
         seed=experiment.seed,
         images_per_batch=data.images_per_batch,
         optim=experiment.optim,
@@ -333,7 +334,7 @@ def train(experiment: Experiment) -> Session:
 def measure_flops(experiment: Experiment) -> tuple[int, int]:
     """FLOPs per real picture (as in ``results.json``) and pictures per batch.
 
-    Trains one cycle of the method's turns and lazy terms; nothing is scored, written or kept.
+    Trains one period of the method's updates and lazy terms; nothing is scored, written or kept.
     """
     quiet()
     data = build_data(experiment)
@@ -353,11 +354,11 @@ class _StopWhenCounted(RunCallback):
 
 
 def ready_method(experiment: Experiment, data: DataModule) -> Method:
-    """The method of an experiment, built for its data and told its plan."""
+    """The method of an experiment, built for its data and told its settings."""
     method = build_method(experiment.method, data.spec, experiment.seed)
     if experiment.trainer.channels_last and prefers_channels_last(method):
         method = method.to(memory_format=torch.channels_last)
-    method.follow(make_plan(experiment, data))
+    method.configure(make_settings(experiment, data))
     return method
 
 

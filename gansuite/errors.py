@@ -13,14 +13,16 @@ class UserError(Exception):
 class NotFinite(UserError):
     """A loss or a parameter is infinite or no number; what is saved is from before.
 
-    ``what`` it is, ``images_seen`` when it was met, ``rollbacks`` how often that was tried to mend.
+    ``what`` it is, ``images_seen`` when it was met, ``rollbacks``: after so many
+    attempts to mend it.
     """
 
     def __init__(self, what: str, images_seen: int, rollbacks: int = 0) -> None:
         self.what, self.images_seen, self.rollbacks = what, images_seen, rollbacks
+        self.text = f"{what} is not finite"
         tried = f"After {rollbacks} rollback(s): " if rollbacks else ""
         super().__init__(
-            f"{tried}Training stopped at {images_seen / 1000:g} kimg: {what} is not finite; "
+            f"{tried}Training stopped at {images_seen / 1000:g} kimg: {self.text}; "
             f"checkpoints are from before. A lower 'optim.*.lr', 'optim.*.clip=1' or "
             f"'trainer.precision=32-true' helps, or 'guard.action=rollback', which resumes from "
             f"them with other noise."

@@ -16,9 +16,10 @@ from gansuite import config as configuration
 from gansuite import engine
 from gansuite.callbacks.session import Session
 from gansuite.config import Budget, Experiment, Optim
+from gansuite.core.settings import Settings
 from gansuite.data.spec import Batch, DataSpec
 from gansuite.methods import method_class
-from gansuite.methods.base import Method, Plan, Step, terms
+from gansuite.methods.base import Method, Step, terms
 
 SIZE = 4
 # options of methods that make them small, where they have them
@@ -58,7 +59,7 @@ class Toy(Method):
         layers: list[nn.Module] = [nn.Linear(4, 3 * SIZE * SIZE), nn.Tanh()]
         self.g = nn.Sequential(*([nn.BatchNorm1d(4)] if norm else []), *layers)
         self.d = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 1))
-        self.turns = turns
+        self.alternation = turns
         self.log_: list[Any] = []
         self.after: list[dict[str, Tensor]] = []
         self.forwards = 0
@@ -83,7 +84,7 @@ class Toy(Method):
         real = self.d(batch.images[0]).float()
         return {"gan": (real - 1).square().mean() + self.d(fake).float().square().mean()}
 
-    def after_update(self, phase: str, step: Step) -> None:
+    def after_update(self, update: str, step: Step) -> None:
         self.after.append(parameters(self))
 
     def order(self) -> str:
@@ -119,12 +120,12 @@ def fit(
     precision: Any = "32-true",
     callbacks: Sequence[Callback] = (),
     optim: Mapping[str, Any] | None = None,
-    **plan: Any,
+    **settings: Any,
 ) -> Method:
     """Train ``method`` for ``batches`` with nothing but a Trainer around it."""
     chosen = {name: Optim(**(optim or {"lr": 1e-2})) for name in method.players}
-    plan.setdefault("budget", Budget(kimg=batches * batch / 1000))
-    method.follow(Plan(seed=3, images_per_batch=batch, optim=chosen, **plan))
+    settings.setdefault("budget", Budget(kimg=batches * batch / 1000))
+    method.configure(Settings(seed=3, images_per_batch=batch, optim=chosen, **settings))
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=1,

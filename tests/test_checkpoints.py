@@ -248,19 +248,20 @@ def wrong(path: str, value: Any) -> Any:
         wrong("data/digest", 5),
         wrong("method", [1]),
         wrong("method/networks", {"a": 1}),
-        wrong("method/averages", {"g": torch.zeros(1)}),
+        wrong("method/averages/weights", {"g": torch.zeros(1)}),
         wrong("method/optimizers", {"g": {"state": [], "param_groups": []}}),
         wrong("method/counters", {}),
         wrong("method/counters/batches", "6"),
         wrong("method/counters/batches", -1),
         wrong("method/counters/images_seen", 1.5),
-        wrong("method/counters/taken", {"g": None}),
+        wrong("method/counters/update_counts", {"g": None}),
         wrong("method/progress", float("nan")),
-        wrong("method/met", "gan"),
-        wrong("memory/0/ledger", {"a\nb": {"sum": torch.zeros(1), "bad": torch.zeros(2), "n": 1}}),
-        wrong("memory/0/ledger", {"a": 3}),
-        wrong("memory", []),
-        wrong("memory", {}),
+        wrong(
+            "rank_state/0/ledger", {"a\nb": {"sum": torch.zeros(1), "bad": torch.zeros(2), "n": 1}}
+        ),
+        wrong("rank_state/0/ledger", {"a": 3}),
+        wrong("rank_state", []),
+        wrong("rank_state", {}),
         wrong("precision", 3),
         wrong("clock/train", "long"),
         wrong("clock/evaluation", float("inf")),
@@ -304,7 +305,7 @@ def rename(state: dict[str, Any]) -> None:
 def weights(state: dict[str, Any]) -> list[torch.Tensor]:
     found = [
         *state["networks"].values(),
-        *(w for n in state["averages"].values() for w in n.values()),
+        *(w for n in state["averages"]["weights"].values() for w in n.values()),
     ]
     return [w for w in found if w.is_floating_point()]
 
@@ -312,7 +313,7 @@ def weights(state: dict[str, Any]) -> list[torch.Tensor]:
 MISFITS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "shape": lambda s: s["networks"].update({next(iter(s["networks"])): torch.zeros(3)}),
     "names": rename,
-    "average": lambda s: s["averages"].update({"nobody": {}}),
+    "average": lambda s: s["averages"]["weights"].update({"nobody": {}}),
     "no optimiser": lambda s: s["optimizers"].pop("d"),
     "moment": lambda s: first(s).update(exp_avg=torch.zeros(3)),
     "no moment": lambda s: first(s).pop("exp_avg_sq"),
@@ -459,7 +460,9 @@ def test_an_interval_without_an_update_of_d_does_not_count(
     """The rule of the saturated discriminator sees what this interval logged, and no more."""
     more = ("method.n_critic=1", "log.every_kimg=0.002", "log.checkpoint_every_kimg=0.002")
     rare = ("evaluate.every_kimg=null", *more)
-    monkeypatch.setattr(VanillaGAN, "turn", lambda self, b: ("d", "g") if b % 3 == 0 else ("g",))
+    monkeypatch.setattr(
+        VanillaGAN, "updates_in", lambda self, b: ("d", "g") if b % 3 == 0 else ("g",)
+    )
     monkeypatch.setattr("gansuite.evaluation.health.SATURATED", 1e9)  # always "right"
     e = experiment("vanilla_coats", tmp_path / "a", 14, *rare)
     expected = state(train(monkeypatch, e).run.path)
@@ -486,7 +489,7 @@ def test_flops_do_not_depend_on_where_it_was_killed(tmp_path: Path, monkeypatch:
                 train(monkeypatch, e, at(batch, kill))
         session = train(monkeypatch, e)
         found = session.notes
-        assert session.method.cycle == 6
+        assert session.method.period == 6
         assert "flops" not in found
         return int(found["flops_per_image"])
 
@@ -496,13 +499,13 @@ def test_flops_do_not_depend_on_where_it_was_killed(tmp_path: Path, monkeypatch:
 def test_a_warm_up_counts_as_often_as_in_the_budget(tmp_path: Path, monkeypatch: Any) -> None:
     """Turns of d alone and of both cost what they cost; how often each comes is told by `turn`."""
     rare = ("evaluate.every_kimg=null", "log.every_kimg=1")
-    monkeypatch.setattr(VanillaGAN, "cycle", property(lambda self: 4))
+    monkeypatch.setattr(VanillaGAN, "period", property(lambda self: 4))
 
     def flops(turn: Callable[[int], tuple[str, ...]], batches: int) -> int:
-        monkeypatch.setattr(VanillaGAN, "turn", lambda self, b: turn(b))
+        monkeypatch.setattr(VanillaGAN, "updates_in", lambda self, b: turn(b))
         e = experiment("vanilla_coats", tmp_path / str(random.random()), batches, *rare)
         method = engine.build_method(e.method, engine.build_data(e).spec, 0)
-        assert method.cycle == 4
+        assert method.period == 4
         session = engine.Session(e, engine.build_data(e), method, Run(tmp_path / "x"))
         counter = engine.CountFlops(session)
         counted = {" ".join(turn(b)): [4, 4 * (7 if "g" in turn(b) else 2)] for b in range(4)}

@@ -88,7 +88,7 @@ def test_it_trains_as_declared(session: Session) -> None:
     assert method.batches == BATCHES
     assert (type(method).__doc__ or "").strip()
     assert method.met == {term for term, weight in method.weights.items() if weight}
-    assert all(count > 0 for count in method.taken.values())
+    assert all(count > 0 for count in method.update_counts.values())
     assert all(count > 0 for count in method.parameter_counts().values())
     assert set(method.averaged) <= set(method.players)
     held = [id(p) for name in method.players for p in method.player(name).parameters()]
@@ -113,7 +113,7 @@ def test_its_results_are_complete(session: Session) -> None:
         for scores in row.values():
             assert {"swd", "fd_random", "kd_random", "coverage", "diversity"} <= scores.keys()
             assert all(math.isfinite(v) for v in scores.values())
-    if session.method.cycle <= BATCHES:
+    if session.method.period <= BATCHES:
         assert results["cost"]["flops_per_image"] > 0
     assert results["cost"]["parameters"] == session.method.parameter_counts()
     assert (session.run.path / "samples" / "final.jpg").is_file()
@@ -162,7 +162,7 @@ def test_it_resumes_bit_for_bit(session: Session, tmp_path: Path, monkeypatch: A
     states = []
     for run in (engine.train(e).run, session.run):
         content = read_checkpoint(run.last)
-        states.append([*(content[k] for k in ("method", "memory")), run.metrics.read_bytes()])
+        states.append([*(content[k] for k in ("method", "rank_state")), run.metrics.read_bytes()])
     assert difference(*states) == ""
 
 

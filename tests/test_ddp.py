@@ -173,7 +173,7 @@ def test_the_command_runs_on_two_processes_and_resumes(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stdout.count(expected) == 1
     x, y = read_checkpoint(a), read_checkpoint(b)
-    assert len(x["memory"]) == 2
+    assert len(x["rank_state"]) == 2
     assert read_json(a / "results.json")["batches"] == 8
     assert difference(x["method"], y["method"]) == ""
     assert (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()

@@ -15,11 +15,12 @@ from helpers import Pictures, experiment, fit, toy_spec, train
 from torch import Tensor, nn
 
 from gansuite import engine
+from gansuite.core.settings import Settings
 from gansuite.data.spec import Batch, DataSpec, LabelSet
 from gansuite.draws import Draws
 from gansuite.errors import UserError
 from gansuite.losses.penalties import gradient_penalty
-from gansuite.methods.base import Plan, Step
+from gansuite.methods.base import Step
 from gansuite.methods.discogan import DiscoGAN
 from gansuite.methods.dualgan import DualGAN
 from gansuite.methods.stargan import StarGAN
@@ -165,7 +166,7 @@ def test_ada_moves_once_a_batch_in_however_many_chunks(tmp_path: Path, monkeypat
         assert isinstance(method, VanillaGAN)
         found.append(method)
     one, two = found
-    assert one.taken == two.taken
+    assert one.update_counts == two.update_counts
     assert float(one.augment.p) == float(two.augment.p) > 0
     for a, b in zip(one.parameters(), two.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
@@ -197,7 +198,7 @@ def test_penalties_need_pictures_judged_alone(penalty: str) -> None:
 
 def test_noise_of_2014_has_variance_one() -> None:
     method = VanillaGAN(toy_spec(), network="mlp", latent="unit_uniform", width=4, d_width=4)
-    method.follow(Plan(seed=0, images_per_batch=4))
+    method.configure(Settings(seed=0, images_per_batch=4))
     step = Step(method, ("g",), Batch(()), 0)
     for z in (method.z(2000, step), method.z_from(2000, torch_generator(1, "z"))):
         assert math.sqrt(3) * 0.999 < float(z.abs().max()) <= math.sqrt(3)
@@ -283,7 +284,7 @@ def test_g_sees_twice_the_batch_of_new_fakes_and_d_dequantised_pixels(kind: str)
         dequantise=True,
         weights=weights,
     ).double()
-    method.follow(Plan(seed=9, images_per_batch=n))
+    method.configure(Settings(seed=9, images_per_batch=n))
     pixels = torch.randint(256, (n, 3, 32, 32), generator=torch_generator(0, "pixels"))
     pixels[0, 0, 0, :2] = torch.tensor([0, 255])
     g, d = copy.deepcopy(method.g), copy.deepcopy(method.d)
@@ -336,7 +337,7 @@ def test_dualgans_counter_is_two_at_the_first_batch(n_critic: int) -> None:
     for _ in range(12):
         counter += 1
         expected.append(("d", "g") if counter % n_critic == 0 else ("d",))
-    assert [tuple(method.turn(batch)) for batch in range(12)] == expected
+    assert [tuple(method.updates_in(batch)) for batch in range(12)] == expected
 
 
 def test_dualgans_penalty_has_its_epsilon() -> None:
@@ -347,7 +348,7 @@ def test_dualgans_penalty_has_its_epsilon() -> None:
         expected = (math.sqrt(1e-8 + x[0].numel() * a * a) - 1) ** 2
         assert float(found) == pytest.approx(expected, rel=1e-9)
     method = DualGAN(spec(("a", "b"), "a", "b"), width=2, d_width=2).double()
-    method.follow(Plan(seed=0, images_per_batch=2))
+    method.configure(Settings(seed=0, images_per_batch=2))
     for p in method.d.parameters():
         nn.init.zeros_(p)
     batch = Batch((x, -x))

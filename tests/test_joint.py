@@ -131,8 +131,8 @@ def test_the_published_joint_network_has_its_width() -> None:
     assert more["g"] == 8_430_528 + 10 * 64 * 7 * 7
     assert more["d"] == 44_762_048 + 8 * 2048 * 2 * 2
     # D is on turn in every batch; G in the fifth of each set: batches 8 and 9 of ten
-    assert [i for i, turn in enumerate(method.turns) if "g" in turn] == [8, 9]
-    assert len(method.turns) == 10
+    assert [i for i, turn in enumerate(method.alternation) if "g" in turn] == [8, 9]
+    assert len(method.alternation) == 10
 
 
 def test_a_translation_carries_the_mask_of_its_set() -> None:
@@ -148,7 +148,7 @@ def test_a_translation_carries_the_mask_of_its_set() -> None:
 
 def test_both_sets_train_the_generator(tmp_path: Path) -> None:
     session = engine.train(experiment("stargan_coats_joint", tmp_path, 12))
-    assert session.method.taken == {"d": 12, "g": 4}  # n_critic 3: batches 4, 5, 10 and 11
+    assert session.method.update_counts == {"d": 12, "g": 4}  # n_critic 3: batches 4, 5, 10 and 11
     assert session.notes["final"].keys() == {f"to_{d}" for d in session.data.spec.domains}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,11 +29,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gansuite import engine
 from gansuite.cli import main
 from gansuite.config import Budget, Ema, Optim
+from gansuite.core.schedule import critic_alternation, lr_factor
+from gansuite.core.settings import Settings
 from gansuite.data.spec import Batch, DataSpec
 from gansuite.draws import Draws
 from gansuite.errors import UserError
 from gansuite.methods._unconditional import Signs
-from gansuite.methods.base import Plan, Step, critic_turns, lr_factor
+from gansuite.methods.base import Step, terms
 from gansuite.methods.cyclegan import CycleGAN
 from gansuite.methods.stargan import StarGAN
 from gansuite.methods.stylegan import StyleGAN
@@ -55,8 +58,8 @@ def test_turns(turns: Any, expected: str) -> None:
     toy = fit(Toy(turns), 7)
     assert toy.order() == expected
     assert (toy.batches, toy.images_seen, toy.progress) == (7, 28, 1.0)
-    assert toy.taken == {"g": expected.count("g"), "d": expected.count("d")}
-    assert toy.rounds == toy.taken
+    assert toy.update_counts == {"g": expected.count("g"), "d": expected.count("d")}
+    assert toy.player_batches == toy.update_counts
 
 
 @pytest.mark.parametrize("n_critic", [1, 5])
@@ -67,7 +70,7 @@ def test_budget_is_in_batches_whatever_the_alternation(
     session = train(monkeypatch, e)
     assert session.method.batches == 11
     assert session.method.images_seen == 22
-    assert session.method.taken == {"g": 11 // n_critic, "d": 11}
+    assert session.method.update_counts == {"g": 11 // n_critic, "d": 11}
     lines = read_lines(session.run.metrics)
     assert [r["batches"] for r in lines if r["kind"] == "train"] == [2, 4, 6, 8, 10, 11]
     assert [r["batches"] for r in lines if r["kind"] == "eval"] == [4, 8, 11]
@@ -94,7 +97,7 @@ def test_lazy_terms_and_phases_count_the_players_own_batches() -> None:
     toy = fit(Lazy([["d", "g", "g.path"]], {"gan": 1, "r1": 1, "path": 1}), 9)
     assert [at for name, at in toy.log_ if name == "!"] == [0, 3, 6]
     assert [at for name, at in toy.log_ if name == "p"] == [0, 4, 8]
-    assert toy.taken == {"d": 9, "g": 12}
+    assert toy.update_counts == {"d": 9, "g": 12}
     # the same when the player has only every second batch
     toy = fit(Lazy([["d"], ["d", "g", "g.path"]], {"gan": 1, "r1": 1, "path": 1}), 9)
     assert [at for name, at in toy.log_ if name == "p"] == [1]
@@ -109,15 +112,15 @@ def test_a_lazy_phase_steps_all_parameters_as_stylegan2s_code_does() -> None:
         def d_r1_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
             return {"r1": self.d[1].weight.square().sum()} if step.due(3) else {}
 
-        def after_update(self, phase: str, step: Step) -> None:
-            if phase[0] == "d":
-                assert phase == "d" or not self.d[1].bias.grad.any()
+        def after_update(self, update: str, step: Step) -> None:
+            if update[0] == "d":
+                assert update == "d" or not self.d[1].bias.grad.any()
                 self.gradients.append(float(self.d[1].bias.grad))
 
     toy = Weights([["g", "d", "d.r1"]], {"gan": 1, "r1": 1})
     bias, m, v = float(toy.d[1].bias.detach()), 0.0, 0.0
     fit(toy, 7, precision="64-true", optim={"lr": 1e-2, "betas": [0.5, 0.9]})
-    assert len(toy.gradients) == toy.taken["d"] == 7 + 3
+    assert len(toy.gradients) == toy.update_counts["d"] == 7 + 3
     for t, g in enumerate(toy.gradients, start=1):
         m, v = 0.5 * m + 0.5 * g, 0.9 * v + 0.1 * g * g
         bias -= 1e-2 * (m / (1 - 0.5**t)) / (math.sqrt(v / (1 - 0.9**t)) + Optim().eps)
@@ -190,10 +193,10 @@ def test_empty_losses_skip_the_update() -> None:
     toy = Idle([["d", "g"]])
     before = parameters(toy)
     fit(toy, 3, ema=Ema(half_life_kimg=0.01))
-    assert toy.taken == {"g": 0, "d": 3}
+    assert toy.update_counts == {"g": 0, "d": 3}
     assert difference(parameters(toy.g), {k[2:]: v for k, v in before.items() if k[0] == "g"}) == ""
     assert toy._raw_optimizers()[0].state_dict()["state"] == {}
-    assert toy._averaged_at == {}
+    assert toy.averages.state_dict()["updated_at"] == {}
 
 
 # -- fakes ---------------------------------------------------------------------------------------
@@ -281,7 +284,7 @@ def test_vanilla_makes_each_picture_once(n_critic: int, monkeypatch: Any) -> Non
     monkeypatch.setattr("helpers.Pictures", Big)
     fit(method, 4, batch=2)
     assert count[0] == 4
-    assert method.taken == {"g": 4 // n_critic, "d": 4}
+    assert method.update_counts == {"g": 4 // n_critic, "d": 4}
 
 
 # -- noise ---------------------------------------------------------------------------------------
@@ -291,7 +294,7 @@ def test_shards_of_the_noise_are_the_noise_of_one_process(monkeypatch: Any) -> N
     def draw(world: int, accumulate: int) -> list[Tensor]:
         monkeypatch.setattr(Toy, "world", world)
         toy, found = Toy(), []
-        toy.follow(Plan(seed=1, images_per_batch=8, accumulate=accumulate))
+        toy.configure(Settings(seed=1, images_per_batch=8, accumulate=accumulate))
         labels = torch.arange(8.0).chunk(world)
         for rank in range(world):
             monkeypatch.setattr(Toy, "rank", rank)
@@ -347,8 +350,8 @@ def test_reductions_wait_at_no_barrier(monkeypatch: Any) -> None:
     assert toy.mean_over_ranks(x).tolist() == [2, 2]
     assert x.tolist() == [1, 1]
     toy.record("a", torch.tensor(3.0))
-    toy._ledger.enter(0)
-    assert toy.collect()["a"] == 4
+    toy.ledger.close_batch(0)
+    assert toy.loss_means()["a"] == 4
 
 
 # -- schedules -----------------------------------------------------------------------------------
@@ -365,13 +368,13 @@ def test_learning_rate_stairs_as_the_optimisers_see_them() -> None:
     seen: list[list[float]] = []
     watch = EachBatch(lambda m: seen.append([o.param_groups[0]["lr"] for o in m._raw_optimizers()]))
     budget = Budget(kimg=0.2, decay_from=0.5, decay_steps=200)
-    fit(Toy(), 200, batch=1, callbacks=[watch], optim={"lr": 2.0, "kind": "sgd"}, budget=budget)
+    fit(Toy(), 200, batch=1, callbacks=[watch], optim={"lr": 0.02, "kind": "sgd"}, budget=budget)
     g, d = zip(*seen, strict=True)
     assert g == d
-    assert set(g[:100]) == {2.0}
-    assert g[100] == pytest.approx(2 * 100 / 101)
-    assert g[199] == pytest.approx(2 / 101)
-    expected = [2 * (1 - (e - 99) / 101) for e in range(100, 200)]
+    assert set(g[:100]) == {0.02}
+    assert g[100] == pytest.approx(0.02 * 100 / 101)
+    assert g[199] == pytest.approx(0.02 / 101)
+    expected = [0.02 * (1 - (e - 99) / 101) for e in range(100, 200)]
     assert g[100:] == pytest.approx(expected)
 
 
@@ -391,7 +394,7 @@ def test_stargans_published_code_all_but_keeps_its_rate() -> None:
     for legacy, end in ((True, 9.99e-5), (False, 0.0)):
         method = StarGAN(spec, width=4, blocks=1, d_width=4, d_layers=3, legacy_lr=legacy)
         optim = {p: Optim(lr=1e-4) for p in ("g", "d")}
-        method.follow(Plan(0, 1, optim=optim, budget=Budget(kimg=1.0, decay_from=0.5)))
+        method.configure(Settings(0, 1, optim=optim, budget=Budget(kimg=1.0, decay_from=0.5)))
         for progress, lr in ((0.0, 1e-4), (0.5, 1e-4), (0.75, (1e-4 + end) / 2), (1.0, end)):
             method.progress = progress
             assert method.lr("d") == pytest.approx(lr, abs=1e-12)
@@ -407,7 +410,7 @@ def test_wgan_warms_up_its_critic() -> None:
     ]  # of each generator update, in order
     found, since = [], 0
     for batch in range(sum(expected)):
-        turn = method.turn(batch)
+        turn = method.updates_in(batch)
         since += turn.count("d")
         if "g" in turn:
             assert turn == ("d", "g")
@@ -415,22 +418,43 @@ def test_wgan_warms_up_its_critic() -> None:
             since = 0
     assert found == expected
     assert since == 0
-    assert method.cycle == 100
+    assert method.period == 100
     plain = VanillaGAN(spec, width=4, d_width=4, loss="wgan", n_critic=5)
-    assert [plain.turn(b) for b in range(7)] == [("d",)] * 4 + [("d", "g")] + [("d",)] * 2
+    assert [plain.updates_in(b) for b in range(7)] == [("d",)] * 4 + [("d", "g")] + [("d",)] * 2
 
 
 def test_a_term_without_a_weight_is_named() -> None:
-    with pytest.raises(UserError, match=r"term 'extra' .*player 'g' has no weight \(weights: gan"):
+    with pytest.raises(
+        UserError, match=r"'extra' .* 'g' is not stated or has no weight \(weights: gan"
+    ):
         fit(Two(), 1)
 
 
-def test_a_weight_without_a_term_is_named_after_one_cycle() -> None:
-    toy = Toy([["d"], ["g"]], {"gan": 1.0, "cycle": 10.0})
-    with pytest.raises(UserError, match=r"'method.weights.cycle' met no term .* in 2 batches"):
-        fit(toy, 9)
-    assert toy.batches == 2
-    fit(Toy(weights={"gan": 1.0, "cycle": 0.0}), 3)
+STATED = terms(gan=1.0, r1=0.0)
+
+
+class Stated(Toy):
+    loss_terms = {"g": ("gan",), "d": ("gan", "r1")}
+
+    def __init__(self, weights: Mapping[str, float] = STATED) -> None:
+        super().__init__(weights=weights)
+
+
+def test_weights_are_held_against_the_terms() -> None:
+    assert Stated().weights == {"gan": 1, "r1": 0}
+    with pytest.raises(
+        UserError, match=r"'method.weights.cycle' is a weight for no term .* gan, r1"
+    ):
+        Stated({"cycle": 1.0})
+
+    class Unstated(Stated):
+        def g_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+            return {"r1": super().g_losses(batch, step)["gan"]}
+
+    with pytest.raises(
+        UserError, match=r"term 'r1' of .* player 'g' is not stated or has no weight"
+    ):
+        fit(Unstated(), 1)
 
 
 def test_weights_may_depend_on_progress() -> None:
@@ -439,7 +463,7 @@ def test_weights_may_depend_on_progress() -> None:
             return step.progress if term == "extra" else super().weight_of(term, step)
 
     totals: list[float] = []
-    watch = EachBatch(lambda m: totals.append(m.collect()))
+    watch = EachBatch(lambda m: totals.append(m.loss_means()))
     fit(Rising(weights={"gan": 2.0, "extra": 0.0}), 4, callbacks=[watch])
     for i, found in enumerate(totals):
         expected = 2 * found["loss/g/gan"] + 3 * i / 4
@@ -462,32 +486,34 @@ def test_average_is_the_closed_form(rampup: float | None) -> None:
         half = 8 if rampup is None else min(8, rampup * 4 * batch)
         beta = 0.5 ** ((now - last) / half)
         expected, last = beta * expected + (1 - beta) * live[batch], now
-    average = toy._averages["g"]
+    average = toy.averages.modules["g"]
     torch.testing.assert_close(average[1].weight, expected)
     assert difference(dict(average.named_buffers()), dict(toy.g.named_buffers())) == ""
-    assert toy.taken["g"] == 4
+    assert toy.update_counts["g"] == 4
 
 
 def _averaging(half_life_kimg: float, images_seen: int, batch: int, rampup: float | None) -> Toy:
     toy = Toy(norm=True)
     ema = Ema(half_life_kimg=half_life_kimg, rampup=rampup)
-    toy.follow(Plan(seed=0, images_per_batch=batch, ema=ema))
-    for p in toy._averages["g"].parameters():
+    toy.configure(Settings(seed=0, images_per_batch=batch, ema=ema))
+    for p in toy.averages.modules["g"].parameters():
         p.zero_()
     for p in toy.g.parameters():
         nn.init.ones_(p)
     toy.images_seen = images_seen
-    toy._averaged_at["g"] = images_seen - batch
+    toy.averages._updated_at["g"] = images_seen - batch
     return toy
 
 
 def test_average_constants_of_stylegan2() -> None:
     toy = _averaging(10, 320032, 32, 0.05)
-    toy._average("g")
-    assert 1 - toy._averages["g"][1].bias[0].item() == pytest.approx(0.997784, abs=1e-6)
+    toy.averages.update("g", toy.g, toy.images_seen, toy.images_per_batch)
+    assert 1 - toy.averages.modules["g"][1].bias[0].item() == pytest.approx(0.997784, abs=1e-6)
     toy = _averaging(10, 1032, 32, 0.05)  # the half-life is still .05 * 1000 pictures
-    toy._average("g")
-    assert 1 - toy._averages["g"][1].bias[0].item() == pytest.approx(0.5 ** (32 / 50), abs=1e-6)
+    toy.averages.update("g", toy.g, toy.images_seen, toy.images_per_batch)
+    assert 1 - toy.averages.modules["g"][1].bias[0].item() == pytest.approx(
+        0.5 ** (32 / 50), abs=1e-6
+    )
 
 
 def test_every_averaged_player_is_averaged() -> None:
@@ -497,23 +523,23 @@ def test_every_averaged_player_is_averaged() -> None:
     toy = fit(Both(), 3, ema=Ema(half_life_kimg=1e-6, rampup=None))  # forgets at once
     for name in ("g", "d"):
         torch.testing.assert_close(
-            dict(toy._averages[name].state_dict()), dict(toy.player(name).state_dict())
+            dict(toy.averages.modules[name].state_dict()), dict(toy.player(name).state_dict())
         )
 
 
 @pytest.mark.parametrize("spoil", ["1.weight", "0.running_mean"])
 def test_nothing_that_is_not_finite_reaches_the_average(spoil: str) -> None:
     toy = _averaging(1, 8, 4, None)
-    before = parameters(toy._averages["g"])
+    before = parameters(toy.averages.modules["g"])
     toy.g.state_dict()[spoil].view(-1)[0] = torch.nan
     toy.g[0].num_batches_tracked += 1
-    toy._average("g")
-    assert difference(parameters(toy._averages["g"]), before) == ""
+    toy.averages.update("g", toy.g, toy.images_seen, toy.images_per_batch)
+    assert difference(parameters(toy.averages.modules["g"]), before) == ""
 
 
 def test_evaluating_swaps_and_restores() -> None:
     toy = fit(Toy(norm=True), 2, ema=Ema(half_life_kimg=1))
-    live, average = toy.g, toy._averages["g"]
+    live, average = toy.g, toy.averages.modules["g"]
     assert all(module is not average for module in toy.modules())
     assert len(list(toy.parameters())) == 6
     assert not any(p.requires_grad for p in average.parameters())
@@ -543,8 +569,8 @@ def test_two_chunks_equal_one_batch() -> None:
     )
     torch.testing.assert_close(parameters(two), parameters(one), rtol=0, atol=1e-6)
     assert two.forwards == 2 * one.forwards
-    assert two.taken == one.taken
-    assert two.collect() == pytest.approx(one.collect(), rel=1e-4)
+    assert two.update_counts == one.update_counts
+    assert two.loss_means() == pytest.approx(one.loss_means(), rel=1e-4)
 
 
 def test_a_second_phase_in_mixed_precision_sees_the_updated_weights() -> None:
@@ -578,7 +604,7 @@ def test_the_term_that_failed_first_is_named() -> None:
 
     toy = fit(Sick(), 7)  # from batch 4 on the generator's loss, which comes first, is NaN too
     with pytest.raises(UserError, match=r"0\.028 kimg: the term 'loss/d/gan' is not finite"):
-        toy.collect()
+        toy.loss_means()
 
 
 def test_a_gradient_that_is_not_finite_is_found() -> None:
@@ -589,7 +615,7 @@ def test_a_gradient_that_is_not_finite_is_found() -> None:
             return found
 
     with pytest.raises(UserError, match="a parameter of player 'g' is not finite"):
-        fit(Sick(), 1).collect()
+        fit(Sick(), 1).loss_means()
 
 
 def test_checkpoints_outlive_a_run_that_fails(
@@ -715,7 +741,7 @@ def test_means_over_the_interval_and_over_ranks(monkeypatch: Any) -> None:
 
     def every_third(toy: Toy) -> None:
         if toy.batches % 3 == 0:
-            found.append(toy.collect())
+            found.append(toy.loss_means())
             expected = {k: sum(v) / len(v) for k, v in seen.items()}
             lrs = {k: v for k, v in found[-1].items() if k.startswith("lr/")}
             assert lrs == {"lr/g": 1e-2, "lr/d": 1e-2}
@@ -726,40 +752,40 @@ def test_means_over_the_interval_and_over_ranks(monkeypatch: Any) -> None:
     fit(Lazy([["d"], ["d", "g"]], weights), 9, callbacks=[EachBatch(every_third)], accumulate=2)
     assert len(found) == 3
     assert found[0]["loss/d/r1"] != found[1]["loss/d/r1"]
-    assert Toy().collect() == {}
+    assert Toy().loss_means() == {}
 
 
 def test_the_sums_of_all_processes_outlive_a_resume_on_another_number(monkeypatch: Any) -> None:
     saved = []
     for value in (1.0, 3.0):
         toy = Toy()
-        toy.memory = {"signs": Signs()}
-        toy.memory["signs"].add(torch.tensor([value - 2]))
+        toy.rank_state = {"signs": Signs()}
+        toy.rank_state["signs"].add(torch.tensor([value - 2]))
         toy.record("a", torch.tensor(value))
-        toy._ledger.enter(0)
-        saved.append({k: m.state_dict() for k, m in toy._memories.items()})
+        toy.ledger.close_batch(0)
+        saved.append({k: m.state_dict() for k, m in toy._stateful.items()})
     toy = Toy()
-    toy.memory = {"signs": Signs()}
+    toy.rank_state = {"signs": Signs()}
     monkeypatch.setattr(Toy, "rank", 1)
     monkeypatch.setattr(Toy, "world", 2)
-    assert difference(toy.own_memory(saved), saved[1]) == ""
+    assert difference(toy.own_part(saved), saved[1]) == ""
     monkeypatch.setattr(Toy, "rank", 0)
     monkeypatch.setattr(Toy, "world", 1)
-    found = toy.own_memory(saved)
-    toy._ledger.load_state_dict(found["ledger"])
-    toy.memory["signs"].load_state_dict(found["signs"])
-    assert toy.collect()["a"] == 2
-    assert float(toy.memory["signs"].take()) == 0
+    found = toy.own_part(saved)
+    toy.ledger.load_state_dict(found["ledger"])
+    toy.rank_state["signs"].load_state_dict(found["signs"])
+    assert toy.loss_means()["a"] == 2
+    assert float(toy.rank_state["signs"].take()) == 0
 
 
 def test_sums_follow_what_comes_in_to_its_device() -> None:
     toy, signs = Toy(), Signs()
     toy.record("a", torch.tensor(1.0))
-    toy._ledger.enter(0)
-    toy._ledger.load_state_dict(toy._ledger.state_dict())
+    toy.ledger.close_batch(0)
+    toy.ledger.load_state_dict(toy.ledger.state_dict())
     toy.record("a", torch.ones((), device="meta"))
-    toy._ledger.enter(1)
-    (row,) = toy._ledger.state_dict().values()
+    toy.ledger.close_batch(1)
+    (row,) = toy.ledger.state_dict().values()
     assert {row[k].device.type for k in ("sum", "bad")} == {"meta"}
     signs.add(torch.ones(2, device="meta"))
     assert signs.take().device.type == signs.total.device.type == "meta"
@@ -767,11 +793,11 @@ def test_sums_follow_what_comes_in_to_its_device() -> None:
 
 def test_plans_name_only_players() -> None:
     with pytest.raises(UserError, match=r"'optim.e' is the optimiser of no player .*: g, d\)"):
-        Toy().follow(Plan(seed=0, images_per_batch=1, optim={"e": Optim()}))
+        Toy().configure(Settings(seed=0, images_per_batch=1, optim={"e": Optim()}))
 
 
 @pytest.mark.parametrize("n", [0, -1])
 def test_the_critic_is_on_turn_at_least_once(n: int) -> None:
-    assert critic_turns(2) == (("d",), ("d", "g"))
+    assert critic_alternation(2) == (("d",), ("d", "g"))
     with pytest.raises(UserError, match=f"^'method.n_critic' is {n}; .* 1 or more\\.$"):
-        critic_turns(n)
+        critic_alternation(n)

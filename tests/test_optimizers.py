@@ -12,7 +12,7 @@ from helpers import Toy, fit, parameters
 from torch import Tensor
 
 from gansuite import engine
-from gansuite.methods._optimizers import TFRMSprop
+from gansuite.core.optimizers import TFRMSprop
 from gansuite.rng import torch_generator
 
 RATE = {"lr": 5e-5, "alpha": 0.9, "eps": 1e-10}  # DualGAN's

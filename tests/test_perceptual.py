@@ -167,7 +167,7 @@ def test_scores_have_both_where_they_make_sense(lpips: LPIPS) -> None:
     assert protocol.id != Protocol.of(build_extractor(), size=40).id
     grey = [((images(i) + 1) * 127.5).byte() for i in range(3)]
     pair = Comparison("a2b", grey[0], grey[1], source=grey[2], truth=grey[0])
-    made = Comparison("gen", grey[0], grey[1], walk=(images(4), images(4) + 1e-4))
+    made = Comparison("gen", grey[0], grey[1], latent_pairs=(images(4), images(4) + 1e-4))
     found, generated = (score(c, protocol, extractor) for c in (pair, made))
     assert "ppl" not in found
     assert "lpips" not in generated
@@ -185,12 +185,12 @@ def test_generators_walk_a_small_step(name: str) -> None:
     with method.evaluating("raw"):
         gaps = []
         for epsilon in (1e-3, 1e-2, 1e-1):
-            a, b = method.walk(4, torch_generator(0, "walk"), epsilon)
+            a, b = method.latent_pairs(4, torch_generator(0, "walk"), epsilon)
             assert a.shape == (4, 3, 32, 32)
             gaps.append(float((a - b).abs().mean()))
         assert 0 < gaps[0] < gaps[1] < gaps[2]
-        first, last = method.walk(4, torch_generator(0, "walk"), 1.0)
-        again, _ = method.walk(4, torch_generator(0, "walk"), 0.5)
+        first, last = method.latent_pairs(4, torch_generator(0, "walk"), 1.0)
+        again, _ = method.latent_pairs(4, torch_generator(0, "walk"), 0.5)
         assert torch.equal(first, again)
         assert not torch.allclose(first, last)
 

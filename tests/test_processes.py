@@ -227,7 +227,7 @@ def two(tmp_path: Path, out: str, *more: str) -> tuple[list[str], Path]:
 
 def state(run: Path) -> Any:
     content = read_checkpoint(run)
-    return {k: content[k] for k in ("method", "memory")}, (run / "metrics.jsonl").read_bytes()
+    return {k: content[k] for k in ("method", "rank_state")}, (run / "metrics.jsonl").read_bytes()
 
 
 def ranks_of(pid: int) -> list[int]:

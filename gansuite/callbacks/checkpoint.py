@@ -37,11 +37,11 @@ class Checkpoint(RunCallback):
         """Write the state of the run to ``path`` (all ranks take part, rank 0 writes)."""
         session = self.session
         session.method.assert_finite()
-        memory = collected(session.method.training_state()["memory"])
+        rank_state = collected(session.method.training_state()["rank_state"])
         if not session.main:
             return
         state = session.method.training_state()
-        state.pop("memory")
+        state.pop("rank_state")
         write_checkpoint(
             path,
             keep=session.run.previous if path == session.run.last else None,
@@ -49,7 +49,7 @@ class Checkpoint(RunCallback):
                 "experiment": session.experiment.plain(),
                 "data": session.data.spec.to_dict(),
                 "method": state,
-                "memory": memory,
+                "rank_state": rank_state,
                 "precision": trainer.precision_plugin.state_dict(),
                 "clock": {"train": session.clock.now(), "evaluation": session.clock.evaluation},
                 "lengths": session.run.lengths(),
@@ -69,8 +69,8 @@ def newest_for_all(session: Session) -> dict[str, Any] | None:
 
 def restore(session: Session, trainer: Trainer, content: dict[str, Any]) -> None:
     """Put the training state of a checkpoint back; the notes, clock and line files are left."""
-    memory = session.method.own_memory(content["memory"])
-    session.method.load_training_state({**content["method"], "memory": memory})
+    rank_state = session.method.own_part(content["rank_state"])
+    session.method.load_training_state({**content["method"], "rank_state": rank_state})
     trainer.precision_plugin.load_state_dict(content["precision"])
 
 
@@ -87,7 +87,7 @@ class Resume(RunCallback):
                 f"The pictures have changed since {session.run.path} was begun; put them back to "
                 f"resume it, give another 'name=' for a new run, or remove the folder."
             )
-        counters, each = content["method"]["counters"], session.method.plan.images_per_batch
+        counters, each = content["method"]["counters"], session.method.settings.images_per_batch
         if counters["images_seen"] != counters["batches"] * each:
             raise UserError(
                 f"{session.run.last} counts {counters['images_seen']} images in "

@@ -36,9 +36,9 @@ class CountFlops(RunCallback):
     """FLOPs per real picture, forward and backward, all players; into
     ``notes["flops_per_image"]``.
 
-    Counted over the first cycle of the method's turns and lazy terms, and kept in
+    Counted over the first cycle of the method's updates and lazy terms, and kept in
     ``notes["flops"]`` on the way, so that the number is the same wherever the run was interrupted.
-    Every kind of turn counts as often as in the budget (its first 1,000 cycles), so that a warm-up
+    Every kind of batch counts as often as in the budget (its first 1,000 cycles), so that a warm-up
     is not taken for the whole.
     """
 
@@ -63,21 +63,21 @@ class CountFlops(RunCallback):
         last = method.batches - 1
         # a checkpoint of an earlier version has no count: it begins there
         found = notes.setdefault("flops", {"begin": last, "counted": {}})
-        turn = " ".join(method.turn(last))
-        times, total = found["counted"].get(turn, (0, 0))
-        found["counted"][turn] = [times + 1, total + self._counter.total]
-        if method.batches - found["begin"] == method.cycle:
+        updates = " ".join(method.updates_in(last))
+        times, total = found["counted"].get(updates, (0, 0))
+        found["counted"][updates] = [times + 1, total + self._counter.total]
+        if method.batches - found["begin"] == method.period:
             del notes["flops"]
             notes["flops_per_image"] = self._per_image(found["counted"])
 
     def _per_image(self, counted: dict[str, list[int]]) -> int:
-        """``counted``: turn -> [batches, FLOPs of this process] in one cycle."""
+        """``counted``: updates -> [batches, FLOPs of this process] in one cycle."""
         method, budget = self.session.method, self.session.budget_images
-        each, cycle = self.session.data.images_per_batch, method.cycle
+        each, cycle = self.session.data.images_per_batch, method.period
         batches = cycle * min(-(-budget // (each * cycle)), 1000) if budget else cycle
-        often = Counter(" ".join(method.turn(i)) for i in range(batches))
-        flops = sum(total / times * often[turn] for turn, (times, total) in counted.items())
-        return round(flops * method.world / (each * sum(often[turn] for turn in counted)))
+        often = Counter(" ".join(method.updates_in(i)) for i in range(batches))
+        flops = sum(total / times * often[updates] for updates, (times, total) in counted.items())
+        return round(flops * method.world / (each * sum(often[updates] for updates in counted)))
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

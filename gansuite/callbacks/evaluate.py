@@ -80,13 +80,13 @@ class Comparisons:
 
         def ends(j: int, part: Tensor) -> Tensor:
             generator = torch_generator(0, "walk", j)
-            return torch.stack(method.walk(len(part), generator, Protocol.ppl_epsilon), 1)
+            return torch.stack(method.latent_pairs(len(part), generator, Protocol.ppl_epsilon), 1)
 
-        fake, walk = self._each(real, make), None
+        fake, latent_pairs = self._each(real, make), None
         if session.experiment.evaluate.vgg:
             first, second = self._gathered(real, ends).unbind(1)
-            walk = (first, second)
-        return [Comparison("gen", real=real, fake=fake, walk=walk)]
+            latent_pairs = (first, second)
+        return [Comparison("gen", real=real, fake=fake, latent_pairs=latent_pairs)]
 
     def aims(self) -> list[tuple[str, list[str], str]]:
         method = self.session.method

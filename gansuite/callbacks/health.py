@@ -129,9 +129,8 @@ class Health(RunCallback):
         session = self.session
         tries = session.experiment.guard.retries
         if session.method.rollbacks >= tries:
-            raise NotFinite(f"After {tries} rollback(s): {error}")
-        text = str(error).partition(": ")[2].partition(";")[0]
-        self._roll_back(trainer, "non_finite", "", text)
+            raise NotFinite(error.what, error.images_seen, rollbacks=tries)
+        self._roll_back(trainer, "non_finite", "", error.text)
         session.trouble = None
 
     def _roll_back(self, trainer: Trainer, event: str, name: str, text: str) -> None:
@@ -196,5 +195,4 @@ class Health(RunCallback):
     ) -> None:
         # without a checkpoint there is nothing to resume, and the folder goes again
         if isinstance(exception, NotFinite) and self.session.run.last.is_file():
-            text = str(exception).partition(" kimg: ")[2].partition(";")[0]
-            self._note("non_finite", "", "stop", text)
+            self._note("non_finite", "", "stop", exception.text)

@@ -82,7 +82,7 @@ class LogLosses(RunCallback):
         self.recorder.begin()
 
     def act(self, trainer: Trainer) -> None:
-        values = self.session.method.collect()
+        values = self.session.method.loss_means()
         self.session.latest = values
         if values:
             self.recorder.write("train", values)

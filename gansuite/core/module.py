@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,7 @@ class AlternatingModule(TrainingState):
     """
 
     lazy: Mapping[str, int]
+    loss_terms: ClassVar[Mapping[str, Sequence[str]]]
     weights: dict[str, float]
     if TYPE_CHECKING:  # stated by `Method`
 
@@ -76,6 +77,7 @@ class AlternatingModule(TrainingState):
                     f"(its players: {', '.join(self.players)})."
                 )
         self.settings = settings
+        self.images_per_batch = settings.images_per_batch or 0
         self.update_counts = dict.fromkeys(self.players, 0)
         self.player_batches = dict.fromkeys(self.players, 0)
         self.averages = WeightAverages(settings.ema)
@@ -244,10 +246,10 @@ class AlternatingModule(TrainingState):
     def _weighted_sum(self, player: str, found: Mapping[str, Tensor], step: Step) -> Tensor:
         total: Tensor | None = None
         for term, loss in found.items():
-            if term not in self.weights:
+            if term not in self.weights or term not in self.loss_terms.get(player, self.weights):
                 raise UserError(
-                    f"The term '{term}' of {self.title}'s player '{player}' has no weight "
-                    f"(weights: {', '.join(self.weights)})."
+                    f"The term '{term}' of {self.title}'s player '{player}' is not stated or "
+                    f"has no weight (weights: {', '.join(self.weights)})."
                 )
             self.record(f"loss/{player}/{term}", loss)
             part = loss * self.weight_of(term, step)

@@ -10,14 +10,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Comparison:
-    """One column of scores. All pictures but ``walk`` are uint8 [., C, H, W] of one size.
+    """One column of scores. All pictures but ``latent_pairs`` are uint8 [., C, H, W] of one size.
 
     ``name``: ``a2b``, ``b2a``, ``gen`` or ``to_<domain>``. ``real`` [M]: pictures of the target
     domain. ``fake`` [N]: what the method made. ``source`` [N]: the inputs of the fakes. ``truth``
     [N]: the true translation of the inputs. ``mask`` bool [N, 1, H, W]: where the object is.
     ``rec`` [N]: the cycle's reconstruction of ``source``. ``idt`` [M]: the network that makes the
-    fakes, applied to ``real``. ``walk``: two sets of fakes in float [-1, 1], [N] each, the second
-    a step of the protocol's ``ppl_epsilon`` further in latent space.
+    fakes, applied to ``real``. ``latent_pairs``: two sets of fakes in float [-1, 1], [N] each, the
+    second a step of the protocol's ``ppl_epsilon`` further in latent space.
 
     Raises ValueError for another dtype or for sizes that disagree.
     """
@@ -30,7 +30,7 @@ class Comparison:
     mask: Tensor | None = None
     rec: Tensor | None = None
     idt: Tensor | None = None
-    walk: tuple[Tensor, Tensor] | None = None
+    latent_pairs: tuple[Tensor, Tensor] | None = None
 
     def __post_init__(self) -> None:
         size = self.real.shape[-2:]
@@ -67,7 +67,9 @@ class Comparison:
             cut(self.mask),
             cut(self.rec),
             cut(self.idt),
-            None if self.walk is None else (self.walk[0][:n], self.walk[1][:n]),
+            None
+            if self.latent_pairs is None
+            else (self.latent_pairs[0][:n], self.latent_pairs[1][:n]),
         )
 
 

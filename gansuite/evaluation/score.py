@@ -239,8 +239,8 @@ class _Scoring:
         if c.truth is not None:
             fake, truth = (x.float() / 127.5 - 1 for x in (c.fake, c.truth))
             self.found["lpips"] = float(network(fake, truth).mean())
-        if c.walk is not None:
-            self.found["ppl"] = path_length(network, c.walk, self.protocol.ppl_epsilon)
+        if c.latent_pairs is not None:
+            self.found["ppl"] = path_length(network, c.latent_pairs, self.protocol.ppl_epsilon)
 
 
 def reference_rows(

@@ -38,7 +38,7 @@ def path_length_penalty(
     The running mean a (scalar) moves first, a <- a + decay (mean length - a), and the gradient
     flows through it, as in the authors' code; ``over_ranks`` makes the mean length that of all
     processes. ``new_mean`` is to be stored and given back next time. The weight of the paper (2)
-    and the interval of a lazy phase (4) are the caller's.
+    and the interval of a lazy update (4) are the caller's.
     """
     lengths = path_lengths(images, ws, draws)
     length = over_ranks(lengths.detach().mean().to(mean.dtype))

@@ -12,19 +12,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gansuite.data.spec import DataSpec, Needs
-from gansuite.methods.base import FLOAT, Method, Step
+from gansuite.methods.base import Method, Step
 from gansuite.networks.augment import ADA, DiffAugment, ada_update
 
 Augment = Literal["none", "diffaugment", "ada"]
 Latent = Literal["normal", "uniform", "unit_uniform"]
 BOUND = {"uniform": 1.0, "unit_uniform": math.sqrt(3)}  # of the latents that have one
-ADA_EVERY = 4  # of the discriminator's rounds
+ADA_EVERY = 4  # of the discriminator's batches
 WARM = 100  # critic updates for one of the generator, where WGAN warms up
 
 
-def warm_turn(batch: int, n: int) -> tuple[str, ...]:
-    """The turn of ``batch`` with ``n`` critic updates for one of the generator, but WARM for each
-    of the generator's first 25 and for every 500th."""
+def warm_up_updates(batch: int, n: int) -> tuple[str, ...]:
+    """The updates of ``batch`` with ``n`` critic updates for one of the generator, but WARM for
+    each of the generator's first 25 and for every 500th."""
     first, later = 25 * WARM + 475 * n, WARM + 499 * n
     long, place = (25, batch) if batch < first else (1, (batch - first) % later)
     place, each = (place, WARM) if place < long * WARM else (place - long * WARM, n)
@@ -92,7 +92,7 @@ class Unconditional(Method):
         self.augment = kinds[augment]() if augment != "none" else None
         self.signs = Signs()
         if isinstance(self.augment, ADA):
-            self.memory["signs"] = self.signs
+            self.rank_state["signs"] = self.signs
 
     def z(self, n: int, step: Step) -> Tensor:
         """Latents of this shard, [n, z_dim]."""
@@ -103,13 +103,15 @@ class Unconditional(Method):
     def z_from(self, n: int, generator: torch.Generator | None) -> Tensor:
         """Latents [n, z_dim] from ``generator``."""
         if self.latent == "normal":
-            z = torch.randn(n, self.z_dim, generator=generator, dtype=FLOAT)
+            z = torch.randn(n, self.z_dim, generator=generator, dtype=torch.float32)
         else:
-            z = torch.rand(n, self.z_dim, generator=generator, dtype=FLOAT) * 2 - 1
+            z = torch.rand(n, self.z_dim, generator=generator, dtype=torch.float32) * 2 - 1
             z = z * BOUND[self.latent]
         return z.to(self.device, cast(torch.dtype, self.dtype))
 
-    def walk(self, n: int, generator: torch.Generator, epsilon: float) -> tuple[Tensor, Tensor]:
+    def latent_pairs(
+        self, n: int, generator: torch.Generator, epsilon: float
+    ) -> tuple[Tensor, Tensor]:
         """In z: along great circles if it is Gaussian, else straight."""
         a, b = self.z_from(n, generator), self.z_from(n, generator)
         step = slerp if self.latent == "normal" else torch.lerp
@@ -128,9 +130,13 @@ class Unconditional(Method):
         return real_logits
 
     def after_batch(self) -> None:
-        """ADA: after every four rounds, move p by the mean sign since the last time."""
-        if isinstance(self.augment, ADA) and self.signs.number and not self.rounds["d"] % ADA_EVERY:
+        """ADA: after every four batches, move p by the mean sign since the last time."""
+        if (
+            isinstance(self.augment, ADA)
+            and self.signs.number
+            and not self.player_batches["d"] % ADA_EVERY
+        ):
             mean = self.mean_over_ranks(self.signs.take())
-            batch = self.plan.images_per_batch
+            batch = self.images_per_batch
             self.augment.p.copy_(ada_update(self.augment.p, mean, batch, interval=ADA_EVERY))
             self.record("ada/p", self.augment.p)

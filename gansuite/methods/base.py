@@ -38,6 +38,7 @@ class Method(AlternatingModule):
       belong elsewhere);
     - ``<player>_losses(batch, step) -> dict[str, Tensor]`` for every player: unweighted scalars by
       the name of their weight. A term that is not due is absent, an empty dict skips the update;
+    - ``loss_terms``: the names of these terms, by player;
     - ``alternation``: for each batch, cycled, the updates in order. ``"g"`` is an update of player
       ``g``; ``"g.path"`` a further one of the same player in the same batch, whose losses come
       from ``g_path_losses``;
@@ -57,6 +58,10 @@ class Method(AlternatingModule):
     averaged: ClassVar[tuple[str, ...]] = ("g",)
     """Players of which an average is kept if the run asks for averages (``ema``)."""
 
+    loss_terms: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """The terms of each player's losses, {"g": ("gan", "cycle"), ...}; checked against the weights
+    when it is made, and each loss against them."""
+
     alternation: Sequence[Sequence[str]] = (("g", "d"),)
     lazy: Mapping[str, int] = {}
     """Players whose regulariser takes a step of its own every so many batches, for which Adam's
@@ -69,13 +74,13 @@ class Method(AlternatingModule):
         super().__init__()
         self.spec = spec
         parameter = inspect.signature(type(self).__init__).parameters.get("weights")
-        known = dict(parameter.default or {}) if parameter else dict(weights)
-        for term in weights:
-            if term not in known:
-                raise UserError(
-                    f"'{term}' is a weight for no term of {self.title}{nearest(term, known)} "
-                    f"(its terms: {', '.join(known)})."
-                )
+        known = dict(parameter.default or {}) if parameter and parameter.default else {}
+        stated = {term for names in self.loss_terms.values() for term in names}
+        for term in (weights.keys() | known.keys()) - stated if stated else ():
+            raise UserError(
+                f"'method.weights.{term}' is a weight for no term of {self.title}"
+                f"{nearest(term, stated)} (its terms: {', '.join(sorted(stated))})."
+            )
         self.weights = {**known, **weights}
         self._remember_options(self._given)
 

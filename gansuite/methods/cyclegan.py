@@ -41,6 +41,8 @@ class CycleGAN(TwoWay):
     indexes A in order and B at random); under several processes each keeps its own history.
     """
 
+    loss_terms = {"g": ("gan", "cycle", "identity"), "d": ("gan",)}
+
     def __init__(
         self,
         spec: DataSpec,
@@ -68,7 +70,7 @@ class CycleGAN(TwoWay):
         super().__init__(spec, weights, g, d)
         self.adversarial = adversarial(loss)
         self.pool_A, self.pool_B = ImagePool(pool), ImagePool(pool)
-        self.memory = {"pool_A": self.pool_A, "pool_B": self.pool_B}
+        self.rank_state = {"pool_A": self.pool_A, "pool_B": self.pool_B}
 
     def g_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         real_A, real_B = batch.images

@@ -45,7 +45,9 @@ class DiscoGAN(TwoWay):
     those of real pictures, where the code goes on with the batch's own.
     """
 
-    turns = (("d",), ("g",), ("g",))
+    loss_terms = {"g": ("gan", "fm", "rec"), "d": ("dis",)}
+
+    alternation = (("d",), ("g",), ("g",))
 
     def __init__(
         self,

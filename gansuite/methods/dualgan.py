@@ -8,12 +8,13 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from gansuite.core.schedule import critic_alternation
 from gansuite.data.spec import Batch, DataSpec
 from gansuite.losses.adversarial import Wasserstein
 from gansuite.losses.penalties import clip_weights_, gradient_penalty
 from gansuite.losses.reconstruction import l1
 from gansuite.methods._two_way import TwoWay
-from gansuite.methods.base import Step, critic_turns, terms
+from gansuite.methods.base import Step, terms
 from gansuite.networks.dualgan import DualGANCritic, DualGANGenerator
 
 
@@ -45,6 +46,8 @@ class DualGAN(TwoWay):
     draws new masks).
     """
 
+    loss_terms = {"g": ("gan", "rec"), "d": ("gan", "gp")}
+
     def __init__(
         self,
         spec: DataSpec,
@@ -66,8 +69,8 @@ class DualGAN(TwoWay):
         )
         self.wasserstein = Wasserstein()
         self.clip = clip
-        turns = critic_turns(n_critic)
-        self.turns = (*turns[1:], turns[0])  # the code's counter is 2 at the first batch
+        updates = critic_alternation(n_critic)
+        self.alternation = (*updates[1:], updates[0])  # the code's counter is 2 at the first batch
 
     def d_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         real_A, real_B = batch.images
@@ -94,6 +97,6 @@ class DualGAN(TwoWay):
         loss_B = self.wasserstein.g(self.d["b"](fake_B))
         return {"gan": loss_A + loss_B, "rec": l1(rec_A, real_A) + l1(rec_B, real_B)}
 
-    def after_update(self, phase: str, step: Step) -> None:
-        if phase == "d" and self.clip is not None:
+    def after_update(self, update: str, step: Step) -> None:
+        if update == "d" and self.clip is not None:
             clip_weights_(self.d, self.clip)

@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gansuite.core.schedule import critic_alternation
 from gansuite.data.spec import Batch, DataSpec, Needs
 from gansuite.errors import UserError, nearest
 from gansuite.losses.adversarial import Wasserstein
 from gansuite.losses.penalties import gradient_penalty
 from gansuite.losses.reconstruction import classification, l1
-from gansuite.methods.base import Method, Step, critic_turns, terms
+from gansuite.methods.base import Method, Step, terms
 from gansuite.networks.stargan import StarGANDiscriminator, StarGANGenerator
 
 
@@ -51,6 +52,8 @@ class StarGAN(Method):
     attributes that a translation leaves alone are those that D sees, not those of a table.
     """
 
+    loss_terms = {"g": ("gan", "cls", "rec"), "d": ("gan", "cls", "gp")}
+
     needs = Needs(view="labelled", min_domains=2)
     task = "translate"
 
@@ -82,8 +85,8 @@ class StarGAN(Method):
                     f"'method.exclusive' names '{name}', which is no label of the data"
                     f"{nearest(name, spec.labels)} (labels: {', '.join(spec.labels)})."
                 )
-        # each turn for every label set, as the data alternates between them
-        self.turns = [turn for turn in critic_turns(n_critic) for _ in self.sets]
+        # each batch for every label set, as the data alternates between them
+        self.alternation = [updates for updates in critic_alternation(n_critic) for _ in self.sets]
 
     def d_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         (real,), label = batch.images, cast(Tensor, batch.labels)
@@ -109,7 +112,7 @@ class StarGAN(Method):
     def fake(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor]:
         """G(x, c') and c'."""
         (real,) = batch.images
-        target = step.once("target", step.shuffled_labels)  # of the same label set, with its mask
+        target = step.shared("target", step.shuffled_labels)  # of the same label set, with its mask
         return step.fake("fake", lambda: cast(Tensor, self.g(real, target))), target
 
     def cls(self, logits: Tensor, label: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class StyleGAN(Unconditional):
     diffaugment or ada.
 
     Follows the authors' code: the path length's gradient flows through its running mean, a lazy
-    phase steps all parameters, ``w_avg`` moves with every pass of G and D. Known deviations: D
+    update steps all parameters, ``w_avg`` moves with every pass of G and D. Known deviations: D
     judges the fakes that G was trained on (the code draws new ones, after G's update); neighbours
     form the groups of the minibatch deviation (the code has a stride: the same distribution);
     without path length G's Adam is not corrected for it (the code's CIFAR-10 is: 0.8 of its lr);
@@ -47,7 +47,9 @@ class StyleGAN(Unconditional):
     instead of being replaced by 0.
     """
 
-    turns = (("g", "g.path", "d", "d.r1"),)
+    loss_terms = {"g": ("gan", "path"), "d": ("gan", "r1")}
+
+    alternation = (("g", "g.path", "d", "d.r1"),)
     path_mean: Tensor
 
     def __init__(
@@ -83,7 +85,7 @@ class StyleGAN(Unconditional):
         self.adversarial = NonSaturating()
         self.mixing, self.path_every, self.r1_every = mixing, path_every, r1_every
         self.register_buffer("path_mean", torch.zeros(()))
-        self.passes: dict[str, list[Tensor]] = {}  # of this batch: the mean w of each phase's
+        self.passes: dict[str, list[Tensor]] = {}  # of this batch: the mean w of each update's
         self.lazy = {
             "g": path_every if self.weights["path"] else 0,
             "d": r1_every if self.weights["r1"] else 0,
@@ -95,7 +97,7 @@ class StyleGAN(Unconditional):
         z, other = self.z(n, step), self.z(n, step)
         ws = self.g.styles(z, z_mix=other, cutoff=cutoff)
         first = ws[:, 0].detach().to(self.g.mapping.w_avg).mean(0)  # never of the other
-        self.passes.setdefault(step.phase, []).append(first)
+        self.passes.setdefault(step.update, []).append(first)
         return ws
 
     def fake(self, n: int, step: Step) -> Tensor:
@@ -115,7 +117,7 @@ class StyleGAN(Unconditional):
                 ws,
                 self.path_mean,
                 step.draws,
-                decay=0.01 / self.plan.accumulate,
+                decay=0.01 / self.settings.accumulate,
                 over_ranks=self.mean_over_ranks,
             )
         self.path_mean.copy_(mean)
@@ -146,7 +148,9 @@ class StyleGAN(Unconditional):
         for mean in self.mean_over_ranks(torch.stack(found)):
             self.g.mapping.follow(mean)
 
-    def walk(self, n: int, generator: torch.Generator, epsilon: float) -> tuple[Tensor, Tensor]:
+    def latent_pairs(
+        self, n: int, generator: torch.Generator, epsilon: float
+    ) -> tuple[Tensor, Tensor]:
         """Straight in w, without truncation (StyleGAN2, section 3)."""
         a, b = (self.g.styles(self.z_from(n, generator)) for _ in range(2))
         made = [self.g.synthesis(ws, noise="const") for ws in (a, torch.lerp(a, b, epsilon))]

@@ -11,12 +11,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from gansuite.core.schedule import critic_alternation
 from gansuite.data.spec import Batch, DataSpec
 from gansuite.errors import UserError
 from gansuite.losses.adversarial import adversarial
 from gansuite.losses.penalties import clip_weights_, gradient_penalty, r1
-from gansuite.methods._unconditional import WARM, Augment, Latent, Unconditional, warm_turn
-from gansuite.methods.base import Step, critic_turns, terms
+from gansuite.methods._unconditional import WARM, Augment, Latent, Unconditional, warm_up_updates
+from gansuite.methods.base import Step, terms
 from gansuite.networks.layers import Norm
 from gansuite.networks.pairs import Pair, pair
 from gansuite.rng import derive, seed_device
@@ -51,6 +52,8 @@ class VanillaGAN(Unconditional):
     raises the momentum from .5 to .7, which stay here, and begins with the data's mean as output
     bias; pictures of CelebA are cropped, then resized (DCGAN: the reverse).
     """
+
+    loss_terms = {"g": ("gan",), "d": ("gan", "gp", "r1")}
 
     def __init__(
         self,
@@ -100,15 +103,19 @@ class VanillaGAN(Unconditional):
         self.clip, self.r1_every = clip, r1_every
         self.fresh_fakes, self.dequantise = fresh_fakes, dequantise
         self.simultaneous, self.warm_up = simultaneous, warm_up  # G first: fakes and D stay
-        self.turns = (("g", "d"),) if simultaneous else critic_turns(n_critic)
+        self.alternation = (("g", "d"),) if simultaneous else critic_alternation(n_critic)
 
     @property
-    def cycle(self) -> int:
-        longest = WARM if self.warm_up else len(self.turns)
+    def period(self) -> int:
+        longest = WARM if self.warm_up else len(self.alternation)
         return math.lcm(longest, self.r1_every if self.weights["r1"] else 1)
 
-    def turn(self, batch: int) -> Sequence[str]:
-        return warm_turn(batch, len(self.turns)) if self.warm_up else super().turn(batch)
+    def updates_in(self, batch: int) -> Sequence[str]:
+        return (
+            warm_up_updates(batch, len(self.alternation))
+            if self.warm_up
+            else super().updates_in(batch)
+        )
 
     def fake(self, n: int, step: Step) -> Tensor:
         """G(z), made once per batch; with ``fresh_fakes`` apart for each player."""
@@ -130,7 +137,7 @@ class VanillaGAN(Unconditional):
         (x,) = batch.images
         if not self.dequantise:
             return x
-        return step.once("real", lambda: ((x + 1) * 127.5 + step.rand(*x.shape)) / 128 - 1)
+        return step.shared("real", lambda: ((x + 1) * 127.5 + step.rand(*x.shape)) / 128 - 1)
 
     def d_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         real = self.real(batch, step)
@@ -152,8 +159,8 @@ class VanillaGAN(Unconditional):
         real_logits = self.d(self.seen(real, step)) if self.pairs else None
         return {"gan": self.adversarial.g(fake_logits, real_logits)}
 
-    def after_update(self, phase: str, step: Step) -> None:
-        if phase == "d" and self.clip is not None:
+    def after_update(self, update: str, step: Step) -> None:
+        if update == "d" and self.clip is not None:
             clip_weights_(self.d, self.clip)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:

@@ -51,7 +51,7 @@ __all__ = [
 
 CHECKPOINT_FORMAT = 2
 """Format 1 had no digest of its own; it is read, and judged by the CRCs of its archive."""
-PARTS = ("experiment", "data", "method", "memory", "precision", "clock", "lengths", "notes")
+PARTS = ("experiment", "data", "method", "rank_state", "precision", "clock", "lengths", "notes")
 """What a run is resumed from."""
 # as `replacing` names what it has not finished
 _TEMPORARY = re.compile(r"\.[\w.-]+\.(ckpt|html|jpg|json|png|yaml)\.[a-z0-9_]{8}")

@@ -109,7 +109,7 @@ def score_folder(
             "method": "",
             "outside": True,
             "seed": seed,
-            "data": spec.told(),
+            "data": spec.summary(),
             "protocol": {"id": protocol.id, **protocol.to_dict()},
             "budget": {},
             "final": final,
