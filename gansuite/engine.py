@@ -32,7 +32,7 @@ from gansuite.config import Experiment
 from gansuite.data import SOURCES, DataModule, Source, build_source, describe_sources
 from gansuite.data.spec import DataSpec
 from gansuite.errors import UserError
-from gansuite.evaluation.extractor import build_extractor
+from gansuite.evaluation.extractor import extractor_of
 from gansuite.evaluation.protocol import Protocol
 from gansuite.evaluation.score import score
 from gansuite.methods import method_class, method_names
@@ -394,7 +394,7 @@ def evaluate(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     data = build_data(e)
     cuda = e.trainer.accelerator in {"auto", "gpu", "cuda"} and torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
-    extractor = build_extractor(device=device, inception=e.evaluate.inception, vgg=e.evaluate.vgg)
+    extractor = extractor_of(e.evaluate, data, device=device)
     spec = data.spec
     protocol = Protocol.of(
         extractor,

@@ -28,8 +28,8 @@ from gansuite.compare.collect import (
 )
 from gansuite.config import Compare, Experiment
 from gansuite.errors import UserError, nearest
+from gansuite.evaluation.extractor import check_weights
 from gansuite.evaluation.protocol import NEEDS
-from gansuite.evaluation.weights import WEIGHTS
 from gansuite.runs import Run, write_json
 
 _OVERRIDE = re.compile(r"(\w+(?:\.\w+)*)=(.*)", re.DOTALL)
@@ -124,13 +124,12 @@ def make_plan(
     if runs and option and not getattr(runs[0].experiment.evaluate, option):
         raise UserError(
             f"rank_by is '{spec.rank_by}', which needs a network's weights; give "
-            f"evaluate.{option}=FILE ('gansuite fetch-metrics' gets it)."
+            f"evaluate.{option} ('gansuite fetch-metrics' gets the files)."
         )
     for planned in runs:
         Run(planned.path).refuse_changes(planned.experiment)
-        for weights in () if planned.done else WEIGHTS:
-            if file := getattr(planned.experiment.evaluate, weights.option):
-                weights.check(Path(file))
+        if not planned.done:
+            check_weights(planned.experiment.evaluate)
     if not allow_unequal:
         _refuse_unequal(name, [r for r in runs if r.experiment.seed == spec.seeds[0]], axis)
     changed = [f"{k}={v}" for k, v in given.items()]
