@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gansuite.evaluation.health import MEANING
-from gansuite.evaluation.table import METRICS, Info
+from gansuite.evaluation.table import METRICS
+from gansuite.evaluation.table import Info as Metric
 
 
-def metric(name: str) -> Info:
+def metric(name: str) -> Metric:
     """The entry of `METRICS`, or a bare one for a score it does not know."""
-    return METRICS.get(name) or Info(name, "", "", (), METRICS["fd_random"].make)
+    return METRICS.get(name) or Metric(name, "", "", (), METRICS["fd_random"].make)
 
 
 def ordered(names: Iterable[str]) -> list[str]:

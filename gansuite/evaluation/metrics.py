@@ -361,9 +361,9 @@ class SSIM(StructuralSimilarityIndexMeasure):
 
 class MSSSIM(MultiScaleStructuralSimilarityIndexMeasure):
     """torchmetrics' multi-scale structural similarity (Wang et al. 2003) of uint8 pictures, five
-    scales; NaN below 161 pixels, which five scales of its window need."""
+    scales; NaN below 176 pixels, which five scales of its window need."""
 
-    smallest = 161
+    smallest = 176
     why = ""
 
     def __init__(self, **kwargs: Any) -> None:
