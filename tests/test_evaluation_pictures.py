@@ -111,7 +111,7 @@ def test_ssim_against_torchmetrics(channels: int) -> None:
     expected = functional.structural_similarity_index_measure(
         a.double(), b.double(), data_range=255.0, sigma=1.5
     )
-    assert of(SSIM(), a, b) == pytest.approx(float(expected), abs=1e-9)
+    assert of(SSIM(), a, b) == pytest.approx(float(expected), abs=1e-6)
     assert of(SSIM(), a, a) == pytest.approx(1)
     assert of(SSIM(), a, 255 - a) < 0
     assert math.isnan(of(SSIM(), a[..., :10], b[..., :10]))

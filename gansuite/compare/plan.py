@@ -121,7 +121,7 @@ def make_plan(
             loaded = engine.load_experiment(experiment, own)
             runs.append(Planned(loaded, (experiment, *own)))
     option = NEEDS.get(spec.rank_by)
-    if runs and option and not getattr(runs[0].experiment.evaluate, option):
+    if runs and option and not _given(runs[0].experiment, option):
         raise UserError(
             f"rank_by is '{spec.rank_by}', which needs a network's weights; give "
             f"evaluate.{option} ('gansuite fetch-metrics' gets the files)."
@@ -137,6 +137,14 @@ def make_plan(
     own_name = [f"name={label}"] if label else []
     command = shlex.join(["gansuite", "compare", *names, *changed, *own_name, *keep])
     return Plan(name, folder, spec, axis, jobs, tuple(runs), tuple(entries), command)
+
+
+def _given(experiment: Experiment, option: str) -> bool:
+    """Whether ``evaluate.<option>`` gives a network; `auto` does for data that are downloaded."""
+    value = getattr(experiment.evaluate, option)
+    if value == "auto":
+        return hasattr(engine.SCHEMAS.source(experiment.data["name"]), "published")
+    return bool(value)
 
 
 def _jobs(text: str) -> int | None:

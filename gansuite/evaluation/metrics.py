@@ -353,7 +353,7 @@ class SSIM(StructuralSimilarityIndexMeasure):
             self.why = f"pictures below {self.smallest}x{self.smallest}"
             return
         for x, y in zip(preds.split(32), target.split(32), strict=True):
-            super().update(x.double(), y.double())
+            super().update(x.float(), y.float())  # in double it takes 15 times as long
 
     def compute(self) -> Tensor:
         return NAN if self.why else super().compute()  # type: ignore[return-value]
@@ -375,7 +375,7 @@ class MSSSIM(MultiScaleStructuralSimilarityIndexMeasure):
             self.why = f"pictures below {self.smallest}x{self.smallest}"
             return
         for x, y in zip(preds.split(8), target.split(8), strict=True):
-            super().update(x.double(), y.double())
+            super().update(x.float(), y.float())
 
     def compute(self) -> Tensor:
         return NAN if self.why else super().compute()
