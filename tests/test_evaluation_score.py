@@ -157,7 +157,7 @@ def test_the_truth_scores_perfectly(
     assert found["fd_random"] == pytest.approx(0, abs=1e-6)
     assert found["kd_random"] <= 0
     for metric in ("precision", "recall", "coverage", "ssim", "diversity", "checkerboard"):
-        assert found[metric] == pytest.approx(1), metric
+        assert found[metric] == pytest.approx(1, abs=1e-5), metric
     assert found["l1"] == 0
     for metric in ("psnr", "psnr_mask", "psnr_outside"):
         assert found[metric] == pytest.approx(58.9226)
@@ -336,7 +336,7 @@ def test_fid_kid_and_is_equal_torch_fidelity(
     assert not any(m.training for m in inception.train().modules())
     both = Extractor(extractor.random, inception)
     a, b = coats("zebra", 0, 20)[0], coats("horse", 0, 20)[0]
-    protocol = Protocol.of(both, size=32, fid_small=True, inception_splits=2)
+    protocol = Protocol.of(both, size=32, fid_small=True, inception_splits=1)
     protocol = replace(protocol, metrics=("fid", "kid", "is"))
     found = score(Comparison("a2b", a, b), protocol, both)
 
@@ -358,7 +358,7 @@ def test_fid_kid_and_is_equal_torch_fidelity(
         fid=True,
         kid=True,
         isc=True,
-        isc_splits=2,
+        isc_splits=1,
         samples_shuffle=False,
         kid_subset_size=20,
         feature_extractor_weights_path=str(weights),
