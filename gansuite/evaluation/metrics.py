@@ -315,7 +315,8 @@ class InceptionScore(_InceptionScore):
         if sum(len(x) for x in self.features) < 10 * self.splits:
             self.why = f"needs at least {10 * self.splits} pictures"
             return NAN
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # on the deviation of a single split
             torch.manual_seed(rng.derive(self.seed, "inception score"))
             return super().compute()[0]
 
