@@ -85,9 +85,10 @@ def test_batches_and_ranks_make_the_whole(name: str) -> None:
         return real[start:end], fake[start:end]
 
     whole = values(filled((real, fake)))
-    assert values(filled(cut(0, 5), cut(5, 24))) == pytest.approx(whole, rel=1e-9)
+    near = 1e-6 if name == "ssim" else 1e-9  # in single precision
+    assert values(filled(cut(0, 5), cut(5, 24))) == pytest.approx(whole, rel=near)
     ranks = [filled(cut(0, 7), cut(7, 11)), filled(cut(11, 24))]
-    assert values(reduced(ranks)) == pytest.approx(whole, rel=1e-9)
+    assert values(reduced(ranks)) == pytest.approx(whole, rel=near)
 
 
 def test_a_collection_takes_them_together() -> None:
@@ -157,7 +158,7 @@ def test_ms_ssim_is_torchmetrics_and_needs_176_pixels() -> None:
     metric = m.MSSSIM()
     metric.update(a, b)
     expected = functional.multiscale_structural_similarity_index_measure(
-        a.double(), b.double(), data_range=255.0
+        a.float(), b.float(), data_range=255.0
     )
     assert values(metric) == pytest.approx([float(expected)], rel=1e-6)
     small = m.MSSSIM()
