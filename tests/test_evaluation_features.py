@@ -13,9 +13,18 @@ from torch import Tensor
 
 from gansuite.config import Evaluate
 from gansuite.data import DataModule, Needs, build_source
+from gansuite.data.catalogue import SOURCES
 from gansuite.data.coats import render_many
 from gansuite.errors import UserError
-from gansuite.evaluation import Comparison, Protocol, build_extractor, extractor_of, reference_rows
+from gansuite.evaluation import (
+    Comparison,
+    Protocol,
+    build_extractor,
+    extractor_of,
+    reference_rows,
+    score,
+)
+from gansuite.evaluation.extractor import is_downloaded
 from gansuite.evaluation.frechet import frechet_distance
 from gansuite.evaluation.learned import (
     Damaged,
@@ -163,8 +172,6 @@ def test_rubbish_closes_no_gap(learned: LearnedFeatures) -> None:
     c = Comparison("gen", real, fake)
     rows = reference_rows(c, protocol, extractor, train=train)
     assert set(rows) == {"real_vs_real", "do_nothing", "blurred"}
-    from gansuite.evaluation import score
-
     ends = [rows[k]["fd_learned"] for k in ("do_nothing", "real_vs_real")]
     share = gap_closed(score(c, protocol, extractor)["fd_learned"], *ends)
     assert share is not None
@@ -187,6 +194,12 @@ def test_inception_comes_by_itself_for_published_data_only(
     data.source.published = object()  # type: ignore[attr-defined]
     assert extractor_of(Evaluate(learned=False), data, note=notes.append).inception is None
     assert notes == ["no FID: no network"]
+    published = {
+        n
+        for n in ("coats", "folders", "cifar10", "celeba", "horse2zebra")
+        if is_downloaded(SOURCES[n])
+    }
+    assert published == {"cifar10", "celeba", "horse2zebra"}
 
 
 def reference(kind: str, folder: Path) -> Any:

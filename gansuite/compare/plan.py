@@ -28,7 +28,7 @@ from gansuite.compare.collect import (
 )
 from gansuite.config import Compare, Experiment
 from gansuite.errors import UserError, nearest
-from gansuite.evaluation.extractor import check_weights
+from gansuite.evaluation.extractor import check_weights, is_downloaded
 from gansuite.evaluation.protocol import NEEDS
 from gansuite.runs import Run, write_json
 
@@ -143,7 +143,7 @@ def _given(experiment: Experiment, option: str) -> bool:
     """Whether ``evaluate.<option>`` gives a network; `auto` does for data that are downloaded."""
     value = getattr(experiment.evaluate, option)
     if value == "auto":
-        return hasattr(engine.SCHEMAS.source(experiment.data["name"]), "published")
+        return is_downloaded(engine.SCHEMAS.source(experiment.data["name"]))
     return bool(value)
 
 

@@ -101,7 +101,7 @@ def inception_file(
     """
     if options.inception != "auto":
         return options.inception
-    if data.cache is None or not hasattr(data.source, "published"):
+    if data.cache is None or not is_downloaded(data.source):
         return ""
     try:
         INCEPTION.check_package()
@@ -109,6 +109,11 @@ def inception_file(
     except UserError as error:
         note(f"no FID: {error}")
         return ""
+
+
+def is_downloaded(source: object) -> bool:
+    """Whether a source of pictures, or its class, is a published set that is fetched."""
+    return hasattr(source, "published") or hasattr(source, "_download")
 
 
 def check_weights(options: Evaluate) -> None:
