@@ -36,7 +36,7 @@ from gansuite.evaluation.learned import (
     train_features,
 )
 from gansuite.evaluation.score import gaussian_pictures
-from gansuite.evaluation.verdict import gap_closed
+from gansuite.evaluation.verdict import gap_closed, verdict
 from gansuite.evaluation.vit import Clip, Dino
 from gansuite.evaluation.weights import Weights
 
@@ -176,6 +176,12 @@ def test_rubbish_closes_no_gap(learned: LearnedFeatures) -> None:
     share = gap_closed(score(c, protocol, extractor)["fd_learned"], *ends)
     assert share is not None
     assert share < 0.1
+    told = verdict(
+        {"gen": {"fd_learned": 2 * ends[0]}},
+        {},
+        {row: {"gen": scores} for row, scores in rows.items()},
+    )
+    assert told == "not learned: gen is no closer to real than a Gaussian of the training pictures"
     assert rows["real_vs_real"]["fd_learned"] < rows["blurred"]["fd_learned"] < ends[0]
 
 
