@@ -106,17 +106,22 @@ class Ema(Section):
 class Evaluate(Section):
     """When and on what a run is scored. ``pictures``: test pictures per domain; ``samples``:
     columns of the sample grid; ``best_by``: the metric that picks `best.ckpt`; ``inception``: the
-    file of the Inception weights, for FID, KID and IS as well; ``vgg``: that of VGG-16, for LPIPS
-    and the perceptual path length."""
+    file of the Inception weights, for FID, KID and IS as well (``auto``: of published data sets,
+    where it can be had); ``vgg``: that of VGG-16, for LPIPS and the perceptual path length;
+    ``dino``, ``clip``: safetensors files, for fd_dino and cmmd; ``learned``: whether a network is
+    trained on the training pictures once per data set, for fd_learned."""
 
     every_kimg: Long | None = None
     pictures: int = Field(default=256, ge=2, le=10_000_000)
     samples: int = Field(default=8, ge=1, le=32)
     weights: Literal["auto", "raw", "ema"] = "auto"
-    best_by: str = "fd_random"
+    best_by: str = "fd_learned"
     batch: int = Field(default=32, ge=1, le=65_536)
-    inception: str = ""
+    inception: str = "auto"
     vgg: str = ""
+    dino: str = ""
+    clip: str = ""
+    learned: bool = True
 
 
 class Log(Section):
@@ -191,7 +196,7 @@ class Compare(Section):
     seeds: list[Seed] = Field(default=[0], min_length=1)
     budget: CompareBudget = CompareBudget()
     set: list[str] = []
-    rank_by: str = "fd_random"
+    rank_by: str = "fd_learned"
 
 
 class Experiment(Section):

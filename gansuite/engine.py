@@ -37,7 +37,7 @@ from gansuite.data import SOURCES, DataModule, Source, build_source, describe_so
 from gansuite.data.spec import DataSpec
 from gansuite.devices import idle_devices, processes_of
 from gansuite.errors import UserError
-from gansuite.evaluation.extractor import build_extractor
+from gansuite.evaluation.extractor import extractor_of
 from gansuite.evaluation.protocol import Protocol
 from gansuite.evaluation.score import score
 from gansuite.losses.precision import full_float32
@@ -416,7 +416,7 @@ def evaluate(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     data = build_data(e)
     cuda = e.trainer.accelerator in {"auto", "gpu", "cuda"} and torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
-    extractor = build_extractor(device=device, inception=e.evaluate.inception, vgg=e.evaluate.vgg)
+    extractor = extractor_of(e.evaluate, data, device=device)
     spec = data.spec
     protocol = Protocol.of(
         extractor,

@@ -101,7 +101,7 @@ def test_what_is_read(tmp_path: Path) -> None:
     assert e.pflop == pytest.approx(1e-9)
     assert e.curve("a2b", "fd_random") == [(500, 50.0, 500.0), (1000, 100.0, 1000.0)]
     assert c.scores("a2b", "swd")["good_coats"] == {0: 20.0, 1: 21.0, 2: 22.0}
-    assert c.metrics("a2b") == ("swd", "fd_random", "diversity")
+    assert c.metrics("a2b") == ("fd_random", "swd", "diversity")
     assert c.references("a2b") == {
         "do_nothing": {"fd_random": 9.0},
         "real_vs_real": {"fd_random": 1},
@@ -251,7 +251,7 @@ def test_generators_and_translators_have_tables_of_their_own(tmp_path: Path) -> 
     assert c.names == ("a2b", "b2a", "gen")
     assert [s.name for s in c.ranking("gen")] == ["vanilla_coats"]
     text = tables.markdown(c)
-    assert "untrained network" in text.partition("## gen")[2]
+    assert "Gaussian of the training pictures" in text.partition("## gen")[2]
     assert "vanilla_coats" not in text.partition("## gen")[0]
 
 

@@ -87,7 +87,11 @@ def test_it_trains_as_declared(session: Session) -> None:
     method = session.method
     assert method.batches == BATCHES
     assert (type(method).__doc__ or "").strip()
-    assert method.met == {term for term, weight in method.weights.items() if weight}
+    records = [r for r in read_lines(session.run.metrics) if r["kind"] == "train"]
+    logged = {tuple(key.split("/")[1:]) for r in records for key in r if key.startswith("loss/")}
+    stated = {(player, term) for player, terms in method.loss_terms.items() for term in terms}
+    assert stated | {(player, "total") for player in method.players} >= logged
+    assert {t for _, t in logged} - {"total"} >= {t for t, w in method.weights.items() if w}
     assert all(count > 0 for count in method.update_counts.values())
     assert all(count > 0 for count in method.parameter_counts().values())
     assert set(method.averaged) <= set(method.players)

@@ -130,11 +130,11 @@ def test_the_distance_tells_good_from_bad(extractor: Extractor) -> None:
 def test_doing_nothing_and_real_against_real(
     horses_to_zebras: Comparison, protocol: Protocol, extractor: Extractor
 ) -> None:
-    rows = reference_rows(horses_to_zebras, protocol, extractor, other=coats("zebra", 0)[0])
+    rows = reference_rows(horses_to_zebras, protocol, extractor, train=coats("zebra", 0)[0])
     nothing, floor = rows["do_nothing"], rows["real_vs_real"]
-    assert set(nothing) == set(OFFLINE)
+    assert set(nothing) == set(OFFLINE) - {"ms_ssim"}  # which needs 176 pixels
     assert set(OFFLINE) - set(floor) == {
-        *("psnr", "psnr_mask", "psnr_outside", "ssim", "l1"),
+        *("psnr", "psnr_mask", "psnr_outside", "ssim", "ms_ssim", "l1"),
         *("cycle_l1", "identity_l1", "correlation"),
     }
     assert nothing["correlation"] == pytest.approx(1)
@@ -157,9 +157,10 @@ def test_the_truth_scores_perfectly(
     assert found["fd_random"] == pytest.approx(0, abs=1e-6)
     assert found["kd_random"] <= 0
     for metric in ("precision", "recall", "coverage", "ssim", "diversity", "checkerboard"):
-        assert found[metric] == pytest.approx(1), metric
+        assert found[metric] == pytest.approx(1, abs=1e-5), metric
     assert found["l1"] == 0
-    assert found["psnr"] == found["psnr_mask"] == found["psnr_outside"] == pytest.approx(58.9226)
+    for metric in ("psnr", "psnr_mask", "psnr_outside"):
+        assert found[metric] == pytest.approx(58.9226)
 
 
 def test_each_pixel_score_compares_the_right_pictures(
@@ -235,7 +236,7 @@ def test_scores_are_finite_or_absent_with_a_reason(
         "tiny": {"ssim", "checkerboard"},
         "odd": {"checkerboard"},
     }
-    assert set(notes) == missing.get(case, set())
+    assert set(notes) == missing.get(case, set()) | {"ms_ssim"}
 
 
 def test_one_picture_and_a_foreign_network_are_refused(
@@ -250,7 +251,7 @@ def test_one_picture_and_a_foreign_network_are_refused(
 
 def test_protocol_id_is_stable(extractor: Extractor) -> None:
     protocol = Protocol.of(extractor, size=64)
-    assert protocol.id == "p1-48b90cf679"
+    assert protocol.id == "p2-48c9564ee0"
     assert Protocol.from_dict({**protocol.to_dict(), "id": protocol.id}) == protocol
     assert replace(protocol, metrics=protocol.metrics[::-1]).id == protocol.id
     changed: dict[str, object] = {"metrics": ("swd",), "weights": "raw", "fid_small": True}
@@ -335,7 +336,7 @@ def test_fid_kid_and_is_equal_torch_fidelity(
     assert not any(m.training for m in inception.train().modules())
     both = Extractor(extractor.random, inception)
     a, b = coats("zebra", 0, 20)[0], coats("horse", 0, 20)[0]
-    protocol = Protocol.of(both, size=32, fid_small=True, inception_splits=2)
+    protocol = Protocol.of(both, size=32, fid_small=True, inception_splits=1)
     protocol = replace(protocol, metrics=("fid", "kid", "is"))
     found = score(Comparison("a2b", a, b), protocol, both)
 
@@ -357,7 +358,7 @@ def test_fid_kid_and_is_equal_torch_fidelity(
         fid=True,
         kid=True,
         isc=True,
-        isc_splits=2,
+        isc_splits=1,
         samples_shuffle=False,
         kid_subset_size=20,
         feature_extractor_weights_path=str(weights),

@@ -307,5 +307,5 @@ def test_a_metric_that_no_comparison_has_cannot_pick_the_best(tmp_path: Path) ->
         engine.train(experiment("vanilla_coats", tmp_path, 1, "evaluate.best_by=psnr"))
     text = str(caught.value)
     assert text.startswith("'evaluate.best_by' is 'psnr', which no comparison of this run has")
-    assert "(they have: swd, fd_random, " in text
+    assert "(they have: fd_learned, fd_random, kd_random, swd, " in text
     assert not (tmp_path / "vanilla_coats").exists()

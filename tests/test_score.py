@@ -15,8 +15,9 @@ from PIL import Image
 from gansuite import cli, engine
 from gansuite.compare.collect import gather
 from gansuite.compare.entry import find_entries
+from gansuite.config import Evaluate
 from gansuite.errors import UserError
-from gansuite.evaluation import Comparison, Protocol, build_extractor, score
+from gansuite.evaluation import Comparison, Protocol, extractor_of, score
 from gansuite.tools.score import export_test, picture_names, score_folder
 
 DATA = ["cyclegan_coats", "data.train=8", "data.test=6", "evaluate.pictures=6"]
@@ -71,7 +72,7 @@ def test_it_is_the_score_of_the_same_pictures(inputs: Path) -> None:
         Image.fromarray(picture.permute(1, 2, 0).numpy()).save(theirs / f"{i:06d}.BMP")
     (theirs / "notes.txt").write_text("not a picture")
     found = entry(Path("made"))
-    extractor = build_extractor(device=torch.device("cpu"))
+    extractor = extractor_of(Evaluate(), data)
     protocol = Protocol.of(extractor, size=32, channels=3, samples=6, weights="auto")
     real, source = data.pictures("test", "horse"), data.pictures("test", "zebra")
     c = Comparison("b2a", real, fake, source, truth=real, mask=data.masks("zebra"))
@@ -88,7 +89,8 @@ def test_generated_pictures_need_only_be_enough(inputs: Path) -> None:
     found = entry(inputs, comparison="gen", note=notes.append)
     assert set(found["final"]) == {"gen"}
     assert "fd_random" in found["final"]["gen"]
-    assert found["references"]["do_nothing"] == {}
+    rows = {row: set(c) for row, c in found["references"].items()}
+    assert rows == {"do_nothing": {"gen"}, "real_vs_real": {"gen"}, "blurred": {"gen"}}
     assert notes == ["the first 6 of 12 pictures in '" + str(inputs) + "' are scored, by name"]
     shutil.rmtree("entries")
     shutil.rmtree(inputs / "zebra")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,11 +15,11 @@ from gansuite.callbacks.samples import save_strips, to_model
 from gansuite.callbacks.session import RunCallback, Session
 from gansuite.errors import UserError, nearest
 from gansuite.evaluation.comparison import Comparison, to_uint8
-from gansuite.evaluation.extractor import build_extractor
+from gansuite.evaluation.extractor import check_weights, extractor_of, inception_file
+from gansuite.evaluation.learned import from_state, learned_features
 from gansuite.evaluation.pixels import l1
 from gansuite.evaluation.protocol import HIGHER_IS_BETTER, Protocol
-from gansuite.evaluation.score import Statistics, reference_rows, score
-from gansuite.evaluation.weights import WEIGHTS
+from gansuite.evaluation.score import Statistics, reference_rows, score, training_pictures
 from gansuite.processes import cpu_group, told
 from gansuite.rng import torch_generator
 
@@ -124,10 +123,10 @@ class Comparisons:
                 torch.distributed.broadcast(buffer, 0)
         return self.generated() if self.session.method.task == "generate" else self.translated()
 
-    def other_real(self, name: str, count: int) -> Tensor:
-        """``count`` training pictures of the domain that comparison ``name`` aims at."""
+    def training(self, name: str, count: int) -> Tensor:
+        """Training pictures of the domain that comparison ``name`` aims at (`reference_rows`)."""
         targets = {n: target for n, _, target in self.aims()} if name != "gen" else {}
-        return self.session.data.pictures("train", targets.get(name), count)
+        return training_pictures(self.session.data, targets.get(name), count)
 
 
 def _joined(parts: list[Tensor | None]) -> Tensor | None:
@@ -139,7 +138,7 @@ class Evaluate(RunCallback):
     """Scores the method, keeps final and best apart and writes ``best.ckpt``.
 
     ``notes`` receives ``protocol``, ``references``, ``final`` and ``best``. For a generator,
-    *do nothing* is the network as initialised.
+    *do nothing* is a Gaussian fitted to the training pictures.
     """
 
     def __init__(self, session: Session, recorder: Recorder, checkpoint: Checkpoint) -> None:
@@ -147,17 +146,22 @@ class Evaluate(RunCallback):
         self.recorder, self.checkpoint = recorder, checkpoint
         self.compare = Comparisons(session)
         e = session.experiment.evaluate
-        for weights in WEIGHTS:
-            if file := getattr(e, weights.option):
-                weights.check(Path(file))
+        check_weights(e)
         self._real: dict[str, Statistics] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         e, spec = self.session.experiment.evaluate, self.session.data.spec
-        self.extractor = build_extractor(
+        session = self.session
+        ready: tuple[Any, str] | None = None
+        if session.main:  # one process trains and fetches, the others are given what it has
+            learned = learned_features(session.data) if e.learned else None
+            ready = learned and learned.state_dict(), inception_file(e, session.data, print)
+        state, inception = trainer.strategy.broadcast(ready, src=0) or (None, "")
+        self.extractor = extractor_of(
+            e.model_copy(update={"inception": inception}),
+            session.data,
             device=trainer.strategy.root_device,
-            inception=e.inception,
-            vgg=e.vgg,
+            learned=from_state(state) if state else None,
         )
         self.protocol = Protocol.of(
             self.extractor,
@@ -183,12 +187,13 @@ class Evaluate(RunCallback):
             rows: dict[str, dict[str, Any]] = {"do_nothing": {}, "real_vs_real": {}}
             if session.main:
                 for c in found:
-                    other = self.compare.other_real(c.name, len(c.fake))
+                    train = self.compare.training(c.name, len(c.fake))
                     real = self._statistics(c)
-                    pair = reference_rows(c, self.protocol, self.extractor, other=other, real=real)
-                    pair.setdefault("do_nothing", self._score(c))
-                    for row, scores in pair.items():
-                        rows[row][c.name] = scores
+                    found_rows = reference_rows(
+                        c, self.protocol, self.extractor, train=train, real=real
+                    )
+                    for row, scores in found_rows.items():
+                        rows.setdefault(row, {})[c.name] = scores
             known = self._rankable(found, rows["real_vs_real"]) if session.main else []
             known = told(known)
             by = session.experiment.evaluate.best_by

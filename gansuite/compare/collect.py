@@ -99,13 +99,10 @@ class Comparison:
         return rank(self.scores(name, metric), bool(HIGHER_IS_BETTER[metric]))
 
     def references(self, name: str) -> dict[str, dict[str, float]]:
-        """The reference rows, ``do_nothing`` and ``real_vs_real`` -> metric -> score.
-
-        For a generator *do nothing* is its own untrained network, and the mean over all of them
-        stands here; elsewhere all runs have the same rows.
-        """
+        """The reference rows, ``do_nothing`` and ``real_vs_real``, of a generator also ``blurred``
+        (`evaluation.reference_rows`) -> metric -> score."""
         rows: dict[str, dict[str, float]] = {}
-        for row in ("do_nothing", "real_vs_real"):
+        for row in (*_REFERENCES, "blurred"):
             found: dict[str, list[float]] = {}
             for e in self.done:
                 for metric, value in e.references.get(row, {}).get(name, {}).items():

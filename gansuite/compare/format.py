@@ -4,87 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from gansuite.evaluation.health import MEANING
-
-
-@dataclass(frozen=True)
-class Metric:
-    """What a reader needs to know about a score: its name, its good direction, its meaning."""
-
-    label: str
-    better: str  # "lower", "higher" or "" (neither: it is read, not ranked)
-    meaning: str
-
-    @property
-    def arrow(self) -> str:
-        return {"lower": "↓", "higher": "↑", "": ""}[self.better]
-
-
-METRICS: dict[str, Metric] = {
-    "fd_random": Metric(
-        "Fréchet distance, random VGG",
-        "lower",
-        "How far the made pictures are, as a set, from real ones in a random network's eyes. "
-        "Not FID.",
-    ),
-    "kd_random": Metric(
-        "Kernel distance, random VGG",
-        "lower",
-        "The same question with a measure that few pictures do not bias.",
-    ),
-    "fid": Metric("FID", "lower", "Fréchet distance in the eyes of the Inception network of 2015."),
-    "kid": Metric("KID", "lower", "Kernel distance in the eyes of the Inception network of 2015."),
-    "is": Metric(
-        "Inception score", "higher", "Are the pictures clear and varied, as ImageNet sees them?"
-    ),
-    "swd": Metric(
-        "Sliced Wasserstein distance",
-        "lower",
-        "How different texture and shapes are, from fine detail to coarse.",
-    ),
-    "psnr_mask": Metric(
-        "PSNR inside the mask, dB", "higher", "How close the animal is to the true translation."
-    ),
-    "psnr_outside": Metric(
-        "PSNR outside the mask, dB", "higher", "How well the background is left alone."
-    ),
-    "psnr": Metric("PSNR, dB", "higher", "How close the whole picture is to the true translation."),
-    "ssim": Metric("SSIM", "higher", "Likeness of structure to the true translation; 1 is equal."),
-    "l1": Metric("L1 to the truth", "lower", "Mean difference from the true translation."),
-    "lpips": Metric("LPIPS", "lower", "Perceived difference from the true translation."),
-    "precision": Metric("Precision", "higher", "Share of made pictures that pass for real."),
-    "recall": Metric("Recall", "higher", "Share of real pictures that the model could have made."),
-    "density": Metric("Density", "higher", "How deep inside the real ones the made pictures lie."),
-    "coverage": Metric(
-        "Coverage", "higher", "Share of real pictures with a made one close by; low is collapse."
-    ),
-    "diversity": Metric(
-        "Diversity", "higher", "How much made pictures differ from one another; low is collapse."
-    ),
-    "cycle_l1": Metric("Cycle error, L1", "lower", "What is lost on the way there and back."),
-    "identity_l1": Metric(
-        "Identity error, L1", "lower", "How much a picture changes that needed no change."
-    ),
-    "correlation": Metric(
-        "Correlation with the input",
-        "",
-        "1: nothing changed; near -1: colours are inverted.",
-    ),
-    "checkerboard": Metric(
-        "Checkerboard",
-        "",
-        "Strength of the pattern that upsampling can draw; real pictures have about 1.",
-    ),
-    "ppl": Metric("Perceptual path length", "lower", "How smoothly pictures follow the noise."),
-}
+from gansuite.evaluation.table import METRICS
+from gansuite.evaluation.table import Info as Metric
 
 
 def metric(name: str) -> Metric:
-    """The entry of :data:`METRICS`, or a bare one for a score it does not know."""
-    return METRICS.get(name, Metric(name, "", ""))
+    """The entry of `METRICS`, or a bare one for a score it does not know."""
+    return METRICS.get(name) or Metric(name, "", "", (), METRICS["fd_random"].make)
 
 
 def ordered(names: Iterable[str]) -> list[str]:

@@ -31,13 +31,13 @@ from gansuite.compare.format import (
 )
 from gansuite.compare.stats import Standing, mean_interval
 from gansuite.compare.tables import reference_label
+from gansuite.evaluation.table import HEADLINE
 from gansuite.evaluation.verdict import COLLAPSED
 from gansuite.runs import write_text
 
 MAX_PICTURE_BYTES = 6_000_000  # of all pictures together; base64 makes 8 MB of it
-_BESIDE = ("fid", "kid", "fd_random", "swd", "psnr_mask", "coverage", "psnr", "diversity")
 _SHOWN_BESIDE = 3  # further scores in the ranking; all of them are in the table below it
-_CURVES = (*_BESIDE, "correlation")
+_CURVES = (*HEADLINE, "correlation")
 _OWN = ("name", "seed", "out", "log.", "method.")  # config keys that are no setting of a comparison
 
 
@@ -148,7 +148,7 @@ def _mean(values: Mapping[int, float] | None) -> dict[str, Any]:
 def _ranking(c: Comparison, name: str, rows: Mapping[str, _Row]) -> dict[str, Any]:
     standings = c.ranking(name)
     metrics = ordered(c.metrics(name))
-    beside = [m for m in _BESIDE if m in metrics and m != c.rank_by][:_SHOWN_BESIDE]
+    beside = [m for m in HEADLINE if m in metrics and m != c.rank_by][:_SHOWN_BESIDE]
     best = c.best_scores(name, c.rank_by)
     scores = {m: c.scores(name, m) for m in metrics}
     references = c.references(name)

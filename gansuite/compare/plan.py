@@ -23,8 +23,8 @@ from gansuite.compare.entry import Axis, Entry, find_entries
 from gansuite.compare.terms import SHARED, setting
 from gansuite.config import Compare, Experiment
 from gansuite.errors import UserError, nearest
+from gansuite.evaluation.extractor import check_weights, is_downloaded
 from gansuite.evaluation.protocol import NEEDS
-from gansuite.evaluation.weights import WEIGHTS
 from gansuite.runs import Run, write_json
 
 _OVERRIDE = re.compile(r"(\w+(?:\.\w+)*)=(.*)", re.DOTALL)
@@ -116,16 +116,15 @@ def make_plan(
             loaded = engine.load_experiment(experiment, own)
             runs.append(Planned(loaded, (experiment, *own)))
     option = NEEDS.get(spec.rank_by)
-    if runs and option and not getattr(runs[0].experiment.evaluate, option):
+    if runs and option and not _given(runs[0].experiment, option):
         raise UserError(
             f"rank_by is '{spec.rank_by}', which needs a network's weights; give "
-            f"evaluate.{option}=FILE ('gansuite fetch-metrics' gets it)."
+            f"evaluate.{option} ('gansuite fetch-metrics' gets the files)."
         )
     for planned in runs:
         Run(planned.path).refuse_changes(planned.experiment)
-        for weights in () if planned.done else WEIGHTS:
-            if file := getattr(planned.experiment.evaluate, weights.option):
-                weights.check(Path(file))
+        if not planned.done:
+            check_weights(planned.experiment.evaluate)
     if not allow_unequal:
         _refuse_unequal(name, [r for r in runs if r.experiment.seed == spec.seeds[0]], axis)
     changed = [f"{k}={v}" for k, v in given.items()]
@@ -133,6 +132,14 @@ def make_plan(
     own_name = [f"name={label}"] if label else []
     command = shlex.join(["gansuite", "compare", *names, *changed, *own_name, *keep])
     return Plan(name, folder, spec, axis, jobs, tuple(runs), tuple(entries), command)
+
+
+def _given(experiment: Experiment, option: str) -> bool:
+    """Whether ``evaluate.<option>`` gives a network; `auto` does for data that are downloaded."""
+    value = getattr(experiment.evaluate, option)
+    if value == "auto":
+        return is_downloaded(engine.SCHEMAS.source(experiment.data["name"]))
+    return bool(value)
 
 
 def _jobs(text: str) -> int | None:

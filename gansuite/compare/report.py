@@ -28,11 +28,11 @@ from gansuite.compare.format import (
 )
 from gansuite.errors import UserError
 from gansuite.evaluation import verdict
+from gansuite.evaluation.table import DISTANCES, HEADLINE
 from gansuite.runs import write_text
 
 MAX_PICTURE_BYTES = 3_000_000  # of all pictures together; base64 makes 4 MB of it
 MAX_GRIDS = 8  # grids over time on the page
-_SUMMARY = ("fd_random", "fid", "swd", "psnr_mask", "psnr_outside", "psnr", "diversity")
 
 
 def gap_closed(
@@ -56,11 +56,11 @@ def summary_table(results: Mapping[str, Any]) -> str:
         nothing, floor = (
             references.get(row, {}).get(comparison, {}) for row in ("do_nothing", "real_vs_real")
         )
-        gap = gap_closed(results, comparison)
         start = comparison
-        for name in (n for n in _SUMMARY if n in final):
+        for name in (n for n in HEADLINE if n in final):
             numbers = [human(row.get(name), "-") for row in (final, nothing, floor)]
-            share = f"{100 * gap:.0f} %" if gap is not None and name == "fd_random" else ""
+            gap = gap_closed(results, comparison, name) if name in DISTANCES else None
+            share = f"{100 * gap:.0f} %" if gap is not None else ""
             lines.append((start, name, metric(name).better, *numbers, share))
             start = ""
     columns = list(zip(*lines, strict=True))
@@ -163,7 +163,7 @@ def _curves(run: Entry) -> list[dict[str, Any]]:
             title = {"lr": "Learning rate"}.get(group, group.replace("loss/", "Losses of "))
             losses.append(figure(title, lines, "images seen", from_zero=group == "lr"))
     times = []
-    for name in [n for n in _SUMMARY if n in names][:2]:
+    for name in [n for n in HEADLINE if n in names][:2]:
         lines = _score_lines(run, name, over_time=True)
         if lines:
             times.append(figure(metric(name).label, lines, "training seconds", metric(name)))
@@ -171,7 +171,7 @@ def _curves(run: Entry) -> list[dict[str, Any]]:
     if x:
         line = thinned("", x, speed)
         times.append(figure("Images per second", [line], "training seconds", from_zero=True))
-    main = [scores[n] for n in _SUMMARY if n in scores][:6] or [*scores.values()][:3]
+    main = [scores[n] for n in HEADLINE if n in scores][:6] or [*scores.values()][:3]
     rest = [one for one in scores.values() if one not in main]
     found = [
         {"title": "Scores over images", "note": note, "figures": main, "more": rest},

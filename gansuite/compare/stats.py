@@ -22,23 +22,12 @@ Scores = Mapping[str, Mapping[int, float]]
 
 def student_quantile(confidence: float, df: int) -> float:
     """t such that a Student variable with ``df`` degrees of freedom lies in [-t, t] with this
-    probability (Abramowitz & Stegun 26.7.3 and 26.7.4, by bisection of the angle)."""
+    probability."""
     if df < 1 or not 0 < confidence < 1:
         raise ValueError(f"no Student quantile of {confidence} with {df} degrees of freedom")
+    from scipy.stats import t  # here, since it takes a second to import
 
-    def inside(angle: float) -> float:
-        sine, square = math.sin(angle), math.cos(angle) ** 2
-        term, total = (math.cos(angle), 0.0) if df % 2 else (1.0, 0.0)
-        for k in range(2 if df % 2 else 1, df, 2):
-            total += term
-            term *= square * k / (k + 1)
-        return 2 / math.pi * (angle + sine * total) if df % 2 else sine * total
-
-    low, high = 0.0, math.pi / 2
-    for _ in range(200):
-        middle = (low + high) / 2
-        low, high = (middle, high) if inside(middle) < confidence else (low, middle)
-    return math.sqrt(df) * math.tan(low)
+    return float(t.ppf((1 + confidence) / 2, df))
 
 
 def mean_interval(

@@ -17,12 +17,16 @@ from gansuite.compare.escape import markdown as shown
 from gansuite.compare.format import human, interval, metric
 from gansuite.compare.stats import Standing, mean_interval
 from gansuite.evaluation.protocol import HIGHER_IS_BETTER
+from gansuite.evaluation.table import HEADLINE
 from gansuite.runs import write_text
 
 SINGLE = "†"
-_SHOWN = ("fd_random", "kid", "fid", "swd", "psnr_mask", "psnr", "ssim", "coverage", "diversity")
-_REFERENCES = {"do_nothing": "do nothing", "real_vs_real": "real vs real"}
-_UNTRAINED = "untrained network"
+_REFERENCES = {
+    "do_nothing": "do nothing",
+    "real_vs_real": "real vs real",
+    "blurred": "blurred training pictures",
+}
+_GAUSSIAN = "Gaussian of the training pictures"
 
 
 def write_tables(comparison: Comparison, folder: Path) -> list[Path]:
@@ -52,7 +56,7 @@ def headed(name: str) -> str:
 def columns(c: Comparison, name: str) -> list[str]:
     """The metrics beside the ranking one that a table shows."""
     known = c.metrics(name)
-    return [m for m in _SHOWN if m in known and m != c.rank_by]
+    return [m for m in HEADLINE if m in known and m != c.rank_by]
 
 
 def _mean(c: Comparison, name: str, score: str, row: str) -> float | None:
@@ -62,7 +66,7 @@ def _mean(c: Comparison, name: str, score: str, row: str) -> float | None:
 
 def reference_label(name: str, row: str) -> str:
     """What a reference row is called in the table of comparison ``name``."""
-    return _UNTRAINED if name == "gen" and row == "do_nothing" else _REFERENCES[row]
+    return _GAUSSIAN if name == "gen" and row == "do_nothing" else _REFERENCES[row]
 
 
 def _cells(c: Comparison, name: str, s: Standing) -> list[str]:

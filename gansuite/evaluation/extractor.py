@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from gansuite.config import Evaluate
+from gansuite.data.module import DataModule
+from gansuite.errors import UserError
 from gansuite.evaluation.features import Inception, RandomVGG16
+from gansuite.evaluation.learned import LearnedFeatures, learned_features
 from gansuite.evaluation.perceptual import LPIPS
+from gansuite.evaluation.vit import Clip, Dino
+from gansuite.evaluation.weights import INCEPTION, VGG
 
 
 @dataclass(frozen=True)
@@ -21,6 +28,9 @@ class Extractor:
     random: RandomVGG16
     inception: Inception | None = None
     vgg: LPIPS | None = None
+    learned: LearnedFeatures | None = None
+    dino: Dino | None = None
+    clip: Clip | None = None
 
     def ids(self) -> dict[str, str]:
         """What the protocol calls them; empty for one that is not there."""
@@ -28,15 +38,91 @@ class Extractor:
             "extractor": self.random.id,
             "inception": self.inception.id if self.inception else "",
             "vgg": self.vgg.id if self.vgg else "",
+            "learned": self.learned.id if self.learned else "",
+            "dino": self.dino.id if self.dino else "",
+            "clip": self.clip.id if self.clip else "",
         }
 
 
 def build_extractor(
-    *, seed: int = 0, device: torch.device | str = "cpu", inception: str = "", vgg: str = ""
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    inception: str = "",
+    vgg: str = "",
+    dino: str = "",
+    clip: str = "",
+    learned: LearnedFeatures | None = None,
 ) -> Extractor:
-    """The random network on ``device``, and those whose files of weights are given."""
+    """The random network on ``device``, and those whose files of weights are given; ``learned``:
+    the network trained on the data (`learned.learned_features`)."""
     return Extractor(
         RandomVGG16(seed).to(device),
         Inception(Path(inception)).to(device) if inception else None,
         LPIPS(Path(vgg)).to(device) if vgg else None,
+        learned.to(device) if learned else None,
+        Dino(Path(dino)).to(device) if dino else None,
+        Clip(Path(clip)).to(device) if clip else None,
     )
+
+
+def extractor_of(
+    options: Evaluate,
+    data: DataModule,
+    *,
+    device: torch.device | str = "cpu",
+    learned: LearnedFeatures | None = None,
+    note: Callable[[str], None] = lambda line: None,
+) -> Extractor:
+    """The networks that ``evaluate`` asks for on these data.
+
+    ``learned``: the network trained on them, where it is at hand; else it is read from the cache or
+    trained. ``note`` receives one line where FID was to be had and cannot.
+    """
+    if options.learned and learned is None:
+        learned = learned_features(data)
+    return build_extractor(
+        device=device,
+        inception=inception_file(options, data, note),
+        vgg=options.vgg,
+        dino=options.dino,
+        clip=options.clip,
+        learned=learned if options.learned else None,
+    )
+
+
+def inception_file(
+    options: Evaluate, data: DataModule, note: Callable[[str], None] = lambda line: None
+) -> str:
+    """The file of Inception's weights, "" for none.
+
+    ``evaluate.inception=auto`` (the default): for data that are themselves downloaded, the file in
+    the cache, fetched once. Where it cannot be had a line says so and the run goes on without FID.
+    """
+    if options.inception != "auto":
+        return options.inception
+    if data.cache is None or not is_downloaded(data.source):
+        return ""
+    try:
+        INCEPTION.check_package()
+        return str(INCEPTION.fetch(data.cache))
+    except UserError as error:
+        note(f"no FID: {error}")
+        return ""
+
+
+def is_downloaded(source: object) -> bool:
+    """Whether a source of pictures, or its class, is a published set that is fetched."""
+    return hasattr(source, "published") or hasattr(source, "_download")
+
+
+def check_weights(options: Evaluate) -> None:
+    """UserError, one sentence, where a file of weights that ``evaluate`` names cannot be used;
+    costs nothing, to be called before training starts."""
+    if options.inception not in ("", "auto"):
+        INCEPTION.check(Path(options.inception))
+    if options.vgg:
+        VGG.check(Path(options.vgg))
+    for kind, file in ((Dino, options.dino), (Clip, options.clip)):
+        if file:
+            kind.check(Path(file))

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from gansuite.evaluation.table import distance
+
 Scores = Mapping[str, Mapping[str, Any]]
 Record = Mapping[str, Any]
 Event = Literal["non_finite", "collapse", "saturated", "inversion", "identity", "flat", "fell_back"]
@@ -78,6 +80,11 @@ def names(records: Sequence[Record]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def measured(records: Sequence[Record], name: str) -> list[str]:
+    """The metrics of comparison ``name`` in evaluation records."""
+    return [key.rpartition("/")[2] for r in records[-1:] for key in r if key.startswith(f"{name}/")]
+
+
 def symptoms(
     records: Sequence[Record],
     references: Mapping[str, Scores],
@@ -109,9 +116,10 @@ def symptoms(
         said = f"(correlation {correlation[-1]:.2f})"
         count = streak(correlation, lambda v: v < INVERTED)
         add("inversion", name, count, f"{name} inverts its input {said}")
-        distance = series(records, name, "fd_random")
-        nothing = references.get("do_nothing", {}).get(name, {}).get("fd_random")
-        idle = bool(distance) and nothing is not None and distance[-1] >= NO_BETTER * nothing
+        metric = distance(measured(records, name))
+        values = series(records, name, metric)
+        nothing = references.get("do_nothing", {}).get(name, {}).get(metric)
+        idle = bool(values) and nothing is not None and values[-1] >= NO_BETTER * nothing
         if idle and not early and change.get(name, 1.0) < UNCHANGED:
             count = streak(correlation, lambda v: v > SAME)
             text = f"{name} hands back its input {said}, no closer to real than doing nothing"
@@ -136,28 +144,28 @@ def saturation(losses: Sequence[float], undecided: float | None) -> Symptom | No
     return Symptom("saturated", "", count, text)
 
 
-def trend(records: Sequence[Record], metric: str = "fd_random") -> dict[str, bool]:
-    """Comparison -> whether the last third of the evaluations brought a better score than any
-    before it; {} below `THIRDS` evaluations. For metrics that fall as they get better."""
+def trend(records: Sequence[Record]) -> dict[str, bool]:
+    """Comparison -> whether the last third of the evaluations came closer to real pictures
+    (`table.distance`) than any before it; {} below `THIRDS` evaluations."""
     found = {}
     for name in names(records):
-        values = series(records, name, metric)
+        values = series(records, name, distance(measured(records, name)))
         if len(values) >= THIRDS:
             cut = len(values) - len(values) // 3
             found[name] = min(values[cut:]) < (1 - PROGRESS) * min(values[:cut])
     return found
 
 
-def ending(records: Sequence[Record], metric: str = "fd_random") -> list[Symptom]:
+def ending(records: Sequence[Record]) -> list[Symptom]:
     """What only the whole curve shows: flat, or worse at the end than before. Neither is an alarm
     on the way, since every GAN has such stretches."""
     found = [
         Symptom("flat", name, 1, f"{name} did not improve in the last third of the evaluations")
-        for name, better in trend(records, metric).items()
+        for name, better in trend(records).items()
         if not better
     ]
     for name in names(records):
-        values = series(records, name, metric)
+        values = series(records, name, distance(measured(records, name)))
         if values and values[-1] > WORSE * min(values):
             times = values[-1] / min(values)
             text = f"{name} ended {times:.1f} times as far from real as it had been"

@@ -6,7 +6,6 @@ from __future__ import annotations
 import importlib.resources
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -79,19 +78,28 @@ class LPIPS(Frozen):
         return total
 
 
-def path_length(lpips: LPIPS, ends: tuple[Tensor, Tensor], epsilon: float) -> float:
-    """Mean LPIPS / epsilon^2 between pictures ``epsilon`` apart in latent space.
+def path_lengths(lpips: nn.Module, ends: tuple[Tensor, Tensor], epsilon: float) -> Tensor:
+    """[N]: LPIPS / epsilon^2 between pictures ``epsilon`` apart in latent space.
 
     ``ends``: float [N, C, H, W] in [-1, 1] each; not rounded to grey levels, which would count for
-    more than the step. As in the authors' code the values below the 1st and above the 99th
-    percentile are dropped.
+    more than the step.
     """
     if max(ends[0].shape[-2:]) > LARGEST:
         ends = (_reduced(ends[0]), _reduced(ends[1]))
-    lengths = (lpips(*ends) / epsilon**2).numpy()
-    low = np.percentile(lengths, 1, method="lower")
-    high = np.percentile(lengths, 99, method="higher")
-    return float(lengths[(lengths >= low) & (lengths <= high)].mean())
+    return lpips(*ends) / epsilon**2
+
+
+def trimmed_mean(lengths: Tensor) -> Tensor:
+    """The mean without the values below the 1st and above the 99th percentile, as in the authors'
+    code."""
+    low = torch.quantile(lengths, 0.01, interpolation="lower")
+    high = torch.quantile(lengths, 0.99, interpolation="higher")
+    return lengths[(lengths >= low) & (lengths <= high)].mean()
+
+
+def path_length(lpips: nn.Module, ends: tuple[Tensor, Tensor], epsilon: float) -> float:
+    """`trimmed_mean` of `path_lengths`."""
+    return float(trimmed_mean(path_lengths(lpips, ends, epsilon)))
 
 
 def _reduced(x: Tensor) -> Tensor:

@@ -8,31 +8,19 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 # Rounding to 256 levels alone makes a mean squared error of 1/12: no two roundings of one picture
 # can be told apart below it. Equal pictures therefore score 58.92 dB, not infinity.
 MSE_FLOOR = 1 / 12
 
 
-def _psnr(mse: Tensor) -> Tensor:
-    return 10 * torch.log10(255**2 / mse.clamp_min(MSE_FLOOR))
-
-
-def psnr(a: Tensor, b: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB, peak 255, mean over pictures; at most 58.92."""
-    return float(_psnr((a.double() - b.double()).square().mean((1, 2, 3))).mean())
-
-
-def psnr_where(a: Tensor, b: Tensor, mask: Tensor) -> float | None:
-    """PSNR over the pixels of ``mask`` (bool [N, 1, H, W]), mean over pictures.
-
-    Pictures whose mask is empty do not count; None when there is no other.
-    """
+def psnr_where(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
+    """PSNR over the pixels of ``mask`` (bool [N, 1, H, W]): dB, one number for each
+    picture whose mask is not empty."""
     error = (a.double() - b.double()).square().mean(1, keepdim=True)
     count = mask.sum((1, 2, 3))
     mse = (error * mask).sum((1, 2, 3))[count > 0] / count[count > 0]
-    return float(_psnr(mse).mean()) if len(mse) else None
+    return 10 * torch.log10(255**2 / mse.clamp_min(MSE_FLOOR))
 
 
 def l1(a: Tensor, b: Tensor) -> float:
@@ -40,42 +28,15 @@ def l1(a: Tensor, b: Tensor) -> float:
     return float((a.double() - b.double()).abs().mean() / 255)
 
 
-def ssim(a: Tensor, b: Tensor) -> float:
-    """Structural similarity (Wang et al. 2004): Gaussian window 11, sigma 1.5, range 255.
-
-    K1 = .01, K2 = .03, windows inside the picture only, mean over windows, channels and pictures.
-    ValueError below 11 pixels.
-    """
-    if min(a.shape[-2:]) < 11:
-        raise ValueError(f"ssim needs pictures of at least 11x11, not {tuple(a.shape[-2:])}")
-    at = torch.arange(-5, 6, dtype=torch.float64)
-    window = torch.exp(-(at**2) / (2 * 1.5**2))
-    window = (window / window.sum()).to(a.device)
-
-    def blur(x: Tensor) -> Tensor:
-        x = x.flatten(0, 1)[:, None]
-        return F.conv2d(F.conv2d(x, window.view(1, 1, 1, -1)), window.view(1, 1, -1, 1))
-
-    scores = []
-    for x, y in zip(a.split(32), b.split(32), strict=True):
-        x, y = x.double(), y.double()
-        mx, my = blur(x), blur(y)
-        vx, vy, cov = blur(x * x) - mx**2, blur(y * y) - my**2, blur(x * y) - mx * my
-        c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-        score = (2 * mx * my + c1) * (2 * cov + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
-        scores.append(score.view(len(x), -1).mean(1))
-    return float(torch.cat(scores).mean())
-
-
-def correlation(a: Tensor, b: Tensor) -> float:
-    """Pearson correlation of the pixel values of each pair of pictures, mean over pictures.
+def correlation(a: Tensor, b: Tensor) -> Tensor:
+    """[N]: Pearson correlation of the pixel values of each pair of pictures.
 
     Near 1: the method returns its input; near -1: it inverts it. 0 for a picture of one value.
     """
     x, y = (t.double().flatten(1) for t in (a, b))
     x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
     scale = x.norm(dim=1) * y.norm(dim=1)
-    return float(((x * y).sum(1) / scale.clamp_min(1e-12)).mean())
+    return (x * y).sum(1) / scale.clamp_min(1e-12)
 
 
 def nyquist_excess(images: Tensor) -> float | None:

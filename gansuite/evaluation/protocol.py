@@ -10,69 +10,21 @@ from typing import Any
 
 from gansuite.errors import UserError, nearest
 from gansuite.evaluation.extractor import Extractor
+from gansuite.evaluation.table import HIGHER_IS_BETTER, NEEDS, OFFLINE
 
-OFFLINE = (
-    "swd",
-    "fd_random",
-    "kd_random",
-    "precision",
-    "recall",
-    "density",
-    "coverage",
-    "psnr",
-    "psnr_mask",
-    "psnr_outside",
-    "ssim",
-    "l1",
-    "cycle_l1",
-    "identity_l1",
-    "correlation",
-    "diversity",
-    "checkerboard",
-)
-NEEDS = {  # metric -> the field that names its network
-    "fid": "inception",
-    "kid": "inception",
-    "is": "inception",
-    "lpips": "vgg",
-    "ppl": "vgg",
-}
-
-# Whether a larger value is better; None: nearest to 1 (diversity, checkerboard) or no direction.
-HIGHER_IS_BETTER: dict[str, bool | None] = {
-    "swd": False,
-    "fd_random": False,
-    "kd_random": False,
-    "precision": True,
-    "recall": True,
-    "density": True,
-    "coverage": True,
-    "psnr": True,
-    "psnr_mask": True,
-    "psnr_outside": True,
-    "ssim": True,
-    "l1": False,
-    "cycle_l1": False,
-    "identity_l1": False,
-    "correlation": None,
-    "diversity": None,
-    "checkerboard": None,
-    "fid": False,
-    "kid": False,
-    "is": True,
-    "lpips": False,
-    "ppl": False,
-}
+__all__ = ["HIGHER_IS_BETTER", "NEEDS", "OFFLINE", "Protocol", "difference"]
 
 
 @dataclass(frozen=True)
 class Protocol:
     """How scores were made. Numbers with different ``id`` do not belong in one table.
 
-    ``version`` grows whenever the code of a metric changes a number. ``samples``: at most so many
+    ``version`` grows whenever the code of a metric changes a number (2: SSIM is torchmetrics', the
+    kernel distance knows no subsets, the inception score shuffles). ``samples``: at most so many
     pictures on each side, the first ones of ``split`` in file order. ``weights``: which weights of
     the method, ``raw``, ``ema`` or ``auto`` (ema where the method keeps one). ``extractor``,
-    ``inception`` and ``vgg`` name the networks with the hash of their weights. ``metrics``: those
+    ``inception``, ``vgg``, ``learned``, ``dino`` and ``clip`` name the networks with the hash of
+    their weights. ``metrics``: those
     asked for; one that has no meaning for a comparison (PSNR without a truth) is absent from its
     scores.
     ``fid_small``: report FID also below 2048 pictures, where it mostly measures their number.
@@ -90,6 +42,9 @@ class Protocol:
     metrics: tuple[str, ...] = OFFLINE
     inception: str = ""
     vgg: str = ""
+    learned: str = ""
+    dino: str = ""
+    clip: str = ""
     fid_small: bool = False
     resize: str = "bicubic antialiased, whole picture"
     seed: int = 0
@@ -99,11 +54,9 @@ class Protocol:
     swd_smallest: int = 16
     precision_recall_k: int = 3
     density_coverage_k: int = 5
-    kernel_subset: int = 1000
-    kernel_subsets: int = 100
     inception_splits: int = 10
     ppl_epsilon: float = 1e-4
-    version: int = 1
+    version: int = 2
 
     def __post_init__(self) -> None:
         for metric in self.metrics:
@@ -115,8 +68,8 @@ class Protocol:
             option = NEEDS.get(metric)
             if option and not getattr(self, option):
                 raise UserError(
-                    f"evaluate.metrics: '{metric}' needs a network's weights;"
-                    f" set evaluate.{option} to their file"
+                    f"evaluate.metrics: '{metric}' needs a network that is not there;"
+                    f" set evaluate.{option}"
                 )
         if self.weights not in ("raw", "ema", "auto"):
             raise UserError(f"evaluate.weights: raw, ema or auto, not '{self.weights}'")
@@ -127,8 +80,8 @@ class Protocol:
     def of(cls, extractor: Extractor, **settings: Any) -> Protocol:
         """The protocol of these networks; all their metrics unless ``metrics`` is given."""
         networks: dict[str, Any] = {**extractor.ids()}
-        there = tuple(metric for metric, option in NEEDS.items() if networks[option])
-        settings.setdefault("metrics", OFFLINE + there)
+        there = tuple(m for m in HIGHER_IS_BETTER if m not in NEEDS or networks[NEEDS[m]])
+        settings.setdefault("metrics", there)
         return cls(**{**settings, "metrics": tuple(settings["metrics"])}, **networks)
 
     @property

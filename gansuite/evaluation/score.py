@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torchmetrics import Metric, MetricCollection
 
-from gansuite.evaluation import neighbours, pixels, swd
+from gansuite import rng
+from gansuite.data.module import DataModule
 from gansuite.evaluation.comparison import Comparison
 from gansuite.evaluation.extractor import Extractor
-from gansuite.evaluation.frechet import frechet_distance, kernel_distance
-from gansuite.evaluation.perceptual import path_length
+from gansuite.evaluation.learned import blurred
 from gansuite.evaluation.protocol import Protocol
+from gansuite.evaluation.table import METRICS, Make
 
 
 class Statistics:
-    """What is computed from one set of pictures alone, each on first use.
+    """The metrics of two sets of a protocol with the real side filled in, once for all scorings.
 
-    Keep the one of the real pictures between evaluations and only the fakes are paid for.
+    ``groups``: the network that looks (or ``images``) -> a `MetricCollection`, made on first use.
     """
 
     def __init__(self, images: Tensor, protocol: Protocol, extractor: Extractor) -> None:
@@ -27,49 +29,53 @@ class Statistics:
         self.images = images[: protocol.samples]
         self.protocol = protocol
         self._extractor = extractor
-        self._features: Tensor | None = None
-        self._within: Tensor | None = None
-        self._inception: Tensor | None = None
-        self._projections: dict[int, list[Tensor]] = {}
+        makers: dict[str, dict[Make, str]] = {}
+        for name in protocol.metrics:
+            (kind, _, network) = METRICS[name].inputs[0].partition(":")
+            if kind == "set":
+                makers.setdefault(network, {}).setdefault(METRICS[name].make, name)
+        self.groups = {
+            network: MetricCollection(
+                {name: make(protocol, extractor) for make, name in wanted.items()},
+                compute_groups=False,  # they would share what a reset keeps
+            )
+            for network, wanted in makers.items()
+        }
+        self._filled = False
 
-    @property
-    def features(self) -> Tensor:
-        """Features of the random network, float64 [N, d]."""
-        if self._features is None:
-            self._features = self._extractor.random(self.images)
-        return self._features
+    def _seen(self, network: str, images: Tensor) -> Tensor:
+        if network == "images":
+            return images
+        look = getattr(self._extractor, network)
+        if look is None:
+            raise ValueError(f"no network '{network}' was built")
+        return look(images)
 
-    @property
-    def within(self) -> Tensor:
-        """Distances between the features, float64 [N, N]."""
-        if self._within is None:
-            self._within = neighbours.distances(self.features, self.features)
-        return self._within
+    def compare(self, fakes: Tensor) -> tuple[dict[str, float], dict[str, str]]:
+        """The metrics of two sets, NaN where undefined, and why they are."""
+        found: dict[str, float] = {}
+        why: dict[str, str] = {}
+        for network, metrics in self.groups.items():
+            if not self._filled:
+                metrics.update(self._seen(network, self.images), real=True)
+            metrics.reset()
+            metrics.update(self._seen(network, fakes), real=False)
+            for first, metric in metrics.items():
+                _note(first, metric, self.protocol, found, why)
+        self._filled = True
+        return found, why
 
-    @property
-    def inception(self) -> Tensor:
-        """Pooled features and logits of Inception, float64 [N, 2048 + 1008]."""
-        if self._inception is None:
-            if self._extractor.inception is None:
-                raise ValueError("no Inception network was built")
-            self._inception = self._extractor.inception(self.images)
-        return self._inception
 
-    def projections(self, n: int) -> list[Tensor]:
-        """Sorted patch projections of the first ``n`` pictures; the last ``n`` is remembered."""
-        if n not in self._projections:
-            p = self.protocol
-            self._projections = {
-                n: swd.projections(
-                    self.images[:n],
-                    patches=p.swd_patches,
-                    directions=p.swd_directions,
-                    repeats=p.swd_repeats,
-                    smallest=p.swd_smallest,
-                    seed=p.seed,
-                )
-            }
-        return self._projections[n]
+def _note(
+    first: str, metric: Metric, protocol: Protocol, found: dict[str, float], why: dict[str, str]
+) -> None:
+    """Enter what ``metric`` found under the names that share it; ``first`` is one of them."""
+    value = metric.compute()
+    for name in protocol.metrics:
+        if METRICS[name].make is METRICS[first].make:
+            one = value[name.partition("_")[0]] if isinstance(value, dict) else value
+            found[name] = float(one)
+            why[name] = getattr(metric, "why", "") or "not a finite number"
 
 
 def score(
@@ -96,151 +102,18 @@ def score(
         real = Statistics(c.real, protocol, extractor)
     elif real.protocol != protocol or not torch.equal(real.images, c.real):
         raise ValueError(f"{c.name}: the statistics given are of other pictures or settings")
-    scoring = _Scoring(c, protocol, extractor, real, Statistics(c.fake, protocol, extractor))
-    scoring.run()
-    found, why = scoring.found, scoring.why
-    kept = {}
-    for metric in protocol.metrics:
-        if metric in found and math.isfinite(found[metric]):
-            kept[metric] = found[metric]
-        elif metric in found:
-            why[metric] = "not a finite number"
+    found, why = real.compare(c.fake)
+    for name in protocol.metrics:
+        inputs = METRICS[name].inputs
+        given = [None if key.startswith("set:") else getattr(c, key) for key in inputs]
+        if all(x is not None for x in given):
+            metric = METRICS[name].make(protocol, extractor)
+            metric.update(*given)
+            _note(name, metric, protocol, found, why)
+    kept = {m: found[m] for m in protocol.metrics if m in found and math.isfinite(found[m])}
     if notes is not None:
-        notes.update({m: reason for m, reason in why.items() if m in protocol.metrics})
+        notes.update({m: why[m] for m in protocol.metrics if m in found and m not in kept})
     return kept
-
-
-@dataclass
-class _Scoring:
-    """One scoring under way: the metrics ``found``, and ``why`` others cannot be had."""
-
-    c: Comparison
-    protocol: Protocol
-    extractor: Extractor
-    real: Statistics
-    fake: Statistics
-    found: dict[str, float] = field(default_factory=dict)
-    why: dict[str, str] = field(default_factory=dict)
-
-    def run(self) -> None:
-        """Every metric that is wanted, groups of them together where they share their work."""
-        for metrics, part in (
-            (("swd",), self._swd),
-            (("fd_random", "kd_random"), self._distances),
-            (("precision", "recall", "density", "coverage"), self._neighbourhoods),
-            (("diversity",), self._diversity),
-            (("checkerboard",), self._checkerboard),
-            (("fid", "kid"), self._inception),
-            (("is",), self._inception_score),
-            (("lpips", "ppl"), self._perceptual),
-        ):
-            if set(metrics) & set(self.protocol.metrics):
-                part()
-        self._pixelwise()
-
-    def _swd(self) -> None:
-        c = self.c
-        n = min(len(c.real), len(c.fake))
-        if min(c.real.shape[-2:]) < swd.PATCH:
-            self.why["swd"] = "pictures below 7x7"
-        else:
-            self.found["swd"] = swd.between(self.real.projections(n), self.fake.projections(n))
-
-    def _kernel(self, real: Tensor, fake: Tensor) -> float:
-        p = self.protocol
-        return kernel_distance(
-            real, fake, subset=p.kernel_subset, subsets=p.kernel_subsets, seed=p.seed
-        )
-
-    def _distances(self) -> None:
-        real, fake = self.real.features, self.fake.features
-        self.found["fd_random"] = frechet_distance(real, fake)
-        self.found["kd_random"] = self._kernel(real, fake)
-
-    def _neighbourhoods(self) -> None:
-        real, fake, why = self.real, self.fake, self.why
-        across = neighbours.distances(real.features, fake.features)
-        few = min(len(real.images), len(fake.images))
-        k = self.protocol.precision_recall_k
-        names = ("precision", "recall")
-        if few > k:
-            pair = neighbours.precision_recall(real.within, fake.within, across, k)
-            self.found.update(zip(names, pair, strict=True))
-        else:
-            why.update(dict.fromkeys(names, f"needs more than {k} pictures a side"))
-        k = self.protocol.density_coverage_k
-        names = ("density", "coverage")
-        if len(real.images) > k:
-            pair = neighbours.density_coverage(real.within, across, k)
-            self.found.update(zip(names, pair, strict=True))
-        else:
-            why.update(dict.fromkeys(names, f"needs more than {k} real pictures"))
-
-    def _diversity(self) -> None:
-        if (spread := neighbours.spread(self.real.within)) > 0:
-            self.found["diversity"] = neighbours.spread(self.fake.within) / spread
-        else:
-            self.why["diversity"] = "all real pictures are equal"
-
-    def _checkerboard(self) -> None:
-        real, fake = (pixels.nyquist_excess(x) for x in (self.c.real, self.c.fake))
-        if real is None or fake is None:
-            self.why["checkerboard"] = "needs even sides of at least 16"
-        else:
-            self.found["checkerboard"] = fake / real
-
-    def _pixelwise(self) -> None:
-        c, found = self.c, self.found
-        if c.truth is not None:
-            found["psnr"] = pixels.psnr(c.fake, c.truth)
-            found["l1"] = pixels.l1(c.fake, c.truth)
-            if min(c.fake.shape[-2:]) >= 11:
-                found["ssim"] = pixels.ssim(c.fake, c.truth)
-            else:
-                self.why["ssim"] = "pictures below 11x11"
-            if c.mask is not None:
-                for name, mask in (("psnr_mask", c.mask), ("psnr_outside", ~c.mask)):
-                    value = pixels.psnr_where(c.fake, c.truth, mask)
-                    if value is None:
-                        self.why[name] = "no picture has such pixels"
-                    else:
-                        found[name] = value
-        if c.source is not None:
-            found["correlation"] = pixels.correlation(c.source, c.fake)
-            if c.rec is not None:
-                found["cycle_l1"] = pixels.l1(c.rec, c.source)
-        if c.idt is not None:
-            found["identity_l1"] = pixels.l1(c.idt, c.real)
-
-    def _inception(self) -> None:
-        dim = 2048
-        real, fake = self.real.inception[:, :dim], self.fake.inception[:, :dim]
-        self.found["kid"] = self._kernel(real, fake)
-        few = min(len(real), len(fake))
-        if few >= dim or self.protocol.fid_small:
-            self.found["fid"] = frechet_distance(real, fake)
-        else:
-            told = f"{few} pictures are too few for {dim} features; use kid, or fid_small"
-            self.why["fid"] = told
-
-    def _inception_score(self) -> None:
-        splits = self.protocol.inception_splits
-        if len(self.fake.images) >= 10 * splits:
-            self.found["is"] = inception_score(self.fake.inception[:, 2048:], splits)
-        else:
-            self.why["is"] = f"needs at least {10 * splits} pictures"
-
-    def _perceptual(self) -> None:
-        c, network = self.c, self.extractor.vgg
-        assert network is not None  # the protocol names it
-        if min(c.fake.shape[-2:]) < 16:
-            self.why.update(dict.fromkeys(("lpips", "ppl"), "pictures below 16x16"))
-            return
-        if c.truth is not None:
-            fake, truth = (x.float() / 127.5 - 1 for x in (c.fake, c.truth))
-            self.found["lpips"] = float(network(fake, truth).mean())
-        if c.latent_pairs is not None:
-            self.found["ppl"] = path_length(network, c.latent_pairs, self.protocol.ppl_epsilon)
 
 
 def reference_rows(
@@ -248,40 +121,62 @@ def reference_rows(
     protocol: Protocol,
     extractor: Extractor,
     *,
-    other: Tensor | None = None,
+    train: Tensor | None = None,
     real: Statistics | None = None,
 ) -> dict[str, dict[str, float]]:
-    """The two rows every table carries.
+    """The rows every table carries: what stands in place of the fakes.
 
-    ``do_nothing``: the sources as they are in place of the fakes; absent without sources.
-    ``real_vs_real``: the noise floor, ``other`` real pictures of the target domain (uint8, the same
-    size; of the training split, as many as there are fakes) in place of the fakes; absent without.
+    ``do_nothing``: the sources as they are; without sources, pictures drawn from a Gaussian fitted
+    to the training pictures (`gaussian_pictures`), which has their means, contrasts and colours and
+    draws nothing. ``real_vs_real``: the noise floor, as many training pictures as there are fakes.
+    ``blurred``, without sources: these training pictures, through a Gaussian of 1 pixel per 64.
+    ``train``: uint8 training pictures of the target domain; without them only what needs none.
     """
     c = comparison
     rows = {}
     if c.source is not None:
         idle = replace(c, fake=c.source, rec=c.source, idt=c.real)
         rows["do_nothing"] = score(idle, protocol, extractor, real=real)
-    if other is not None:
-        floor = Comparison(c.name, c.real, other)
-        rows["real_vs_real"] = score(floor, protocol, extractor, real=real)
+    if train is not None:
+        sets = {"real_vs_real": _spread_out(train, len(c.fake))}
+        if c.source is None:
+            floor = sets["real_vs_real"]
+            sets["do_nothing"] = gaussian_pictures(train, len(c.fake), seed=protocol.seed)
+            sigma = torch.full((len(floor),), max(1.0, c.real.shape[-1] / 64))
+            sets["blurred"] = blurred(floor.float(), sigma).round().clamp(0, 255).byte()
+        for row, images in sets.items():
+            rows[row] = score(Comparison(c.name, c.real, images), protocol, extractor, real=real)
     return rows
+
+
+def _spread_out(images: Tensor, n: int) -> Tensor:
+    """``n`` pictures at even distances: of pooled domains an even share of each."""
+    return images[torch.arange(min(n, len(images))) * len(images) // min(n, len(images))]
+
+
+def gaussian_pictures(images: Tensor, n: int, *, seed: int = 0) -> Tensor:
+    """uint8 [n, C, H, W] drawn from the Gaussian fitted to the pixels of uint8 ``images``.
+
+    A sum of the centred pictures with independent normal weights over sqrt(N - 1) has their mean
+    and their covariance; what leaves 0..255 is clamped.
+    """
+    x = images.flatten(1).float()
+    mean = x.mean(0)
+    normal = rng.numpy_generator(seed, "gaussian pictures").standard_normal((n, len(x)), "float32")
+    drawn = torch.from_numpy(normal) @ (x - mean) / max(1, len(x) - 1) ** 0.5 + mean
+    return drawn.view(n, *images.shape[1:]).round().clamp(0, 255).byte()
+
+
+def training_pictures(data: DataModule, target: str | None, count: int) -> Tensor:
+    """Training pictures of ``target`` (None: of all domains) for `reference_rows` with ``count``
+    fakes: for a generator, enough of them to fit a Gaussian."""
+    if target is None:
+        pixels = data.spec.channels * data.spec.size**2
+        count = max(count, min(1024, 2**26 // pixels))
+    return data.pictures("train", target, count)
 
 
 def _check_networks(protocol: Protocol, extractor: Extractor) -> None:
     for name, network in extractor.ids().items():
         if (asked := getattr(protocol, name)) not in ("", network):
             raise ValueError(f"the protocol asks for {name} '{asked}', this one is '{network}'")
-
-
-def inception_score(logits: Tensor, splits: int = 10) -> float:
-    """exp of the mean KL divergence of p(y|x) from p(y), mean over ``splits`` (Salimans 2016).
-
-    ``logits`` [N, classes]. 1 for equal pictures. Consecutive splits: nothing is shuffled.
-    """
-    scores = []
-    for chunk in logits.double().tensor_split(splits):
-        p = chunk.softmax(1)
-        gain = chunk.log_softmax(1) - p.mean(0, keepdim=True).log()
-        scores.append((p * gain).sum(1).mean().exp())
-    return float(torch.stack(scores).mean())

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gansuite.evaluation.health import COLLAPSED, INVERTED, WORSE, Scores
+from gansuite.evaluation.table import distance
 
 __all__ = ["COLLAPSED", "WORSE", "gap_closed", "verdict"]
 
@@ -15,6 +16,7 @@ def gap_closed(
 ) -> float | None:
     """The share of the distance between *do nothing* and *real vs real* that was covered.
 
+    *Do nothing* of a generator: pictures drawn from a Gaussian fitted to the training pictures.
     1 = as close to the real pictures as other real ones are; below 0 = worse than doing nothing.
     None where one of the three is missing, or where these pictures cannot tell *do nothing* from
     real ones, so that there is no gap.
@@ -37,15 +39,15 @@ def verdict(
     ``events``: those of the run (`results.json`, ``health``). ``better``: comparison -> whether it
     still improved in the last third of the run (`health.trend`).
     """
-    metric = "fd_random"
     better = better or {}
     idle = {e["name"] for e in events if e["event"] == "identity" and e["action"] == "end"}
     sentences: list[tuple[int, str]] = []
     for name, scores in final.items():
+        metric = distance(scores)
         nothing, floor = (
             references[k].get(name, {}).get(metric) for k in ("do_nothing", "real_vs_real")
         )
-        distance, diversity = scores.get(metric), scores.get("diversity")
+        reached, diversity = scores.get(metric), scores.get("diversity")
         if diversity is not None and diversity < COLLAPSED:
             sentences.append((0, f"collapsed: {name} has {diversity:.0%} of the real variety"))
         if scores.get("correlation", 0.0) < INVERTED:
@@ -53,13 +55,14 @@ def verdict(
             sentences.append((1, f"inverted: {name} turns its input into the negative ({said})"))
         if name in idle:
             sentences.append((2, f"unchanged: {name} hands back its input"))
-        share = gap_closed(distance, nothing, floor)
-        if share is None or distance is None:
+        share = gap_closed(reached, nothing, floor)
+        if share is None or reached is None:
             continue
         lowest = best.get(name, {}).get(metric)
         if share <= 0:
-            sentences.append((3, f"not learned: {name} is no closer to real than doing nothing"))
-        elif lowest is not None and distance > WORSE * lowest:
+            than = "a Gaussian of the training pictures" if name == "gen" else "doing nothing"
+            sentences.append((3, f"not learned: {name} is no closer to real than {than}"))
+        elif lowest is not None and reached > WORSE * lowest:
             kimg = best[name]["images_seen"] / 1000
             sentences.append((4, f"fell back: {name} was better at {kimg:g} kimg"))
         else:

@@ -34,16 +34,20 @@ class Weights:
         Costs nothing: to be called before training starts.
         """
         or_not = f"or leave evaluate.{self.option} empty"
-        if self.package and importlib.util.find_spec(self.package) is None:
-            raise UserError(
-                f"{self.metrics} need the package {self.package.replace('_', '-')}:"
-                f" pip install 'gansuite[fid]', {or_not}"
-            )
+        self.check_package()
         if not path.is_file():
             raise UserError(
                 f"{self.metrics} need {self.what} at {path}: run `gansuite fetch-metrics"
                 f" {path.parent}`, or put {self.urls[0]} ({self.size} bytes, sha256 {self.sha256})"
                 f" there, {or_not}"
+            )
+
+    def check_package(self) -> None:
+        """UserError unless the package is installed that ``metrics`` need."""
+        if self.package and importlib.util.find_spec(self.package) is None:
+            raise UserError(
+                f"{self.metrics} need the package {self.package.replace('_', '-')}:"
+                f" pip install 'gansuite[fid]', or set evaluate.{self.option} to ''"
             )
 
     def verify(self, path: Path, sha256: str = "") -> None:

@@ -25,9 +25,10 @@ from gansuite.evaluation import (
     Comparison,
     Protocol,
     Statistics,
-    build_extractor,
+    extractor_of,
     reference_rows,
     score,
+    training_pictures,
 )
 from gansuite.evaluation.verdict import verdict
 from gansuite.imaging import save_picture
@@ -81,11 +82,8 @@ def score_folder(
         else _translated(at, n, *known[n], module, e.pictures, note)
         for n, at in chosen.items()
     }
-    extractor = build_extractor(
-        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-        inception=e.inception,
-        vgg=e.vgg,
-    )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    extractor = extractor_of(e, module, device=device, note=note)
     protocol = Protocol.of(
         extractor, size=spec.size, channels=spec.channels, samples=e.pictures, weights=e.weights
     )
@@ -95,9 +93,9 @@ def score_folder(
     for n, c in made.items():
         real = Statistics(c.real, protocol, extractor)
         final[n] = score(c, protocol, extractor, real=real)
-        other = module.pictures("train", known[n][1] if n in known else None, len(c.fake))
-        for row, scores in reference_rows(c, protocol, extractor, other=other, real=real).items():
-            references[row][n] = scores
+        train = training_pictures(module, known[n][1] if n in known else None, len(c.fake))
+        for row, scores in reference_rows(c, protocol, extractor, train=train, real=real).items():
+            references.setdefault(row, {})[n] = scores
         save_strips(place / "samples", c, e.samples)
     given = {k: v for k, v in (cost or {}).items() if v is not None}
     if "parameters" in given:

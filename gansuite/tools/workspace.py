@@ -11,6 +11,7 @@ from gansuite.callbacks.sinks import NO_KEY, has_wandb_key, load_wandb
 from gansuite.compare.schema import read_config, read_results
 from gansuite.errors import UserError
 from gansuite.evaluation.protocol import HIGHER_IS_BETTER
+from gansuite.evaluation.table import DISTANCES
 from gansuite.runs import Run
 
 COST = ("images_per_second", "seconds", "peak_memory_mb", "flops_per_image")
@@ -70,7 +71,7 @@ def build_workspace(name: str, runs: Sequence[Run], entity: str) -> Any:
     def bars(keys: Sequence[str]) -> list[Any]:
         return [reports.BarPlot(title=key, metrics=[key]) for key in keys]
 
-    ranked = [key for key in scores if key.endswith("/fd_random")]
+    ranked = [key for key in scores if key.endswith(tuple(f"/{m}" for m in DISTANCES))]
     pictures = [
         reports.MediaBrowser(title="samples", media_keys=["samples"]),
         reports.WeavePanelSummaryTable(table_name="pictures"),

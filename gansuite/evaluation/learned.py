@@ -1,0 +1,280 @@
+"""Features learned on the run's own real training pictures, where no published weights are at hand.
+
+A small convolutional network is trained once per data set and kept. With linear heads on one vector
+of `DIM` numbers per picture it learns what tells good pictures of *this* data set from bad ones:
+which domain a picture is of (of a blend of two: how much of each), which way up it is (Gidaris et
+al. 2018, arXiv:1803.07728), and how strongly it was blurred, tinted, made noisy, blended with
+another picture or cut into shuffled tiles. What a method made never enters. What it tells apart is
+in docs/measurements.md (benchmarks/features.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gansuite import rng
+from gansuite.data.cache import lock
+from gansuite.data.module import DataModule
+from gansuite.errors import UserError
+from gansuite.evaluation.comparison import check_images, rgb
+from gansuite.evaluation.features import CHUNK, Frozen, exact
+
+VERSION = 1
+"""Grows with every change of the network or of its training: kept ones are then trained anew."""
+DIM = 64
+WIDTHS = (16, 32, 64, 128)
+LARGEST = 128  # pixels; larger pictures are reduced
+PICTURES = 1024  # at most, all domains together
+BATCH = 32
+STEPS = 300
+PASSES = 30  # over the pictures at most
+LR = 2e-3
+
+
+class LearnedFeatures(Frozen):
+    """uint8 [N, 1 or 3, H, W] (16x16 or more) -> float64 [N, 64] on the CPU.
+
+    Each number has mean 0 and variance 1 over the training pictures. Pictures of more than 128
+    pixels are first reduced to 128 (bilinear, antialiased). ``id`` names the feature and the hash
+    of its weights.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (3, *WIDTHS)
+        self.convs = nn.ModuleList(
+            nn.Conv2d(a, b, 4, 2, 1) for a, b in zip(widths, WIDTHS, strict=False)
+        )
+        self.out = nn.Linear(sum(WIDTHS), DIM)
+        self.register_buffer("mean", torch.zeros(DIM, dtype=torch.float64))
+        self.register_buffer("std", torch.ones(DIM, dtype=torch.float64))
+        self.dim = DIM
+
+    def embed(self, x: Tensor) -> Tensor:
+        """float [N, 3, H, W] in [-1, 1] -> [N, DIM]: strided convolutions, the mean of each over
+        the picture, one linear layer."""
+        pooled = []
+        for conv in self.convs:
+            x = F.leaky_relu(conv(x), 0.2)
+            pooled.append(x.mean((2, 3)))
+        embedded: Tensor = self.out(torch.cat(pooled, 1))
+        return embedded
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        check_images(images)
+        if min(images.shape[-2:]) < 16:
+            raise ValueError(f"features need pictures of 16x16 or more, not {tuple(images.shape)}")
+        with exact(self.device()):
+            parts = [
+                (self.embed(scaled(chunk.to(self.device()))).double() - self.mean) / self.std
+                for chunk in images.split(CHUNK)
+            ]
+        return torch.cat(parts).cpu()
+
+    @property
+    def id(self) -> str:  # type: ignore[override]
+        digest = hashlib.sha256()
+        for value in self.state_dict().values():
+            digest.update(value.cpu().numpy().tobytes())
+        return f"learned-{DIM}d-v{VERSION}-{digest.hexdigest()[:12]}"
+
+
+def scaled(images: Tensor) -> Tensor:
+    """uint8 [N, 1 or 3, H, W] -> float [N, 3, h, w] in [-1, 1], at most `LARGEST` a side."""
+    x = rgb(images).float() / 127.5 - 1
+    side = max(x.shape[-2:])
+    if side > LARGEST:
+        h, w = (max(16, round(s * LARGEST / side)) for s in x.shape[-2:])
+        x = F.interpolate(x, (h, w), mode="bilinear", antialias=True)
+    return x
+
+
+def learned_features(data: DataModule, *, folder: Path | None = None) -> LearnedFeatures:
+    """The network of these data: trained on the first training pictures of every domain, or read
+    from ``folder`` (default: the cache of ``data``), where it is kept.
+
+    One process trains while others wait. UserError for pictures below 16 pixels or a folder that
+    cannot be written.
+    """
+    spec = data.spec
+    if spec.size < 16:
+        raise UserError(
+            f"learned features need pictures of 16 pixels or more, data.size is {spec.size}; "
+            "set evaluate.learned=false and evaluate.best_by=swd"
+        )
+    share = max(1, PICTURES // len(spec.domains))
+
+    def train() -> LearnedFeatures:
+        return train_features({d: data.pictures("train", d, share) for d in spec.domains})
+
+    folder = folder or data.cache
+    if folder is None:
+        return train()
+    recipe = [VERSION, spec.told(), spec.size, spec.channels, spec.counts["train"]]
+    name = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:20]
+    path = folder / f"features-{name}.pt"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with lock(folder / f".features-{name}.lock"):
+            if (kept := _read(path)) is not None:
+                return kept
+            made = train()
+            torch.save(made.state_dict(), path.with_suffix(".part"))
+            path.with_suffix(".part").replace(path)
+            return made
+    except OSError as error:
+        raise UserError(
+            f"the learned features cannot be kept in '{folder}' ({error.strerror or error}); set "
+            "GANSUITE_CACHE to another folder"
+        ) from error
+
+
+def from_state(state: Mapping[str, Tensor]) -> LearnedFeatures:
+    """The network with these weights."""
+    network = LearnedFeatures()
+    network.load_state_dict(dict(state))
+    network.freeze()
+    return network
+
+
+def _read(path: Path) -> LearnedFeatures | None:
+    """What was kept; None where there is nothing or it is damaged."""
+    try:
+        return from_state(torch.load(path, weights_only=True))
+    except Exception:  # a damaged file raises what it likes; the network can be made again
+        return None
+
+
+def train_features(domains: Mapping[str, Tensor], *, seed: int = 0) -> LearnedFeatures:
+    """A network trained on uint8 pictures [N, C, H, W] by domain.
+
+    A pure function of the pictures and ``seed``, bit for bit on one kind of CPU, whatever the
+    number of threads: one is used.
+    """
+    images = torch.cat([scaled(x) for x in domains.values()])
+    kinds = torch.cat([torch.full((len(x),), i) for i, x in enumerate(domains.values())])
+    steps = min(STEPS, max(1, PASSES * len(images) // BATCH))
+    with one_thread(), torch.random.fork_rng(devices=[]), torch.enable_grad(), exact(images.device):
+        torch.manual_seed(rng.derive(seed, "learned features, weights"))
+        network = LearnedFeatures()
+        sizes = {"domain": len(domains), "turn": 4, "damage": Damaged.KINDS}
+        heads = nn.ModuleDict({name: nn.Linear(DIM, size) for name, size in sizes.items()})
+        weights = [*network.parameters(), *heads.parameters()]
+        optimizer = torch.optim.AdamW(weights, lr=LR, weight_decay=1e-2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=steps + 1)
+        for step in range(steps):
+            made = Damaged.draw(images, kinds, len(domains), seed, step)
+            z = network.embed(made.images)
+            loss = (
+                -(made.domains * F.log_softmax(heads["domain"](z), 1)).sum(1).mean()
+                + 0.5 * F.cross_entropy(heads["turn"](z), made.turns, label_smoothing=0.1)
+                + 4 * F.mse_loss(heads["damage"](z), made.damage)
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        with torch.no_grad():
+            seen = torch.cat([network.embed(x) for x in images.split(CHUNK)]).double()
+        network.mean.copy_(seen.mean(0))
+        network.std.copy_(seen.std(0, correction=0).clamp_min(1e-3))
+    network.freeze()
+    return network
+
+
+class Damaged:
+    """A batch to learn from: ``images`` [B, 3, H, W], the shares of the ``domains`` in them [B, K],
+    how many quarter ``turns`` they were given [B], and their ``damage`` [B, 7], each from 0 (or, of
+    a tint, -1) to 1: blur, noise, blend, shuffled tiles, tint of red, green and blue."""
+
+    KINDS = 7
+
+    def __init__(self, images: Tensor, domains: Tensor, turns: Tensor, damage: Tensor) -> None:
+        self.images, self.domains, self.turns, self.damage = images, domains, turns, damage
+
+    @classmethod
+    def draw(cls, images: Tensor, kinds: Tensor, count: int, seed: int, step: int) -> Damaged:
+        """Batch number ``step``; a pure function of (seed, step) and the pictures."""
+        draw = rng.numpy_generator(seed, "learned features", step)
+        n = min(BATCH, len(images))
+        first, other = (torch.from_numpy(draw.permutation(len(images))[:n]) for _ in range(2))
+
+        def some(chance: float) -> Tensor:
+            values = draw.random(n) * (draw.random(n) < chance)
+            return torch.from_numpy(values.astype(np.float32))
+
+        def wide(x: Tensor) -> Tensor:
+            return x.view(n, -1, 1, 1)
+
+        blend, blur, noise = some(0.5), some(0.4), some(0.4)
+        sign = torch.from_numpy(draw.choice([-1.0, 1.0], (n, 3)).astype(np.float32))
+        tint = sign * torch.stack([some(0.4) for _ in range(3)], 1)
+        tiles = torch.from_numpy((draw.random(n) < 0.25).astype(np.float32))
+        mirrored = torch.from_numpy(draw.random(n) < 0.5)
+        turns = torch.from_numpy(draw.integers(0, 4, n))
+        x = images[first].lerp(images[other], wide(blend / 2))
+        x = torch.where(wide(mirrored), x.flip(3), x)
+        cells = int(draw.choice([2, 4]))
+        order = torch.from_numpy(np.stack([draw.permutation(cells**2) for _ in range(n)]))
+        x = torch.where(wide(tiles) > 0, shuffled(x, cells, order), x)
+        # squares, since what is weak is harder to see and is to be seen as well
+        x = blurred(x, 2 * blur.square())
+        normal = torch.from_numpy(draw.standard_normal(x.shape, np.float32))
+        x = x + 0.4 * wide(tint * tint.abs()) + 0.5 * wide(noise.square()) * normal
+        x = x.clamp(-1, 1)
+        if x.shape[2] != x.shape[3]:
+            turns = turns // 2 * 2  # a picture that is no square can only stand on its head
+        for k in range(1, 4):
+            x[turns == k] = torch.rot90(x[turns == k], k, (2, 3)) if k in turns else x[turns == k]
+        known = F.one_hot(kinds, count).float()
+        shares = known[first].lerp(known[other], (blend / 2)[:, None])
+        damage = torch.cat([torch.stack([blur, noise, blend, tiles], 1), tint], 1)
+        return cls(x, shares, turns, damage)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums in one order, whatever the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def blurred(x: Tensor, sigma: Tensor) -> Tensor:
+    """float [N, C, H, W] through a Gaussian of ``sigma`` [N] pixels, cut at 4 pixels."""
+    at = torch.arange(-4, 5)
+    taps = torch.exp(-0.5 * (at / sigma.clamp_min(0.05)[:, None]) ** 2)
+    taps = (taps / taps.sum(1, keepdim=True)).repeat_interleave(x.shape[1], 0)
+    flat = F.pad(x, (4, 4, 4, 4), mode="reflect").flatten(0, 1)[None]
+    flat = F.conv2d(flat, taps[:, None, None], groups=len(taps))
+    return F.conv2d(flat, taps[:, None, :, None], groups=len(taps)).view(x.shape)
+
+
+def shuffled(x: Tensor, cells: int, order: Tensor) -> Tensor:
+    """Each picture of [N, C, H, W] cut into cells x cells tiles, put together in ``order``
+    [N, cells^2]; what is left over at the right and at the bottom stays."""
+    n, c = x.shape[:2]
+    h, w = (s // cells for s in x.shape[-2:])
+    inner = x[..., : h * cells, : w * cells]
+    tiles = inner.reshape(n, c, cells, h, cells, w).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+    tiles = tiles.gather(1, order[:, :, None, None, None].expand_as(tiles))
+    tiles = tiles.view(n, cells, cells, c, h, w).permute(0, 3, 1, 4, 2, 5)
+    out = x.clone()
+    out[..., : h * cells, : w * cells] = tiles.reshape(n, c, h * cells, w * cells)
+    return out
