@@ -135,7 +135,7 @@ def test_batches_to_learn_from() -> None:
     assert torch.allclose(made.domains.sum(1), torch.ones(32))
     assert made.damage.shape == (32, Damaged.KINDS)
     wide = Damaged.draw(images[..., :20, :], kinds, 3, 0, 7)
-    assert set(wide.turns.tolist()) <= {0, 2}
+    assert set(wide.alternation.tolist()) <= {0, 2}
 
 
 def test_blur_and_tiles_against_plain_computations() -> None:

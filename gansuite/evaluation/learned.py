@@ -123,7 +123,7 @@ def learned_features(data: DataModule, *, folder: Path | None = None) -> Learned
     folder = folder or data.cache
     if folder is None:
         return train()
-    recipe = [VERSION, spec.told(), spec.size, spec.channels, spec.counts["train"]]
+    recipe = [VERSION, spec.summary(), spec.size, spec.channels, spec.counts["train"]]
     name = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:20]
     path = folder / f"features-{name}.pt"
     try:
@@ -180,7 +180,7 @@ def train_features(domains: Mapping[str, Tensor], *, seed: int = 0) -> LearnedFe
             z = network.embed(made.images)
             loss = (
                 -(made.domains * F.log_softmax(heads["domain"](z), 1)).sum(1).mean()
-                + 0.5 * F.cross_entropy(heads["turn"](z), made.turns, label_smoothing=0.1)
+                + 0.5 * F.cross_entropy(heads["turn"](z), made.alternation, label_smoothing=0.1)
                 + 4 * F.mse_loss(heads["damage"](z), made.damage)
             )
             optimizer.zero_grad()
@@ -203,7 +203,7 @@ class Damaged:
     KINDS = 7
 
     def __init__(self, images: Tensor, domains: Tensor, turns: Tensor, damage: Tensor) -> None:
-        self.images, self.domains, self.turns, self.damage = images, domains, turns, damage
+        self.images, self.domains, self.alternation, self.damage = images, domains, turns, damage
 
     @classmethod
     def draw(cls, images: Tensor, kinds: Tensor, count: int, seed: int, step: int) -> Damaged:
