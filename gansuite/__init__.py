@@ -1,3 +1,101 @@
-"""gansuite: GAN families compared on equal terms."""
+"""gansuite: GAN families compared on equal terms, and each for anybody's Trainer.
+
+import lightning as L, gansuite
+
+data = gansuite.DataModule.of("coats", size=64, batch=4, method=gansuite.CycleGAN)
+trainer = L.Trainer(max_steps=1000, callbacks=[gansuite.Evaluate()])
+trainer.fit(gansuite.CycleGAN(data.spec), data)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from gansuite import losses, networks
+    from gansuite.callbacks.scores import Evaluate, distances
+    from gansuite.config import Budget, Ema, Optim
+    from gansuite.core.settings import Settings
+    from gansuite.core.step import Step
+    from gansuite.data.module import DataModule
+    from gansuite.data.spec import Batch, DataSpec, Needs
+    from gansuite.errors import NotFinite, UserError
+    from gansuite.evaluation import metrics
+    from gansuite.methods.base import Method, terms
+    from gansuite.methods.cyclegan import CycleGAN
+    from gansuite.methods.discogan import DiscoGAN
+    from gansuite.methods.dualgan import DualGAN
+    from gansuite.methods.stargan import StarGAN
+    from gansuite.methods.stylegan import StyleGAN
+    from gansuite.methods.vanilla import VanillaGAN
+
+# name -> where it is: nothing is imported (PyTorch takes seconds) before it is asked for
+_WHERE = {
+    "Evaluate": "callbacks.scores",
+    "distances": "callbacks.scores",
+    "Budget": "config",
+    "Ema": "config",
+    "Optim": "config",
+    "Settings": "core.settings",
+    "Step": "core.step",
+    "DataModule": "data.module",
+    "Batch": "data.spec",
+    "DataSpec": "data.spec",
+    "Needs": "data.spec",
+    "NotFinite": "errors",
+    "UserError": "errors",
+    "Method": "methods.base",
+    "terms": "methods.base",
+    "CycleGAN": "methods.cyclegan",
+    "DiscoGAN": "methods.discogan",
+    "DualGAN": "methods.dualgan",
+    "StarGAN": "methods.stargan",
+    "StyleGAN": "methods.stylegan",
+    "VanillaGAN": "methods.vanilla",
+}
+_MODULES = {"metrics": "evaluation.metrics", "networks": "networks", "losses": "losses"}
+
+
+__all__ = [
+    "Batch",
+    "Budget",
+    "CycleGAN",
+    "DataModule",
+    "DataSpec",
+    "DiscoGAN",
+    "DualGAN",
+    "Ema",
+    "Evaluate",
+    "Method",
+    "Needs",
+    "NotFinite",
+    "Optim",
+    "Settings",
+    "StarGAN",
+    "Step",
+    "StyleGAN",
+    "UserError",
+    "VanillaGAN",
+    "__version__",
+    "distances",
+    "losses",
+    "metrics",
+    "networks",
+    "terms",
+]
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name in _MODULES:
+        return importlib.import_module(f"gansuite.{_MODULES[name]}")
+    if name in _WHERE:
+        return getattr(importlib.import_module(f"gansuite.{_WHERE[name]}"), name)
+    raise AttributeError(f"module 'gansuite' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

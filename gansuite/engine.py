@@ -127,7 +127,9 @@ def build_data(experiment: Experiment) -> DataModule:
     cls = method_class(experiment.method["name"])
     source = build_source_of(experiment)
     try:
-        return DataModule(source, cls.needs, seed=experiment.seed, cache=cache_folder(), **common)
+        data = DataModule(source, cls.needs, seed=experiment.seed, cache=cache_folder(), **common)
+        data.spec  # noqa: B018 - here what the data lack is said of the method
+        return data
     except UserError as error:
         text = str(error).replace("this method", experiment.method["name"])
         raise UserError(text) from error

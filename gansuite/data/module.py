@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,11 +13,13 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from gansuite.data.catalogue import SOURCES, build_source
 from gansuite.data.sources import Source
 from gansuite.data.spec import Batch, DataSpec, Needs
-from gansuite.data.views import Endless, Pictures, TrainBatches, TrainView
+from gansuite.data.views import Endless, Pictures, Slice, TestBatches, TrainBatches, TrainView
 from gansuite.errors import UserError, nearest
 
+_OPTIONS = {"load_size", "flip", "channels", "workers", "resize"}  # the module's own
 _TESTS = 2  # a distribution of one picture has no covariance
 
 
@@ -31,12 +35,10 @@ class DataModule(LightningDataModule):
     luminance. ``cache`` is the folder of the decoded pictures; None keeps them in memory. Raises
     :class:`UserError` for data that is missing, broken or unfit.
 
-    The Trainer must be built with ``use_distributed_sampler=False``: slicing by rank is done here.
+    Slicing by rank is done here. Under a Trainer of one's own its checkpoints say how far the
+    training has come, and ``fit(ckpt_path=...)`` goes on with the next batch.
     """
 
-    spec: DataSpec
-    images_per_batch: int
-    """Real pictures drawn per global batch, all domains together."""
     start_batch: int
     """The first batch that :meth:`train_dataloader` yields; set by the engine on resume."""
 
@@ -66,19 +68,76 @@ class DataModule(LightningDataModule):
             )
         if channels not in (None, 1, 3):
             raise UserError(f"data.channels is {channels}, it must be 1 (grey) or 3 (colour)")
-        source.prepare()
         self.source, self.needs = source, needs
         self.size, self.load_size = size, load_size or size
         self.batch, self.seed, self.flip, self.workers = batch, seed, flip, workers
         self.cache, self.resize = cache, resize
-        self.channels = channels or source.channels
-        self.spec = source.spec(size, self.channels)
-        needs.check(self.spec, where=source.where)
-        domains = len(self.spec.domains) if needs.view in ("unpaired", "paired") else 1
-        self.images_per_batch = batch * domains
+        self._channels = channels
         self.start_batch = 0
         self._view: TrainView | None = None
         self._arrays: dict[tuple[str, str, int, str], np.ndarray] = {}
+
+    @classmethod
+    def of(
+        cls,
+        data: str | Path,
+        *,
+        size: int,
+        batch: int,
+        method: type | None = None,
+        seed: int = 0,
+        cache: Path | None = None,
+        **options: Any,
+    ) -> DataModule:
+        """The data set ``data``: a name that ``gansuite list`` shows, or a folder.
+
+        A folder holds trainA, trainB, testA, testB, or a folder for each domain. ``method`` is the
+        class that trains on it and says which view it needs; without one, one domain is taken as
+        it is, two are unpaired, more are labelled. ``options``: those of the constructor and of
+        the source, such as ``domains``, ``load_size`` or ``flip``.
+
+        Raises:
+            UserError: there is no such data set or folder, or it does not serve the method.
+        """
+        own = {k: options.pop(k) for k in _OPTIONS & options.keys()}
+        if str(data) in SOURCES:
+            source = build_source(str(data), **options)
+        else:
+            two = (Path(data) / "trainA").is_dir()
+            source = build_source("unpaired" if two else "folders", root=str(data), **options)
+        needs = getattr(method, "needs", None)
+        if needs is None:
+            source.prepare()
+            many = len(source.domains)
+            needs = Needs(("single", "single", "unpaired")[many] if many < 3 else "labelled")
+        return cls(source, needs, size=size, batch=batch, seed=seed, cache=cache, **own)
+
+    def prepare_data(self) -> None:
+        """Download what is missing; called by the Trainer in one process before the others."""
+        self.source.prepare()
+
+    @property
+    def channels(self) -> int:
+        return self._channels or self.source.channels
+
+    @functools.cached_property
+    def spec(self) -> DataSpec:
+        """What a method sees of the data; the files are looked at (and downloaded, where they are
+        missing) when it is first asked for.
+
+        Raises:
+            UserError: the data are missing, or not what ``needs`` asks for.
+        """
+        self.source.prepare()
+        found = self.source.spec(self.size, self.channels)
+        self.needs.check(found, where=self.source.where)
+        return found
+
+    @property
+    def images_per_batch(self) -> int:
+        """Real pictures drawn per global batch, all domains together."""
+        domains = len(self.spec.domains) if self.needs.view in ("unpaired", "paired") else 1
+        return self.batch * domains
 
     def setup(self, stage: str | None = None) -> None:
         """Read all training and test pictures, so that a damaged file is met before training."""
@@ -146,6 +205,33 @@ class DataModule(LightningDataModule):
             worker_init_fn=_leave_ctrl_c_to_the_run,
             pin_memory=torch.cuda.is_available(),
         )
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """The test pictures in file order, not augmented, ``batch`` of each domain at a time; of
+        several processes each has every world-th batch. Domains of different length end one after
+        the other: the last batches have no picture of the shorter ones."""
+        rank = self.trainer.global_rank if self.trainer else 0
+        world = self.trainer.world_size if self.trainer else 1
+        domains = self.spec.domains
+        labels = None
+        if self.needs.view in ("single", "labelled"):
+            pictures = [self.pictures("test")]
+            if self.needs.view == "labelled":
+                labels = torch.cat([self.label_vectors("test", d) for d in domains])
+        else:
+            pictures = [self.pictures("test", domain) for domain in domains]
+        batches = TestBatches(pictures, labels, self.batch)
+        return DataLoader(batches, batch_size=None, sampler=Slice(len(batches), rank, world))
+
+    predict_dataloader = test_dataloader = val_dataloader
+
+    def state_dict(self) -> dict[str, int]:
+        """For Lightning's checkpoints: how many batches were trained on."""
+        model = self.trainer.lightning_module if self.trainer else None
+        return {"start_batch": int(getattr(model, "batches", self.start_batch))}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.start_batch = state["start_batch"]
 
     def pictures(self, split: str, domain: str | None = None, limit: int | None = None) -> Tensor:
         """uint8 [N,C,size,size] in file order: resized to ``size``, never cropped or augmented.

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, DistributedSampler
 
 from gansuite.data.spec import Batch
 from gansuite.errors import UserError
@@ -167,8 +167,41 @@ class TrainBatches(Dataset[Batch]):
         return self.view(index, self.rank, self.world)
 
 
-class Endless(Sampler[int]):
-    """start, start + 1, start + 2, ... The budget ends the training, not the data."""
+class TestBatches(Dataset[Batch]):
+    """Batch i: the i-th ``size`` pictures of each of ``domains`` (uint8 [N,C,H,W]), none of those
+    that have ended; ``labels`` [N,K] of the one domain."""
+
+    __test__ = False  # for pytest: no test
+
+    def __init__(self, domains: Sequence[Tensor], labels: Tensor | None, size: int) -> None:
+        self.domains, self.labels, self.size = domains, labels, size
+
+    def __len__(self) -> int:
+        return -(-max(map(len, self.domains)) // self.size)
+
+    def __getitem__(self, index: int) -> Batch:
+        rows = slice(index * self.size, (index + 1) * self.size)
+        labels = None if self.labels is None else self.labels[rows]
+        return Batch(tuple(x[rows] for x in self.domains), labels)
+
+
+class Slice(DistributedSampler[int]):
+    """rank, rank + world, ... below ``total``. (A distributed sampler, so that a Trainer does not
+    put one of its own in its place, which would serve some twice.)"""
+
+    def __init__(self, total: int, rank: int, world: int) -> None:
+        self.order = range(rank, total, world)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.order)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+
+class Endless(DistributedSampler[int]):
+    """start, start + 1, start + 2, ... The budget ends the training, not the data. (A distributed
+    sampler, so that a Trainer does not slice what is sliced already.)"""
 
     def __init__(self, start: int) -> None:
         self.start = start

@@ -143,10 +143,35 @@ class Method(AlternatingModule):
                 return self.sample(len(real.images[0]), generator)
             return {to: self._translated(real, to) for to in self.targets}
 
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
+        """What a callback scores: direction -> {"fake", "real"}, float in [-1, 1]; the real
+        pictures are those of the batch in the target domain. See `gansuite.Evaluate`."""
+        real = self.prepared(batch)
+        with self.evaluating():
+            if self.task == "generate":
+                generator = torch_generator(self.settings.seed, "validate", batch_idx, self.rank)
+                (images,) = real.images
+                return {"gen": {"fake": self.sample(len(images), generator), "real": images}}
+            names = self.targets
+            arrow = {names[0]: "b2a", names[1]: "a2b"} if len(names) == 2 else {}
+            return {
+                arrow.get(to, f"to_{to}"): {
+                    "fake": self._translated(real, to),
+                    "real": self._of_domain(real, to),
+                }
+                for to in names
+            }
+
+    def _of_domain(self, real: Batch, to: str) -> Tensor:
+        """The pictures of the batch that are in domain ``to``, or have the attribute."""
+        if real.labels is None:
+            return real.images[self.spec.domains.index(to)]
+        return real.images[0][real.labels[:, self.targets.index(to)] > 0]
+
     def _translated(self, real: Batch, to: str) -> Tensor:
-        others = [
-            x
-            for i, x in enumerate(real.images)
-            if len(real.images) == 1 or self.spec.domains[i] != to
-        ]
-        return torch.cat([self.translate(x, to) for x in others])
+        """The pictures of the batch that are not, as such."""
+        if real.labels is not None:
+            others = [real.images[0][real.labels[:, self.targets.index(to)] <= 0]]
+        else:
+            others = [x for x, d in zip(real.images, self.spec.domains, strict=True) if d != to]
+        return torch.cat([self.translate(x, to) if len(x) else x for x in others])
