@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -18,6 +18,8 @@ import torch
 from helpers import EachBatch, difference, experiment, train
 from PIL import Image
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from gansuite import config as configuration
 from gansuite import engine
@@ -40,13 +42,40 @@ def test_nothing_is_left_out() -> None:
     assert {f"{name}_coats" for name in METHODS} <= set(EXPERIMENTS)
 
 
+class Doubles(TorchDispatchMode):
+    """Which operations gave a float64, that some devices (MPS) do not have."""
+
+    found: ClassVar[set[str]] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if any(isinstance(x, Tensor) and x.dtype == torch.float64 for x in tree_leaves(out)):
+            self.found.add(str(func))
+        return out
+
+
 @pytest.fixture(scope="module", params=METHODS)
 def session(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     """A tiny run of each method, to its end."""
     out = tmp_path_factory.mktemp(request.param)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GANSUITE_CACHE", str(out / "cache"))
+        real = Method.training_step
+
+        def watched(self: Method, *args: Any) -> Any:
+            with Doubles():
+                return real(self, *args)
+
+        Doubles.found.clear()
+        patch.setattr(Method, "training_step", watched)
         yield engine.train(tiny(request.param, out))
+
+
+def test_it_trains_where_there_are_no_doubles(session: Session) -> None:
+    assert Doubles.found == set()
+    with Doubles():
+        torch.zeros(1).double()
+    assert Doubles.found.pop()
 
 
 def tiny(method: str, out: Path, *more: str) -> Any:
@@ -170,6 +199,7 @@ def test_it_resumes_bit_for_bit(session: Session, tmp_path: Path, monkeypatch: A
     assert difference(*states) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
 def test_it_trains_in_other_precisions(

@@ -3,6 +3,7 @@ architecture, the heads and the arithmetic are checked, the published file is no
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from gansuite import engine
 from gansuite.data.spec import DataSpec
 from gansuite.evaluation import Comparison, Extractor, Protocol, build_extractor, score
+from gansuite.evaluation.features import RandomVGG16
 from gansuite.evaluation.perceptual import LPIPS, STAGES, path_length
 from gansuite.evaluation.weights import Weights
 from gansuite.methods import method_class
@@ -134,6 +136,49 @@ def test_slerp_keeps_to_the_circle() -> None:
     assert torch.allclose(third, torch.tensor([[3**0.5, 1.0, 0]]), atol=1e-6)
     assert torch.allclose(slerp(a, b, 0.0), a)
     assert torch.allclose(slerp(a, b, 1.0), b, atol=1e-6)
+
+
+class OnSingle(Tensor):
+    """Of a device without float64 (MPS): stays there until `cpu`, and cannot be made one."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.cpu:
+            return args[0].as_subclass(Tensor)
+        if func is Tensor.to and any(isinstance(a, str) and a == "cpu" for a in args):
+            return args[0].as_subclass(Tensor)
+        found = super().__torch_function__(func, types, args, kwargs or {})
+        if isinstance(found, cls) and found.dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return found
+
+
+def there(module: nn.Module) -> Any:
+    for part in module.modules():
+        for store in (part._parameters, part._buffers):
+            for name, value in store.items():
+                if value is not None:
+                    store[name] = value.detach().as_subclass(OnSingle)  # type: ignore[assignment]
+    return module
+
+
+def test_nothing_is_made_double_on_a_device_without_it(lpips: LPIPS) -> None:
+    x = torch.ones(1).as_subclass(OnSingle)
+    for make in (
+        Tensor.double,
+        lambda t: t.to(torch.float64),
+        lambda t: t.sum().double(),
+    ):
+        with pytest.raises(TypeError, match="float64"):
+            make(x)
+    a, b = (images(i, n=3, size=32).flatten(1) for i in (1, 2))
+    found = slerp(a.as_subclass(OnSingle), b.as_subclass(OnSingle), 0.3)
+    assert isinstance(found, OnSingle)
+    assert torch.equal(found.as_subclass(Tensor), slerp(a, b, 0.3))
+    pictures = (images(1, n=3, size=32) * 127 + 128).byte()
+    assert torch.equal(there(RandomVGG16())(pictures), RandomVGG16()(pictures))
+    a, b = images(1, n=2, size=16), images(2, n=2, size=16)
+    assert torch.equal(there(copy.deepcopy(lpips))(a, b), lpips(a, b))
 
 
 class Count(nn.Module):

@@ -373,25 +373,51 @@ def test_loader_workers_leave_ctrl_c_to_the_run(tmp_path: Path) -> None:
 # --- memory and precision -------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux")
-def test_peak_memory_of_training_and_evaluation_apart() -> None:
-    def use(megabytes: int) -> None:
-        bytearray(b"x" * (megabytes << 20))
+class Memory:
+    """What the system tells of a process that has 100 MB: the most since the mark was set back."""
 
-    peak = PeakMemory()
-    use(400)
+    now = most = 100_000
+
+    def use(self, megabytes: int) -> None:
+        self.most = max(self.most, self.now + 1000 * megabytes)
+
+    def read_text(self) -> str:
+        return f"VmPeak:\t  999999 kB\nVmHWM:\t  {self.most} kB\nVmRSS:\t  {self.now} kB\n"
+
+    def write_text(self, text: str) -> None:
+        assert text == "5"
+        self.most = self.now
+
+
+def test_peak_memory_of_training_and_evaluation_apart(monkeypatch: Any) -> None:
+    memory, peak = Memory(), PeakMemory()
+    for name in ("_STATUS", "_RESET"):
+        monkeypatch.setattr(f"gansuite.callbacks.memory.{name}", memory)
+    memory.use(400)  # before the start: counts nowhere
     peak.start(torch.device("cpu"))
-    before = peak.training
-    use(50)
+    assert peak.megabytes() == {"peak_memory_mb": 102.4, "peak_memory_eval_mb": None}
+    memory.use(50)
     with peak.evaluating():
-        use(150)
-    found = peak.megabytes()
-    trained, scored = found["peak_memory_mb"], found["peak_memory_eval_mb"]
-    assert trained is not None
-    assert scored is not None
-    # what was before the start counts nowhere; `use` holds its bytes twice
-    assert trained - before / 1e6 == pytest.approx(105, abs=60)
-    assert scored - trained == pytest.approx(210, abs=80)
+        memory.use(150)
+    memory.use(20)
+    with contextlib.suppress(KeyError), peak.evaluating():
+        memory.use(120)
+        raise KeyError
+    assert peak.megabytes() == {"peak_memory_mb": 153.6, "peak_memory_eval_mb": 256.0}
+    memory.use(60)
+    assert peak.megabytes()["peak_memory_mb"] == 163.8
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux")
+def test_the_mark_of_the_system_is_set_back() -> None:
+    peak = PeakMemory()
+    bytearray(b"x" * (100 << 20))
+    before = peak.training
+    peak.start(torch.device("cpu"))
+    assert peak.training < before - 80e6  # it held its bytes twice
+    with peak.evaluating():
+        pass
+    assert peak.megabytes()["peak_memory_eval_mb"] is not None
 
 
 def test_peak_memory_without_a_mark_that_can_be_set_back(monkeypatch: Any) -> None:

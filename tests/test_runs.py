@@ -248,6 +248,7 @@ class Fail(Callback):
             raise RuntimeError("killed")
 
 
+@pytest.mark.slow
 def test_a_whole_run(tmp_path: Path, monkeypatch: Any) -> None:
     e = experiment("cyclegan_coats", tmp_path / "a", 10)
     train(monkeypatch, e)

@@ -99,6 +99,7 @@ def expected(run: Run) -> list[dict[str, Any]]:
     return [{k: v for k, v in r.items() if k not in drop} for r in lines]
 
 
+@pytest.mark.slow
 def test_a_run_is_recorded_once_and_whole_also_after_an_interruption(
     tmp_path: Path, monkeypatch: Any
 ) -> None:

@@ -33,7 +33,7 @@ def warm_up_updates(batch: int, n: int) -> tuple[str, ...]:
 
 def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
     """The share ``t`` of the way from a to b [N, d] along great circles (Shoemake 1985)."""
-    x, y = a.double(), b.double()
+    x, y = a.cpu().double(), b.cpu().double()  # some devices (MPS) have no float64
     angle = torch.acos(F.cosine_similarity(x, y)[:, None])
     mixed = torch.sin((1 - t) * angle) * x + torch.sin(t * angle) * y
     return (mixed / torch.sin(angle)).to(a)
