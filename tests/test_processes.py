@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 import torch
-from gansuite.callbacks.memory import PeakMemory
 from helpers import command, difference, experiment
 
 from gansuite import devices, engine, processes
 from gansuite.callbacks.budget import Budget
+from gansuite.callbacks.memory import PeakMemory
 from gansuite.errors import UserError
 from gansuite.losses.precision import full_float32
 from gansuite.runs import read_checkpoint, read_json
