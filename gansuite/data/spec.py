@@ -175,6 +175,8 @@ class Batch:
 
     @classmethod
     def _checked(cls, images: list[Any], labels: Any, domains: Sequence[str]) -> Batch:
+        if not images:
+            raise UserError("A batch has labels and no pictures; put [N, C, H, W] before them.")
         for x in images:
             if not isinstance(x, Tensor) or x.ndim != 4:
                 shape = list(x.shape) if isinstance(x, Tensor) else type(x).__name__

@@ -206,6 +206,9 @@ class Endless(DistributedSampler[int]):
     def __init__(self, start: int) -> None:
         self.start = start
 
+    def __len__(self) -> int:
+        raise TypeError("it has no end")
+
     def __iter__(self) -> Iterator[int]:
         index = self.start
         while True:
