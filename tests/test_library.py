@@ -93,7 +93,8 @@ def test_it_says_nothing_and_logs_its_losses(here: Path) -> None:
     with Path(logger.log_dir, "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [1, 3]  # every second batch
-    assert all(float(row["loss/g/cycle"]) > 0 and float(row["lr/d"]) == pytest.approx(2e-4) for row in rows)
+    assert all(float(row["loss/g/cycle"]) > 0 for row in rows)
+    assert [float(row["lr/d"]) for row in rows] == pytest.approx([2e-4, 2e-4])
     assert run.global_step == 4  # batches, not updates
     assert run.lightning_module.update_counts == {"g": 4, "d": 4}
 
