@@ -214,10 +214,8 @@ def _config(args: argparse.Namespace) -> None:
 
 def _check_data(args: argparse.Namespace) -> int:
     from gansuite import engine
-    from gansuite.data.check import check_data
 
-    source = engine.build_source_of(engine.load_experiment(args.name, args.overrides))
-    report = check_data(source)
+    report = engine.check_data(engine.load_experiment(args.name, args.overrides))
     print(report.render())
     return 0 if report.ok else 2
 
