@@ -35,8 +35,8 @@ def refuse_growth(content: Mapping[str, Any], where: Callable[[Sequence[str]], s
             found += len(value) + sum(size(k, at(k)) for k in references(key, value))
         if found > _LIMIT:
             raise UserError(
-                f"{where(key)}: '{'.'.join(key)}' refers to so many other values that it would have "
-                f"more than {_LIMIT} characters."
+                f"{where(key)}: '{'.'.join(key)}' refers to so many other values that it would "
+                f"have more than {_LIMIT} characters."
             )
         sizes[key] = found
         return found

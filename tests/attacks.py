@@ -661,6 +661,10 @@ NAMED: dict[str, Case] = {
     "a beta above 1": _exp("optim.g.betas=[1,2]"),
     "a negative alpha": _exp("optim.g.kind=rmsprop", "optim.g.alpha=-1"),
     "a negative momentum": _exp("optim.g.kind=sgd", "optim.g.momentum=-3"),
+    "pictures smaller than the kernels": Case("folder", ("exp", E, "data.size=8"), "pictures"),
+    "a value that doubles itself": _exp(
+        "log.tags=[x,%s]" % ",".join(f"'${{log.tags[{i}]}}${{log.tags[{i}]}}'" for i in range(40))  # noqa: UP031
+    ),
     "a home that nobody has": _exp("out=~nouser/x"),
     "two nodes without a launcher": _exp("trainer.num_nodes=2"),
     "a batch that no memory holds": _exp("data.batch=1000000000"),
@@ -728,6 +732,10 @@ NAMED: dict[str, Case] = {
         Change("json", "cyclegan_coats/seed0/results.json", [], ("cost",))
     ),
     "a link to the folder above": _set(Change("link", "set/trainA/up", ".."), images=8),
+    "a link to all that there is": _set(Change("link", "set/all", "/"), command="check-data"),
+    "a folder of its own, linked as a picture": _set(
+        Change("link", "set/testB/x.PNG", ".."), command="check-data"
+    ),
     "a link to itself": _set(Change("link", "set/trainA/x.png", "x.png")),
     "a link to nowhere": _set(Change("link", "set/trainA/x.png", "nowhere")),
     "a pipe named as a picture": _set(Change("pipe", "set/trainA/z.png")),

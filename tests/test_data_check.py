@@ -161,7 +161,8 @@ def test_what_training_refuses_is_not_usable(tmp_path: Path) -> None:
     for name in ("1.png", "2.png"):
         (tmp_path / "testA" / name).unlink()
     e = engine.load_experiment(
-        "cyclegan_coats", ["data={name: unpaired, root: %s}" % tmp_path]  # noqa: UP031
+        "cyclegan_coats",
+        ["data={name: unpaired, root: %s}" % tmp_path],  # noqa: UP031
     )
     report = engine.check_data(e)
     assert report.render().endswith("NOT USABLE")
@@ -179,6 +180,6 @@ def test_pillow_says_nothing_of_odd_tags(tmp_path: Path) -> None:
             warnings.simplefilter("always")
             if quiet:
                 quiet_pillow()
-            with pytest.raises(UserError, match="x.tif' is"):
+            with pytest.raises(UserError, match=r"x\.tif' is"):
                 read_image(path)
         assert bool(told) != quiet
