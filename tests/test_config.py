@@ -184,7 +184,7 @@ BAD = {
     "deep key": (".".join("a" * 3000) + "=1", "is not an override; write key=value"),
     "itself": ("seed=&a [*a]", "'seed' is nested more than 32 levels deep."),
     "a list": ("optim=[g]", "'optim' is ['g']; it must be a mapping of keys to values."),
-    "a list below": ("optim.g=[1]", "'optim.g' is [1]; it must be a valid dictionary."),
+    "a list below": ("optim.g=[1]", "'optim.g' is [1]; it must be a mapping of keys to values."),
     "a mapping": ("data.sides={a: 1}", "'data.sides' is {'a': 1}; it must be a list."),
     "long text": ("seed=" + "a" * 100_000, "'seed' is 'aaa"),
 }
