@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,12 +32,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"gansuite: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt as error:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C has nothing left to end
         _failed(130, error)
         print("gansuite: interrupted", file=sys.stderr)
         code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except (ImportError, MemoryError) as error:
+        if not re.search("map segment|allocate memory|^$", str(error)):
+            raise
+        print("gansuite: there is too little memory to begin with (ulimit -v)", file=sys.stderr)
+        code = 2
     except Exception as error:
         _failed(1, error)
         raise
@@ -214,10 +221,8 @@ def _config(args: argparse.Namespace) -> None:
 
 def _check_data(args: argparse.Namespace) -> int:
     from gansuite import engine
-    from gansuite.data.check import check_data
 
-    source = engine.build_source_of(engine.load_experiment(args.name, args.overrides))
-    report = check_data(source)
+    report = engine.check_data(engine.load_experiment(args.name, args.overrides))
     print(report.render())
     return 0 if report.ok else 2
 

@@ -28,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from gansuite.errors import UserError, nearest
+from gansuite.interpolation import refuse_growth
 
 
 class Section(BaseModel):
@@ -503,6 +504,8 @@ def _signature_model(cls: type, base: type[Section], name: str) -> type[Section]
                 # an int is a size, a count or a seed: a negative one is always a slip
                 low, high = _RANGES.get(p.name, (0 if int in members else -1e6, 1_000_000))
                 hint = Annotated[hint, Field(ge=low, le=high)]
+            if p.name == "weights":
+                hint = dict[str, Rate]
             fields[p.name] = (hint, default)
     return create_model(name, __base__=base, name=(str, ...), **fields)
 
@@ -541,6 +544,7 @@ def _explain(
     told = " or ".join(dict.fromkeys(m.removeprefix("Input should be ") for m in messages))
     if messages[0].startswith("Input should be "):
         told = "it must be " + told.partition(" or instance of ")[0]
+        told = told.replace("a valid dictionary", "a mapping of keys to values")
     shown = "null" if first["input"] is None else _short(first["input"])
     return UserError(f"{where}: '{dotted}' is {shown}; {told[0].lower()}{told[1:]}.")
 
@@ -616,6 +620,7 @@ def load_comparison(path: Path | None, overrides: Sequence[str] = ()) -> Compare
             raise UserError(f"{where}: 'compare' must be a mapping of keys to values.")
         with _told(layers):
             full = OmegaConf.merge(merged, content)
+            refuse_growth(_unresolved(full), lambda key: _where(layers, key))
             merged = typing.cast(dict[str, Any], OmegaConf.to_container(full, resolve=True))
     _check_texts(merged, layers)
     spec = _validate(Compare, merged.get("compare", {}), layers, ["compare"])
@@ -651,6 +656,10 @@ def _told(layers: Layers) -> Iterator[None]:
         raise UserError(f"{where}: {reason}.") from None
     except RecursionError:
         raise UserError(f"{layers[-1][0]}: a value refers to too many others.") from None
+
+
+def _unresolved(full: Any) -> dict[str, Any]:
+    return typing.cast(dict[str, Any], OmegaConf.to_container(full, resolve=False))
 
 
 def _check_texts(value: Any, layers: Layers, key: tuple[str, ...] = ()) -> None:
@@ -723,6 +732,7 @@ def _resolve(layers: Layers, schemas: Schemas) -> Experiment:
     for where, content in layers:
         _check_kinds(defaults, content, where)
     full = OmegaConf.merge(defaults, merged)
+    refuse_growth(_unresolved(full), lambda key: _where(layers, key))
     plain = typing.cast(
         dict[str, Any], OmegaConf.to_container(full, resolve=True, throw_on_missing=True)
     )
