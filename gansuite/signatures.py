@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,16 +57,35 @@ def of_source(module: str, name: str | None = None) -> Signature:
         Unreadable: the text alone does not tell; import the module and ask the class.
     """
     found = _Module.find(module)
-    names = [name] if name else [n for n, node in found.classes.items() if found.has_options(node)]
-    node = found.classes.get(names[0]) if len(names) == 1 else None
-    if node is None:
-        raise Unreadable(f"{module} defines {name or 'no one class with options'}")
+    node = found.the_class(name)
     where, args = found.arguments_of(node)
     options = {}
     for argument, default in zip(args.kwonlyargs, args.kw_defaults, strict=True):
         hint = where.value(argument.annotation) if argument.annotation else Any
         options[argument.arg] = (hint, REQUIRED if default is None else where.value(default))
     return Signature(_first_sentence(ast.get_docstring(node)), options)
+
+
+def summary(module: str, name: str | None = None) -> str:
+    """The first sentence of the docstring of a class, found as by `of_source`; "" without one.
+
+    Raises:
+        Unreadable: there is no such class in the text.
+    """
+    return _first_sentence(ast.get_docstring(_Module.find(module).the_class(name)))
+
+
+def constant(module: str, name: str, attribute: str) -> Any:
+    """The value of ``attribute`` as class ``name`` of ``module`` itself defines it.
+
+    Raises:
+        Unreadable: it does not, or it must be run to be understood.
+    """
+    found = _Module.find(module)
+    for part in found.the_class(name).body:
+        if isinstance(part, ast.Assign) and ast.unparse(part.targets[0]) == attribute:
+            return found.value(part.value)
+    raise Unreadable(f"{module}.{name} does not define {attribute}")
 
 
 def _plain(value: Any) -> Any:
@@ -78,8 +98,7 @@ def _plain(value: Any) -> Any:
 
 def _first_sentence(text: str | None) -> str:
     paragraph = " ".join((text or "").strip().partition("\n\n")[0].split())
-    end = paragraph.find(". ")
-    return (paragraph if end < 0 else paragraph[:end]).rstrip(".")
+    return re.split(r"\.\s+(?=[A-Z`])", paragraph)[0].rstrip(".")
 
 
 _TYPES: dict[str, Any] = {
@@ -128,6 +147,13 @@ class _Module:
             if file.is_file():
                 return _Module(name, file)
         raise Unreadable(f"there is no file of module {name}")
+
+    def the_class(self, name: str | None) -> ast.ClassDef:
+        """Class ``name``; None: the one public class with options."""
+        names = [name] if name else [n for n, c in self.classes.items() if self.has_options(c)]
+        if len(names) != 1 or names[0] not in self.classes:
+            raise Unreadable(f"{self.name} defines no class {name or 'with options, or several'}")
+        return self.classes[names[0]]
 
     def has_options(self, node: ast.ClassDef) -> bool:
         """Whether this public class has keyword-only arguments of its own."""

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from gansuite import cli, config, engine
+from gansuite import catalogue, cli, config, engine
 from gansuite.compare import run as running
 from gansuite.compare.entry import Axis
 from gansuite.compare.plan import make_plan
@@ -53,7 +53,7 @@ def test_a_plan() -> None:
     assert first.experiment.budget.kimg == 2
     assert first.experiment.log.group == plan.name
     # the arguments make the very same run
-    assert engine.load_experiment(first.arguments[0], first.arguments[1:]) == first.experiment
+    assert catalogue.load_experiment(first.arguments[0], first.arguments[1:]) == first.experiment
     assert plan.command.startswith("gansuite compare cyclegan_coats dualgan_coats seeds=0,2 budget")
     assert not Path("runs").exists()
 
@@ -184,7 +184,7 @@ def test_a_flops_budget_becomes_pictures(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_measured_flops_are_those_of_a_run() -> None:
-    e = engine.load_experiment("discogan_coats", [*TINY, "budget.kimg=0.1"])
+    e = catalogue.load_experiment("discogan_coats", [*TINY, "budget.kimg=0.1"])
     flops, per_batch = engine.measure_flops(e)
     assert per_batch == 8
     assert not e.run_dir.exists()

@@ -21,17 +21,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-import torch
-
-from gansuite.callbacks.progress import clock_text
-from gansuite.compare.collect import Comparison, gather
 from gansuite.compare.entry import ERROR_FILE, LOG_FILE, read_entry
 from gansuite.compare.plan import Plan, Planned, make_plan
-from gansuite.compare.tables import write_tables
 from gansuite.errors import UserError
 from gansuite.runs import Run, write_text
+from gansuite.runs.clock import clock_text
+
+if TYPE_CHECKING:
+    from gansuite.compare.collect import Comparison
 
 STOPPED = 75
 """Exit code of a process that was asked to stop and can be resumed."""
@@ -65,16 +64,18 @@ def compare(
         if asked.name:
             say(f"Stopped by {asked.name}; the same command resumes it.")
             return STOPPED
+    from gansuite.compare.page import write_page
+    from gansuite.compare.tables import write_tables
+
     comparison = collect(plan, allow_unequal)
     files = write_tables(comparison, plan.folder)
-    page = _page(comparison, plan.folder)
+    page = write_page(comparison, plan.folder)
     say("\n" + files[0].read_text())
     bad = [job for job in jobs if job.state in ("failed", "stopped")]
     for job in bad:
         say(f"{job.name} {job.state}: {job.reason} (its output: {job.path / LOG_FILE})")
     say(f"Tables: {', '.join(map(str, files))}")
-    if page:
-        say(f"Page:   {page}")
+    say(f"Page:   {page}")
     return 1 if bad else 0
 
 
@@ -95,6 +96,8 @@ def refuse_closed(folder: Path) -> None:
 
 def collect(plan: Plan, allow_unequal: bool = False) -> Comparison:
     """What the runs of a plan and the entries beside them came to."""
+    from gansuite.compare.collect import gather
+
     found = [read_entry(p.path, p.row, p.experiment.seed) for p in plan.runs]
     return gather(
         plan.name,
@@ -106,14 +109,6 @@ def collect(plan: Plan, allow_unequal: bool = False) -> Comparison:
         command=plan.command,
         allow_unequal=allow_unequal,
     )
-
-
-def _page(comparison: Comparison, folder: Path) -> Path | None:
-    try:
-        from gansuite.compare.page import write_page
-    except ImportError:
-        return None
-    return write_page(comparison, folder)
 
 
 class Asked:
@@ -149,6 +144,8 @@ class Slots:
     """
 
     def __init__(self, jobs: int | None) -> None:
+        import torch
+
         shown = os.environ.get("CUDA_VISIBLE_DEVICES")
         count = torch.cuda.device_count()
         self.gpus = shown.split(",")[:count] if shown else [str(i) for i in range(count)]

@@ -1,9 +1,26 @@
 """Scores that can be compared: one protocol, one code path for every method."""
 
-from gansuite.evaluation.comparison import Comparison, to_uint8
-from gansuite.evaluation.extractor import Extractor, build_extractor
+from typing import TYPE_CHECKING
+
 from gansuite.evaluation.protocol import HIGHER_IS_BETTER, OFFLINE, Protocol, difference
-from gansuite.evaluation.score import Statistics, reference_rows, score
+from gansuite.lazy import attributes
+
+if TYPE_CHECKING:
+    from gansuite.evaluation.comparison import Comparison, to_uint8
+    from gansuite.evaluation.extractor import Extractor, build_extractor
+    from gansuite.evaluation.score import Statistics, reference_rows
+else:
+    __getattr__ = attributes(
+        __name__,
+        {
+            "Comparison": "comparison",
+            "to_uint8": "comparison",
+            "Extractor": "extractor",
+            "build_extractor": "extractor",
+            "Statistics": "score",
+            "reference_rows": "score",
+        },
+    )
 
 __all__ = [
     "HIGHER_IS_BETTER",
@@ -15,6 +32,5 @@ __all__ = [
     "build_extractor",
     "difference",
     "reference_rows",
-    "score",
     "to_uint8",
 ]

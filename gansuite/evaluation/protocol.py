@@ -6,10 +6,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gansuite.errors import UserError, nearest
-from gansuite.evaluation.extractor import Extractor
+
+if TYPE_CHECKING:
+    from gansuite.evaluation.extractor import Extractor
 
 OFFLINE = (
     "swd",
