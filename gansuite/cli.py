@@ -11,9 +11,9 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from gansuite import __version__
 from gansuite.errors import UserError, nearest
@@ -85,6 +85,14 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see '{self.prog} -h'.")
 
 
+class _Grouped(argparse.RawDescriptionHelpFormatter):
+    """Leaves the list of commands to the text below the options, which groups them."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        if not isinstance(action, argparse._SubParsersAction):
+            super().add_argument(action)
+
+
 class _Commands:
     """The parser of all commands, which lists them by what they are for."""
 
@@ -93,12 +101,12 @@ class _Commands:
             prog="gansuite",
             description="GAN families compared on equal terms.",
             usage="gansuite [-h] [--version] COMMAND ...",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Grouped,
             epilog="",
         )
         version = f"gansuite {__version__}"
         self.parser.add_argument("--version", action="version", version=version)
-        self._commands = self.parser.add_subparsers(metavar="COMMAND", help=argparse.SUPPRESS)
+        self._commands = self.parser.add_subparsers(metavar="COMMAND")
 
     def group(self, title: str) -> None:
         """The commands that are added from now on are listed under ``title``."""
@@ -112,35 +120,22 @@ class _Commands:
         return sub
 
 
-# what a shell offers for an argument, as shtab wants it
-_FILES = {"bash": "_shtab_compgen_files", "zsh": "_files"}
-_NAMES = {"bash": "_gansuite_names", "zsh": "_gansuite_names"}
-_PREAMBLE = {
-    "bash": """
-_gansuite_names() { compgen -W "$(gansuite list --names 2>/dev/null)" -- "$1"; }
-""",
-    "zsh": """
-_gansuite_names() { compadd -- ${(f)"$(gansuite list --names 2>/dev/null)"} }
-""",
-}
+Offer = Callable[[argparse.Action, Literal["names", "files"]], None]
+"""Told what a shell may offer for an argument: names of experiments, or files."""
 
 
-def _offers(action: argparse.Action, what: dict[str, str]) -> None:
-    action.complete = what  # type: ignore[attr-defined]
-
-
-def _parser() -> argparse.ArgumentParser:
+def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser:
     commands = _Commands()
     add = commands.add
 
     def experiment(sub: argparse.ArgumentParser, optional: str = "such as budget.kimg=1") -> None:
         told = "an experiment, or a path to a .yaml file"
-        _offers(sub.add_argument("name", metavar="NAME", help=told), _NAMES)
+        offer(sub.add_argument("name", metavar="NAME", help=told), "names")
         sub.add_argument("overrides", nargs="*", metavar="key=value", help=optional)
 
     def checkpoint(sub: argparse.ArgumentParser) -> None:
         told = "a .ckpt file or a run folder"
-        _offers(sub.add_argument("checkpoint", metavar="CKPT", help=told), _FILES)
+        offer(sub.add_argument("checkpoint", metavar="CKPT", help=told), "files")
 
     def weights_and_device(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--weights", default="auto", choices=["auto", "ema", "raw"])
@@ -151,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("list", _list, "list methods, data sets, experiments and comparisons")
     sub.add_argument("--names", action="store_true", help="only names of experiments, one a line")
     sub = add("init", _init, "write a small project: your folders, your method, its test")
-    _offers(sub.add_argument("folder", metavar="DIR", help="a new or empty folder"), _FILES)
+    offer(sub.add_argument("folder", metavar="DIR", help="a new or empty folder"), "files")
     experiment(add("check-data", _check_data, "say what data an experiment expects and finds"))
 
     commands.group("train")
@@ -159,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     experiment(add("exp", _exp, "train an experiment, or resume it where it stopped"))
     sub = add("report", _report, "write the report page of a run again")
     told = "a run folder such as runs/cyclegan_coats/seed0"
-    _offers(sub.add_argument("run", metavar="RUN", help=told), _FILES)
+    offer(sub.add_argument("run", metavar="RUN", help=told), "files")
 
     commands.group("compare")
     sub = add("compare", _compare, "run what is missing of a comparison, and compare")
@@ -171,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
         help="experiments, a comparison, folders with results; seeds=0,1,2 budget.kimg=8 jobs=2 "
         "name=... out=...; any other key=value goes to every run",
     )
-    _offers(action, _NAMES)
+    offer(action, "names")
     sub.add_argument(
         "--allow-unequal", action="store_true", help="note what is unequal instead of refusing"
     )
@@ -182,7 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("score", _score, "score pictures that another program made, as an entry to compare")
     sub.set_defaults(rest="data")
     told = "the pictures, or folders a2b, b2a, gen"
-    _offers(sub.add_argument("folder", metavar="DIR", help=told), _FILES)
+    offer(sub.add_argument("folder", metavar="DIR", help=told), "files")
     sub.add_argument("--name", required=True, help="what the entry is called")
     action = sub.add_argument(
         "--data",
@@ -191,7 +186,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME, key=value",
         help="the experiment or comparison whose test pictures and protocol count",
     )
-    _offers(action, _NAMES)
+    offer(action, "names")
     sub.add_argument("--comparison", help="what the pictures in DIR are: a2b, b2a, to_..., gen")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--seconds", type=float, help="how long it trained, if known")
@@ -201,8 +196,8 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("export-test", _export_test, "write the test pictures for other programs")
     told = "an experiment or a comparison"
-    _offers(sub.add_argument("name", metavar="NAME", help=told), _NAMES)
-    _offers(sub.add_argument("folder", metavar="DIR", help="where to write them"), _FILES)
+    offer(sub.add_argument("name", metavar="NAME", help=told), "names")
+    offer(sub.add_argument("folder", metavar="DIR", help="where to write them"), "files")
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="such as data.size=64")
 
     told = "download the weights for FID, KID and IS (96 MB) and for LPIPS and PPL (553 MB)"
@@ -213,15 +208,15 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("translate", _translate, "translate pictures with a trained model")
     checkpoint(sub)
     told = "a picture, a folder, or a pattern in quotes"
-    _offers(sub.add_argument("input", metavar="IN", help=told), _FILES)
+    offer(sub.add_argument("input", metavar="IN", help=told), "files")
     told = "a folder (or a file, for one picture)"
-    _offers(sub.add_argument("output", metavar="OUT", help=told), _FILES)
+    offer(sub.add_argument("output", metavar="OUT", help=told), "files")
     sub.add_argument("--to", help="the domain to translate to")
     weights_and_device(sub)
 
     sub = add("sample", _sample, "make pictures with a trained model")
     checkpoint(sub)
-    _offers(sub.add_argument("output", metavar="OUT", help="a folder"), _FILES)
+    offer(sub.add_argument("output", metavar="OUT", help="a folder"), "files")
     sub.add_argument("-n", type=int, default=64, help="how many (64)")
     sub.add_argument("--seed", type=int, default=0)
     weights_and_device(sub)
@@ -332,7 +327,9 @@ def _completion(args: argparse.Namespace) -> None:
         raise UserError(
             "Completion needs the package shtab; install it with 'pip install shtab'."
         ) from None
-    print(shtab.complete(_parser(), args.shell, preamble=_PREAMBLE))
+    what = {"names": shtab.cmd("gansuite list --names"), "files": shtab.FILE}
+    parser = _parser(lambda action, kind: setattr(action, "complete", what[kind]))
+    print(shtab.complete(parser, args.shell))
 
 
 def _compare(args: argparse.Namespace) -> int:

@@ -43,8 +43,8 @@ class _Sources(Mapping[str, "type[Source]"]):
         module, cls = _where(name)
         found = importlib.import_module(module)
         if name in REGISTRY:
-            return found.REGISTRY_SOURCES[name]  # type: ignore[no-any-return]
-        return getattr(found, cls)  # type: ignore[no-any-return]
+            return found.REGISTRY_SOURCES[name]
+        return getattr(found, cls)
 
     def __contains__(self, name: object) -> bool:
         return name in _CLASSES

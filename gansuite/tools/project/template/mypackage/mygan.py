@@ -51,4 +51,4 @@ class MyGAN(Method):
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """``n`` pictures in [-1, 1]."""
         z = torch.randn(n, self.z_dim, generator=generator)
-        return self.g(z.to(self.device, self.dtype))
+        return self.g(z.to(next(self.g.parameters())))
