@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 
-COMMANDS = (
+COMMANDS: tuple[str, ...] = (
     "--help",
     "list",
     "config cyclegan_coats",

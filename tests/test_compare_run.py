@@ -243,18 +243,19 @@ def test_the_table_on_a_terminal_renews_itself(monkeypatch: Any) -> None:
     screen = Terminal()
     overview = Overview(screen, "fd_random")
     overview.update(jobs)
-    shown = screen.getvalue()
+    written = len(screen.getvalue())
+    shown = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", screen.getvalue())  # without the colours
     assert re.search(r"run +trained +speed +left +fd_random", shown)
     assert re.search(r"cyclegan_coats seed 0 +0/8 kimg", shown)
     assert "1 waiting" in shown
     jobs[0].state, jobs[0].reason = "failed", "no [memory] left"
     overview.event(jobs[0], jobs)
-    erased, _, after = screen.getvalue()[len(shown) :].partition("[1/2] cyclegan_coats seed 0")
+    erased, _, after = screen.getvalue()[written:].partition("[1/2] cyclegan_coats seed 0")
     assert "\x1b[1A" in erased  # the lines of the table are gone over
     assert after.startswith(" failed: no [memory] left\n")
-    overview.update(jobs)
     overview.close()
-    assert screen.getvalue().endswith("\x1b[?25h") or "\x1b[?25h" in screen.getvalue()
+    assert screen.getvalue().endswith("\x1b[1A\x1b[2K")  # nor is anything of it left
+    assert "\x1b[?25h" in screen.getvalue()  # and the cursor is back
 
 
 @pytest.mark.usefixtures("here")

@@ -33,8 +33,13 @@ class Overview:
             from rich.console import Console
             from rich.live import Live
 
-            # no thread of its own: it is drawn by `update`
-            self._live = Live(console=Console(file=stream), auto_refresh=False, transient=True)
+            self._live = Live(
+                console=Console(file=stream),
+                auto_refresh=False,  # no thread of its own: it is drawn by `update`
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
             self._live.start()
 
     def event(self, job: Job, jobs: Sequence[Job]) -> None:
