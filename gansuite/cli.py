@@ -250,7 +250,10 @@ def _exp(args: argparse.Namespace) -> int:
         if not page.is_file() or page.stat().st_mtime_ns < results_file.stat().st_mtime_ns:
             Run(run).clean()  # it was killed before its page
             write_report(run)
-        print(f"{run} is done; its report is {run / 'report.html'}. Remove it to run it again.")
+        print(
+            f"{run} is done; its report is {run / 'report.html'}. Give 'seed=' or 'name=' for "
+            f"another run, or remove the folder to run it again."
+        )
         return 0
     if devices.launches(experiment):
         command = [sys.executable, "-m", "gansuite", "exp", args.name, *args.overrides]
