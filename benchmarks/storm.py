@@ -1,6 +1,6 @@
 """Attacks: trainings that are killed at random moments, and bad input in quantity.
 
-    python benchmarks/storm.py kills [--count 200] [--seed 0] [--methods NAME ...]
+    python benchmarks/storm.py kills [--count 200] [--minutes 60] [--seed 0] [--methods NAME ...]
     python benchmarks/storm.py inputs [--count 400] [--seed 0] [--kinds NAME ...]
 
 *kills*: tiny runs of every method on `coats` (settings drawn by the seed) and comparisons of two
@@ -359,6 +359,9 @@ def kills(args: argparse.Namespace, folder: Path) -> bool:
     # a comparison costs as much as ten runs: it has a fifth of the others' share
     weight = {name: 0.2 if name == COMPARE else 1.0 for name in names}
     while (now := sum(t.hits for t in trials)) < args.count:
+        if args.minutes is not None and time.monotonic() > begun + 60 * args.minutes:
+            print(f"stopped after {args.minutes:g} minutes, at {now} of {args.count} kills")
+            break
         name = min(names, key=lambda n: hits(n) / weight[n])
         trial = storm.trial(name, min(draw.choice([1, 2, 3, 4]), args.count - now))
         trials.append(trial)
@@ -454,6 +457,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--methods", nargs="+", choices=[*method_names(), COMPARE])
     parser.add_argument("--kinds", nargs="+", choices=KINDS)
+    parser.add_argument("--minutes", type=float, help="no further run is begun after these (kills)")
     parser.add_argument("--case", type=int, help="only the input of this number")
     parser.add_argument("--out", default="build", help="where the json goes (build)")
     args = parser.parse_args()

@@ -9,6 +9,7 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -36,12 +37,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"gansuite: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt as error:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C has nothing left to end
         _failed(130, error)
         print("gansuite: interrupted", file=sys.stderr)
         code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except (ImportError, MemoryError) as error:
+        if not re.search("map segment|allocate memory|^$", str(error)):
+            raise
+        print("gansuite: there is too little memory to begin with (ulimit -v)", file=sys.stderr)
+        code = 2
     except Exception as error:
         _failed(1, error)
         raise
@@ -286,9 +293,8 @@ def _check_data(args: argparse.Namespace) -> int:
     experiment = load_experiment(args.name, args.overrides)
 
     from gansuite import engine
-    from gansuite.data.check import check_data
 
-    report = check_data(engine.build_source_of(experiment))
+    report = engine.check_data(experiment)
     print(report.render())
     return 0 if report.ok else 2
 

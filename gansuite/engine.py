@@ -10,7 +10,7 @@ import logging
 import os
 import platform
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ from gansuite.callbacks.samples import Samples
 from gansuite.callbacks.session import RunCallback, Session
 from gansuite.callbacks.sinks import open_sinks
 from gansuite.config import Experiment
-from gansuite.data import DataModule, Source, build_source
+from gansuite.data import DataModule, Source, build_source, check
+from gansuite.data.check import Report
 from gansuite.data.spec import DataSpec
 from gansuite.devices import idle_devices, processes_of
 from gansuite.errors import UserError
@@ -44,6 +45,7 @@ from gansuite.methods import method_class, method_names
 from gansuite.methods.base import Method, Plan
 from gansuite.networks.layers import prefers_channels_last
 from gansuite.processes import is_main
+from gansuite.rehearsal import rehearse
 from gansuite.rng import derive
 from gansuite.runs import (
     Run,
@@ -76,6 +78,17 @@ def is_done(experiment: Experiment) -> bool:
     run = Run(experiment.run_dir)
     run.refuse_changes(experiment)
     return run.done
+
+
+def check_data(experiment: Experiment) -> Report:
+    """What is found of an experiment's data, and whether its method can be trained on them."""
+    report = check.check_data(build_source_of(experiment))
+    if report.ok:
+        try:
+            build_data(experiment)
+        except UserError as error:
+            report.problems.append(str(error))
+    return report
 
 
 def build_data(experiment: Experiment) -> DataModule:
@@ -235,7 +248,7 @@ def train(experiment: Experiment) -> Session:
         run.refuse_changes(experiment)
     processes_of(experiment)  # before anything is downloaded or launched
     data = build_data(experiment)
-    session = Session(experiment, data, ready_method(experiment, data), run)
+    session = Session(experiment, data, rehearsed_method(experiment, data), run)
     recorder = Recorder(session)
     progress = Progress(session)
     e = experiment
@@ -269,8 +282,9 @@ def train(experiment: Experiment) -> Session:
         trainer.fit(session.method, datamodule=data)
     except BaseException as error:
         run.abandon()
-        if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None  # Lightning makes an exit without a word of it
+        if any(isinstance(e, KeyboardInterrupt) for e in _behind(error)):
+            # Lightning makes an exit without a word of it, a file being written an error
+            raise KeyboardInterrupt from None
         if isinstance(error, Exception) and _out_of_files(error):
             raise UserError(
                 f"There are too few open files for 'data.workers' {data.workers}: lower it, or "
@@ -295,7 +309,7 @@ def measure_flops(experiment: Experiment) -> tuple[int, int]:
     """
     quiet()
     data = build_data(experiment)
-    method = ready_method(experiment, data)
+    method = rehearsed_method(experiment, data)
     session = Session(experiment, data, method, Run(experiment.run_dir))
     trainer = make_trainer(experiment, [CountFlops(session), _StopWhenCounted(session)])
     trainer.fit(method, datamodule=data)
@@ -312,7 +326,20 @@ class _StopWhenCounted(RunCallback):
 
 def ready_method(experiment: Experiment, data: DataModule) -> Method:
     """The method of an experiment, built for its data and told its plan."""
-    method = build_method(experiment.method, data.spec, experiment.seed)
+    return _ready(experiment, data, data.spec)
+
+
+def rehearsed_method(experiment: Experiment, data: DataModule) -> Method:
+    """`ready_method`, whose losses are known to accept the size and the number of pictures."""
+    method, t = ready_method(experiment, data), experiment.trainer
+    world = processes_of(experiment)[1]
+    together = data.batch // t.accumulate // (1 if t.sync_batchnorm else world)
+    rehearse(method, together, lambda spec: _ready(experiment, data, spec))
+    return method
+
+
+def _ready(experiment: Experiment, data: DataModule, spec: DataSpec) -> Method:
+    method = build_method(experiment.method, spec, experiment.seed)
     if experiment.trainer.channels_last and prefers_channels_last(method):
         method = method.to(memory_format=torch.channels_last)
     method.follow(make_plan(experiment, data))
@@ -326,14 +353,20 @@ def _out_of_memory(error: BaseException) -> bool:
     )
 
 
-def _out_of_files(error: BaseException | None) -> bool:
+def _out_of_files(error: BaseException) -> bool:
     """Whether a limit on open files is behind ``error``, however it has been wrapped."""
+    return any(
+        getattr(e, "errno", None) in (errno.EMFILE, errno.ENFILE)
+        or "too many open files" in str(e).lower()
+        for e in _behind(error)
+    )
+
+
+def _behind(error: BaseException | None) -> Iterator[BaseException]:
+    """``error``, and what led to it."""
     while error is not None:
-        number = error.errno if isinstance(error, OSError) else None
-        if number in (errno.EMFILE, errno.ENFILE) or "too many open files" in str(error).lower():
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False
 
 
 def allow_open_files() -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
 import os
 import stat
 import struct
+import warnings
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,6 +47,16 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 }
 # EXIF orientation 1 to 8: (quarter turns to the left, then mirrored)
 _TURNS = ((0, 0), (0, 1), (2, 0), (2, 1), (3, 1), (3, 0), (1, 1), (1, 0))
+
+
+def quiet_pillow() -> None:
+    """Leave unsaid what Pillow finds odd about tags that are not read here (in EXIF, TIFF): a file
+    that can't be read is an error of ours, with its name. Not undone, as threads read pictures."""
+    warnings.filterwarnings("ignore", module=r"PIL\b")
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+
+
+quiet_pillow()
 
 
 @dataclass(frozen=True)
@@ -85,6 +97,21 @@ def unlike_a_file(path: Path) -> str:
     if stat.S_ISREG(mode):
         return ""
     return "cannot be read (it is a folder)" if stat.S_ISDIR(mode) else "is a pipe or a device"
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Every file in ``folder`` and below, sorted; links to folders are not followed, and folders
+    that cannot be read are passed over. ``Path.rglob`` recurses, and fails in deep ones."""
+    found: list[Path] = []
+    todo = [str(folder)]
+    while todo:
+        with contextlib.suppress(OSError), os.scandir(todo.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append(entry.path)
+                elif not entry.is_dir():
+                    found.append(Path(entry.path))
+    return sorted(found)
 
 
 def read_picture(path: Path) -> Picture:

@@ -391,3 +391,15 @@ def test_make() -> None:
     assert "Installing" not in done.stdout
     assert done.returncode == 2
     assert "Say which: make exp NAME=cyclegan_coats" in done.stdout + done.stderr
+
+
+def test_too_little_memory_to_load_torch_is_one_sentence(monkeypatch: Any, capsys: Any) -> None:
+    def fail(*_: Any) -> None:
+        raise ImportError("libtorch_cuda.so: failed to map segment from shared object")
+
+    monkeypatch.setattr(cli, "_config", fail)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["config", "vanilla_coats"])
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert said == "gansuite: there is too little memory to begin with (ulimit -v)\n"

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from gansuite import catalogue, engine
 from gansuite.data import build_source
 from gansuite.data.check import check_data
+from gansuite.data.images import read_image
+from gansuite.errors import UserError
+from gansuite.imaging import files_below, quiet_pillow
 
 
 def picture(path: Path, seed: int, size: int = 8, mode: str = "RGB") -> None:
@@ -118,3 +124,62 @@ def test_the_sets_of_a_joint_one_are_examined_each(tmp_path: Path, monkeypatch: 
     report = check_data(build_source("joint", sets=sets))
     assert report.render().endswith("NOT USABLE")
     assert [text[:5] for text in report.problems] == ["own: "]
+
+
+def test_a_link_out_of_the_data_is_not_searched(tmp_path: Path) -> None:
+    tree(tmp_path / "set")
+    picture(tmp_path / "elsewhere/x.png", 7)
+    (tmp_path / "set/more").symlink_to(tmp_path)
+    (tmp_path / "set/testB/x.PNG").symlink_to("..")
+    (tmp_path / "set/trainA").rename(tmp_path / "A")
+    (tmp_path / "set/trainA").symlink_to(tmp_path / "A")  # the pictures are behind this one
+    report = check_data(build_source("unpaired", root=str(tmp_path / "set")))
+    assert report.ok
+    found = [(folder, n) for folder, n, _ in report.folders]
+    assert found == [(folder, 3) for folder in ("testA", "testB", "trainA", "trainB")]
+
+
+def test_folders_deeper_than_the_stack(tmp_path: Path) -> None:
+    tree(tmp_path)
+    deepest = tmp_path / "trainA"
+    made = []
+    for _ in range(1500):
+        deepest /= "d"
+        deepest.mkdir()
+        made.append(deepest)
+    try:
+        report = check_data(build_source("unpaired", root=str(tmp_path)))
+        assert report.ok
+        assert len(files_below(tmp_path)) == 12
+    finally:
+        for folder in reversed(made):  # what removes the rest would recurse
+            folder.rmdir()
+
+
+def test_what_training_refuses_is_not_usable(tmp_path: Path) -> None:
+    tree(tmp_path)
+    for name in ("1.png", "2.png"):
+        (tmp_path / "testA" / name).unlink()
+    e = catalogue.load_experiment(
+        "cyclegan_coats",
+        ["data={name: unpaired, root: %s}" % tmp_path],  # noqa: UP031
+    )
+    report = engine.check_data(e)
+    assert report.render().endswith("NOT USABLE")
+    assert "has 1 test picture of A; scores need at least 2" in report.problems[0]
+
+
+def test_pillow_says_nothing_of_odd_tags(tmp_path: Path) -> None:
+    path = tmp_path / "x.tif"
+    Image.new("RGB", (8, 8)).save(path)
+    content = bytearray(path.read_bytes())
+    content[14:18] = (1 << 20).to_bytes(4, "little")  # the count of the first tag's values
+    path.write_bytes(content)
+    for quiet in (False, True):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            if quiet:
+                quiet_pillow()
+            with pytest.raises(UserError, match=r"x\.tif' is"):
+                read_image(path)
+        assert bool(told) != quiet

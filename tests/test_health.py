@@ -346,8 +346,13 @@ def test_retries_end_in_a_stop(tmp_path: Path, monkeypatch: Any) -> None:
     session = train(monkeypatch, e)
     assert session.stopped == "guard"
     assert "Stopped at 0.032 kimg after 1 rollbacks, colours inverted: " in session.told
-    # the last sound state is kept
-    assert read_checkpoint(session.run.last)["method"]["counters"]["batches"] == 0
+    counters = read_checkpoint(session.run.last)["method"]["counters"]
+    assert (counters["batches"], counters["rollbacks"]) == (8, 1)
+    # as promised, the same command goes on, and does not stop for the same reason again
+    session = train(monkeypatch, e)
+    assert (session.stopped, session.method.batches, session.method.rollbacks) == ("", 12, 1)
+    events = [r["action"] for r in read_lines(session.run.metrics) if r["kind"] == "health"]
+    assert events == ["rollback", "stop"]
 
 
 def test_a_run_that_met_a_number_that_is_none_is_resumed_with_a_guard(

@@ -26,12 +26,18 @@ class Checkpoint(RunCallback):
 
     def act(self, trainer: Trainer) -> None:
         session = self.session
-        # the last sound state is kept to roll back to, also by a run that is interrupted
-        if session.finished or not (session.rolls_back and session.suspect):
+        # the last sound state is kept to roll back to, also by a run that is interrupted; once all
+        # rollbacks are used up, a run saves as any other, so that it goes on from where it stopped
+        again = session.method.rollbacks < session.experiment.guard.retries
+        if session.finished or not (session.rolls_back and session.suspect and again):
             self.save(trainer, session.run.last)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._once(trainer)  # also when stopped early: that is what is resumed
+        # also when stopped early: that is what is resumed; at the end of the budget with what is
+        # noted only then, even if it was asked to stop at the last batch
+        if not self.session.stopped:
+            self.session.notes.get("acted", {}).pop(type(self).__name__, None)
+        self._once(trainer)
 
     def save(self, trainer: Trainer, path: Path) -> None:
         """Write the state of the run to ``path`` (all ranks take part, rank 0 writes)."""

@@ -29,11 +29,13 @@ from gansuite.config.schema import (
     Compare,
     DataOptions,
     Experiment,
+    Rate,
     Section,
     fixed_keys,
     user_path,
 )
 from gansuite.errors import UserError, nearest
+from gansuite.interpolation import refuse_growth
 from gansuite.signatures import REQUIRED, Signature
 
 
@@ -69,6 +71,8 @@ def _model(signature: Signature, base: type[Section], name: str) -> type[Section
             # an int is a size, a count or a seed: a negative one is always a slip
             low, high = _RANGES.get(key, (0 if int in members else -1e6, 1_000_000))
             hint = Annotated[hint, Field(ge=low, le=high)]
+        if key == "weights":
+            hint = dict[str, Rate]
         fields[key] = (hint, ... if default is REQUIRED else default)
     return create_model(name, __base__=base, name=(str, ...), **fields)
 
@@ -140,6 +144,7 @@ def load_comparison(path: Path | None, overrides: Sequence[str] = ()) -> Compare
             raise UserError(f"{where}: 'compare' must be a mapping of keys to values.")
         with _one_sentence(layers):
             full = OmegaConf.merge(merged, content)
+            refuse_growth(_unresolved(full), lambda key: place(layers, key))
             merged = typing.cast(dict[str, Any], OmegaConf.to_container(full, resolve=True))
     _check_texts(merged, layers)
     spec = _validate(Compare, merged.get("compare", {}), layers, ["compare"])
@@ -175,6 +180,10 @@ def _one_sentence(layers: Layers) -> Iterator[None]:
         raise UserError(f"{where}: {reason}.") from None
     except RecursionError:
         raise UserError(f"{layers[-1][0]}: a value refers to too many others.") from None
+
+
+def _unresolved(full: Any) -> dict[str, Any]:
+    return typing.cast(dict[str, Any], OmegaConf.to_container(full, resolve=False))
 
 
 def _check_texts(value: Any, layers: Layers, key: tuple[str, ...] = ()) -> None:
@@ -247,6 +256,7 @@ def _resolve(layers: Layers, schemas: Schemas) -> Experiment:
     for where, content in layers:
         _check_kinds(defaults, content, where)
     full = OmegaConf.merge(defaults, merged)
+    refuse_growth(_unresolved(full), lambda key: place(layers, key))
     plain = typing.cast(
         dict[str, Any], OmegaConf.to_container(full, resolve=True, throw_on_missing=True)
     )

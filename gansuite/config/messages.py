@@ -85,5 +85,6 @@ def explain(
     wrong = " or ".join(dict.fromkeys(m.removeprefix("Input should be ") for m in messages))
     if messages[0].startswith("Input should be "):
         wrong = "it must be " + wrong.partition(" or instance of ")[0]
+        wrong = wrong.replace("a valid dictionary", "a mapping of keys to values")
     found = "null" if first["input"] is None else shown(first["input"])
     return UserError(f"{where}: '{dotted}' is {found}; {wrong[0].lower()}{wrong[1:]}.")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -113,17 +115,17 @@ def check_data(source: Source) -> Report:
             for domain, n in by_domain.items()
         ):
             report.notes.append("the counts are not those of the published set")
-    if source.where and source.root.is_dir():
-        report.folders = _tree(source.root)
     split_of: dict[Path, set[str]] = {}
     for split, by_domain in source.pictures.items():
         for pictures in by_domain.values():
             for picture in pictures:
                 if isinstance(picture, FilePicture):
                     split_of.setdefault(picture.path, set()).add(split)
-    if not split_of and source.where and source.root.is_dir() and report.problems:
-        # the layout is not understood; the pictures can be looked at all the same
-        split_of = {path: {"all"} for path in source.root.rglob("*") if is_image(path)}
+    if source.where and source.root.is_dir():
+        report.folders, present = _tree(source.root, split_of)
+        if not split_of and report.problems:
+            # the layout is not understood; the pictures can be looked at all the same
+            split_of = {path: {"all"} for path in present}
     unused = sum(pictures for _, pictures, _ in report.folders) - len(split_of)
     if unused > 0 and report.counts:
         report.notes.append(f"{unused} pictures are in folders that this layout does not use")
@@ -156,21 +158,38 @@ def _check_joint(source: Joint) -> Report:
     return report
 
 
-def _tree(root: Path) -> list[tuple[str, int, int]]:
-    found = []
-    seen = {os.path.realpath(root)}  # a link may lead back
-    for here, below, names in os.walk(root, followlinks=True):
-        below[:] = sorted(b for b in below if not b.startswith((".", "__")))
-        for name in list(below):
-            real = os.path.realpath(os.path.join(here, name))
-            if real in seen:
-                below.remove(name)
-            seen.add(real)
-        pictures = sum(is_image(Path(name)) for name in names)
+def _tree(root: Path, used: Iterable[Path]) -> tuple[list[tuple[str, int, int]], list[Path]]:
+    """The folders (see `Report`) and pictures below ``root``. A link to a folder is followed where
+    one of the pictures ``used`` lies behind it: it may lead anywhere."""
+    behind = {str(folder) for path in used for folder in path.parents}
+    folders: list[tuple[str, int, int]] = []
+    pictures: list[Path] = []
+    seen: set[str] = set()
+    todo = [(str(root), os.path.realpath(root))]
+    while todo:  # os.walk recurses
+        here, real = todo.pop()
+        if real in seen:
+            continue
+        seen.add(real)
+        names: list[str] = []
+        below: list[tuple[str, str]] = []
+        with contextlib.suppress(OSError):
+            for entry in sorted(os.scandir(here), key=lambda entry: entry.name):
+                if not entry.is_dir():
+                    names.append(entry.name)
+                elif entry.name.startswith((".", "__")):
+                    continue
+                elif not entry.is_symlink():
+                    below.append((entry.path, os.path.join(real, entry.name)))
+                elif entry.path in behind:
+                    below.append((entry.path, os.path.realpath(entry.path)))
         if names or not below:
+            found = [Path(here, name) for name in names if is_image(Path(name))]
             relative = Path(here).relative_to(root).as_posix()
-            found.append((relative, pictures, len(names) - pictures))
-    return found
+            folders.append((relative, len(found), len(names) - len(found)))
+            pictures += found
+        todo += reversed(below)
+    return folders, pictures
 
 
 def _examine(split_of: dict[Path, set[str]], root: Path, report: Report) -> None:

@@ -74,6 +74,7 @@ class DataModule(LightningDataModule):
         self.channels = channels or source.channels
         self.spec = source.spec(size, self.channels)
         needs.check(self.spec, where=source.where)
+        self._check_tests()
         domains = len(self.spec.domains) if needs.view in ("unpaired", "paired") else 1
         self.images_per_batch = batch * domains
         self.start_batch = 0
@@ -85,6 +86,8 @@ class DataModule(LightningDataModule):
         self._train_view()
         for domain in self.spec.domains:
             self._array("test", domain, self.size)
+
+    def _check_tests(self) -> None:
         tests = self.spec.counts["test"]
         if self.needs.view in ("single", "labelled"):
             tests = {"all domains together": sum(tests.values())}

@@ -4,8 +4,9 @@ Adversarial Networks", arXiv:1703.05192)."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from torch import Tensor
 
 from gansuite.data.spec import Batch, DataSpec
@@ -16,6 +17,7 @@ from gansuite.methods.base import Step, terms
 from gansuite.networks.discogan import DiscoGANDiscriminator, DiscoGANGenerator
 from gansuite.networks.layers import keeping_statistics
 
+Rates = Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)]
 SIDES = {"a": ("fake_A", 0), "b": ("fake_B", 1)}
 
 
@@ -57,7 +59,7 @@ class DiscoGAN(TwoWay):
         extra: bool = False,
         upsample: Literal["deconv", "resize_conv"] = "deconv",
         curriculum: int = 10_000,
-        rate: list[float] = [0.01, 0.5],  # noqa: B006 - read only
+        rate: Rates = [0.01, 0.5],  # noqa: B006 - read only
         weights: Mapping[str, float] = terms(dis=1.0, gan=0.1, fm=0.9, rec=0.25),
     ) -> None:
         super().__init__(

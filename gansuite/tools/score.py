@@ -30,7 +30,7 @@ from gansuite.evaluation import (
 )
 from gansuite.evaluation.score import score
 from gansuite.evaluation.verdict import verdict
-from gansuite.imaging import save_picture
+from gansuite.imaging import files_below, save_picture
 from gansuite.runs import write_json
 
 _NOTHING = "an entry is scored on all of them or not at all"
@@ -161,7 +161,7 @@ def _chosen(folder: Path, comparison: str | None, known: Sequence[str]) -> dict[
 def _pictures_in(folder: Path) -> dict[str, Path]:
     """Relative path without suffix -> file."""
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in files_below(folder):
         if not (is_image(path) and path.is_file()):
             continue
         key = _key(path.relative_to(folder).as_posix())

@@ -15,7 +15,14 @@ from torch import Tensor, nn
 
 from gansuite.data.images import IMAGE_SUFFIXES, is_image
 from gansuite.errors import UserError, nearest
-from gansuite.imaging import WRITABLE, Picture, picture_image, read_picture, save_picture
+from gansuite.imaging import (
+    WRITABLE,
+    Picture,
+    files_below,
+    picture_image,
+    read_picture,
+    save_picture,
+)
 
 LARGE = 1024  # pixels of the longer side from which a picture's size is worth a remark
 _SMALLEST = 16  # networks that pad by reflection inside need a few pixels at every depth
@@ -102,7 +109,7 @@ def _plan(inputs: str, output: Path) -> tuple[list[Path], list[Path]]:
             sources, targets = [start], [output / start.name]
     else:
         if start.is_dir():
-            root, found = start, sorted(start.rglob("*"))
+            root, found = start, files_below(start)
             missing = f"no picture in folder '{inputs}'; {accepted}"
         elif glob.has_magic(inputs):
             parts = start.parts

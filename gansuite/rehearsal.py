@@ -1,0 +1,73 @@
+"""A batch without numbers, before anything is read or written: do the losses accept its shape?"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from gansuite.data.spec import Batch, DataSpec
+from gansuite.errors import UserError
+from gansuite.methods.base import Method, Step
+
+_REFUSED = (ValueError, RuntimeError)
+
+
+def rehearse(method: Method, pictures: int, build: Callable[[DataSpec], Method]) -> None:
+    """Call every loss of ``method`` on ``pictures`` pictures of each domain, as one chunk of its
+    first batches; ``build`` makes the same method for another spec. ``method`` stays as it is.
+
+    Runs on PyTorch's meta device, where a tensor has a shape and no content: well below a second.
+    What cannot run there is tried on the CPU.
+
+    Raises:
+        UserError: the losses refuse this ``data.size`` or number of pictures, and take larger ones.
+    """
+    reason = _refusal(method, pictures)
+    if not reason:
+        return
+    size, title = method.spec.size, method.title
+    told = f"{title} cannot be trained at 'data.size' {size} on {pictures} picture(s) at a time"
+    if not _refusal(method, 2 * pictures):
+        raise UserError(
+            f"{told} ({reason}); with {2 * pictures} it can: raise 'data.batch', or lower "
+            f"'trainer.accumulate' or the number of processes."
+        )
+    for larger in (2 * size, 4 * size, 8 * size):
+        if not _refusal(build(replace(method.spec, size=larger)), pictures):
+            raise UserError(f"{told} ({reason}); with 'data.size' {larger} it can.")
+    # neither is to blame: training will show what is
+
+
+def _refusal(method: Method, pictures: int) -> str:
+    """The first line of what the losses raise; "" when they accept the shape."""
+    for device in ("meta", "cpu"):
+        try:
+            with torch.random.fork_rng(devices=[]):
+                _losses(copy.deepcopy(method).to(device), pictures)
+        except _REFUSED as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+            continue
+        return ""
+    return reason
+
+
+def _losses(method: Method, pictures: int) -> None:
+    spec, view = method.spec, method.needs.view
+    device, dtype = method.device, next(method.parameters()).dtype
+    many = len(spec.domains) if view in ("unpaired", "paired") else 1
+    shape = (pictures, spec.channels, spec.size, spec.size)
+    images = tuple(torch.zeros(shape, device=device, dtype=dtype) for _ in range(many))
+    known = len(spec.joint) if len(spec.joint) > 1 else 0
+    labels = None
+    if view == "labelled":
+        labels = torch.zeros(pictures, len(spec.labels) + known, device=device, dtype=dtype)
+    chunk = Batch(images, labels)
+    k = method.plan.accumulate
+    whole = Batch(images, None if labels is None else labels.repeat(k, 1))
+    for turn in dict.fromkeys(tuple(method.turn(i)) for i in range(len(method.turns))):
+        step = Step(method, turn, whole, 0)
+        for step.position, phase in enumerate(turn):
+            getattr(method, phase.replace(".", "_") + "_losses")(chunk, step)
