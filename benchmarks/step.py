@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from lightning import Callback
 
-from gansuite import engine
+from gansuite import catalogue, engine
 from gansuite.callbacks.record import LogLosses, Recorder
 from gansuite.callbacks.session import Session
 from gansuite.methods import method_names
@@ -107,7 +107,7 @@ def main() -> None:
     print(f"{'method':<10} {'bare ms':>9} {'ours ms':>9} {'ratio':>7}")
     for name in args.methods or method_names():
         more = [f"data.size={args.size}", *OVERRIDES]
-        experiment = engine.load_experiment(f"{name}_coats", more)
+        experiment = catalogue.load_experiment(f"{name}_coats", more)
         data = engine.build_data(experiment)
         data.setup()
         ratios, ours, plain = [], [], []

@@ -1,15 +1,20 @@
-"""The commands. No logic of their own: each calls one function and prints what it returns."""
+"""The commands. No logic of their own: each calls one function and prints what it returns.
+
+Nothing heavy is imported before it is needed: names, keys and values are checked first.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 import re
+import shutil
 import signal
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from gansuite import __version__
 from gansuite.errors import UserError, nearest
@@ -70,6 +75,9 @@ def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argp
     return args
 
 
+_SHELLS = ("bash", "zsh", "fish", "tcsh")
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one sentence, as everything else does."""
 
@@ -84,73 +92,108 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see '{self.prog} -h'.")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="gansuite", description="GAN families compared on equal terms.")
-    parser.add_argument("--version", action="version", version=f"gansuite {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND")
+class _Grouped(argparse.RawDescriptionHelpFormatter):
+    """Leaves the list of commands to the text below the options, which groups them."""
 
-    def add(name: str, call: Any, help: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=help, description=help)
+    def add_argument(self, action: argparse.Action) -> None:
+        if not isinstance(action, argparse._SubParsersAction):
+            super().add_argument(action)
+
+
+class _Commands:
+    """The parser of all commands, which lists them by what they are for."""
+
+    def __init__(self) -> None:
+        self.parser = _Parser(
+            prog="gansuite",
+            description="GAN families compared on equal terms.",
+            usage="gansuite [-h] [--version] COMMAND ...",
+            formatter_class=_Grouped,
+            epilog="",
+        )
+        version = f"gansuite {__version__}"
+        self.parser.add_argument("--version", action="version", version=version)
+        self._commands = self.parser.add_subparsers(metavar="COMMAND")
+
+    def group(self, title: str) -> None:
+        """The commands that are added from now on are listed under ``title``."""
+        self.parser.epilog = f"{self.parser.epilog}\n\n{title}:".lstrip()
+
+    def add(self, name: str, call: Any, help: str) -> argparse.ArgumentParser:
+        """A command; ``call`` takes its arguments and returns the exit code, or None for 0."""
+        self.parser.epilog = f"{self.parser.epilog}\n    {name:<14} {help}"
+        sub = self._commands.add_parser(name, help=help, description=help)
         sub.set_defaults(call=call)
         return sub
 
-    def experiment(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("name", metavar="NAME", help="an experiment, or a path to a .yaml file")
-        sub.add_argument("overrides", nargs="*", metavar="key=value", help="such as budget.kimg=1")
 
-    def device(sub: argparse.ArgumentParser) -> None:
+Offer = Callable[[argparse.Action, Literal["names", "files"]], None]
+"""Told what a shell may offer for an argument: names of experiments, or files."""
+
+
+def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser:
+    commands = _Commands()
+    add = commands.add
+
+    def experiment(sub: argparse.ArgumentParser, optional: str = "such as budget.kimg=1") -> None:
+        told = "an experiment, or a path to a .yaml file"
+        offer(sub.add_argument("name", metavar="NAME", help=told), "names")
+        sub.add_argument("overrides", nargs="*", metavar="key=value", help=optional)
+
+    def checkpoint(sub: argparse.ArgumentParser) -> None:
+        told = "a .ckpt file or a run folder"
+        offer(sub.add_argument("checkpoint", metavar="CKPT", help=told), "files")
+
+    def weights_and_device(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--weights", default="auto", choices=["auto", "ema", "raw"])
         told = "where to compute: auto (a GPU if there is one), cpu, cuda, cuda:1, mps"
         sub.add_argument("--device", default="auto", help=told)
 
-    experiment(add("exp", _exp, "train an experiment, or resume it where it stopped"))
-    experiment(add("config", _config, "print exactly what an experiment would run"))
+    commands.group("begin")
+    sub = add("list", _list, "list methods, data sets, experiments and comparisons")
+    sub.add_argument("--names", action="store_true", help="only names of experiments, one a line")
+    sub = add("init", _init, "write a small project: your folders, your method, its test")
+    offer(sub.add_argument("folder", metavar="DIR", help="a new or empty folder"), "files")
     experiment(add("check-data", _check_data, "say what data an experiment expects and finds"))
-    add("list", _list, "list methods, data sets and experiments")
 
+    commands.group("train")
+    experiment(add("config", _config, "print exactly what an experiment would run"))
+    experiment(add("exp", _exp, "train an experiment, or resume it where it stopped"))
+    sub = add("report", _report, "write the report page of a run again")
+    told = "a run folder such as runs/cyclegan_coats/seed0"
+    offer(sub.add_argument("run", metavar="RUN", help=told), "files")
+
+    commands.group("compare")
     sub = add("compare", _compare, "run what is missing of a comparison, and compare")
     sub.set_defaults(rest="arguments")
-    sub.add_argument(
+    action = sub.add_argument(
         "arguments",
         nargs="+",
         metavar="NAME, key=value",
         help="experiments, a comparison, folders with results; seeds=0,1,2 budget.kimg=8 jobs=2 "
         "name=... out=...; any other key=value goes to every run",
     )
+    offer(action, "names")
     sub.add_argument(
         "--allow-unequal", action="store_true", help="note what is unequal instead of refusing"
     )
-
-    sub = add("translate", _translate, "translate pictures with a trained model")
-    sub.add_argument("checkpoint", metavar="CKPT", help="a .ckpt file or a run folder")
-    sub.add_argument("input", metavar="IN", help="a picture, a folder, or a pattern in quotes")
-    sub.add_argument("output", metavar="OUT", help="a folder (or a file, for one picture)")
-    sub.add_argument("--to", help="the domain to translate to")
-    sub.add_argument("--weights", default="auto", choices=["auto", "ema", "raw"])
-    device(sub)
-
-    sub = add("sample", _sample, "make pictures with a trained model")
-    sub.add_argument("checkpoint", metavar="CKPT", help="a .ckpt file or a run folder")
-    sub.add_argument("output", metavar="OUT", help="a folder")
-    sub.add_argument("-n", type=int, default=64, help="how many (64)")
-    sub.add_argument("--seed", type=int, default=0)
-    sub.add_argument("--weights", default="auto", choices=["auto", "ema", "raw"])
-    device(sub)
-
     sub = add("evaluate", _evaluate, "score a checkpoint again, exactly as its run did")
-    sub.add_argument("checkpoint", metavar="CKPT", help="a .ckpt file or a run folder")
+    checkpoint(sub)
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="such as data.root=...")
 
     sub = add("score", _score, "score pictures that another program made, as an entry to compare")
     sub.set_defaults(rest="data")
-    sub.add_argument("folder", metavar="DIR", help="the pictures, or folders a2b, b2a, gen")
+    told = "the pictures, or folders a2b, b2a, gen"
+    offer(sub.add_argument("folder", metavar="DIR", help=told), "files")
     sub.add_argument("--name", required=True, help="what the entry is called")
-    sub.add_argument(
+    action = sub.add_argument(
         "--data",
         required=True,
         nargs="+",
         metavar="NAME, key=value",
         help="the experiment or comparison whose test pictures and protocol count",
     )
+    offer(action, "names")
     sub.add_argument("--comparison", help="what the pictures in DIR are: a2b, b2a, to_..., gen")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--seconds", type=float, help="how long it trained, if known")
@@ -159,40 +202,65 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", default="entries", help="where entries lie (entries)")
 
     sub = add("export-test", _export_test, "write the test pictures for other programs")
-    sub.add_argument("name", metavar="NAME", help="an experiment or a comparison")
-    sub.add_argument("folder", metavar="DIR", help="where to write them")
+    told = "an experiment or a comparison"
+    offer(sub.add_argument("name", metavar="NAME", help=told), "names")
+    offer(sub.add_argument("folder", metavar="DIR", help="where to write them"), "files")
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="such as data.size=64")
-
-    sub = add("report", _report, "write the report page of a run again")
-    sub.add_argument("run", metavar="RUN", help="a run folder such as runs/cyclegan_coats/seed0")
 
     told = "download the weights for FID, KID and IS (96 MB) and for LPIPS and PPL (553 MB)"
     sub = add("fetch-metrics", _fetch_metrics, told)
     sub.add_argument("folder", metavar="FOLDER", nargs="?", default="weights")
 
+    commands.group("use")
+    sub = add("translate", _translate, "translate pictures with a trained model")
+    checkpoint(sub)
+    told = "a picture, a folder, or a pattern in quotes"
+    offer(sub.add_argument("input", metavar="IN", help=told), "files")
+    told = "a folder (or a file, for one picture)"
+    offer(sub.add_argument("output", metavar="OUT", help=told), "files")
+    sub.add_argument("--to", help="the domain to translate to")
+    weights_and_device(sub)
+
+    sub = add("sample", _sample, "make pictures with a trained model")
+    checkpoint(sub)
+    offer(sub.add_argument("output", metavar="OUT", help="a folder"), "files")
+    sub.add_argument("-n", type=int, default=64, help="how many (64)")
+    sub.add_argument("--seed", type=int, default=0)
+    weights_and_device(sub)
+
+    commands.group("share")
     sub = add("sync", _sync, "send offline W&B runs to the server")
     sub.add_argument("runs", metavar="RUN", nargs="*", default=["runs"], help="run folders (runs)")
-
     sub = add("workspace", _workspace, "save a W&B workspace with the panels that compare runs")
     sub.add_argument("name", metavar="NAME", help="what it is called")
     sub.add_argument("runs", metavar="RUN", nargs="*", default=["runs"], help="run folders (runs)")
-    return parser
+
+    commands.group("shell")
+    sub = add("completion", _completion, "print what makes a shell complete these commands")
+    sub.add_argument("shell", metavar="SHELL", choices=_SHELLS, help=", ".join(_SHELLS))
+    return commands.parser
 
 
 def _exp(args: argparse.Namespace) -> int:
+    from gansuite.catalogue import load_experiment
+
+    experiment = load_experiment(args.name, args.overrides)
+
     from gansuite import devices, engine, processes
     from gansuite.compare.report import summary_table, write_report
     from gansuite.runs import Run, read_json
 
     processes.end_with_parent()
-    experiment = engine.load_experiment(args.name, args.overrides)
     run = experiment.run_dir
     if processes.is_main() and engine.is_done(experiment):
         page, results_file = run / "report.html", run / "results.json"
         if not page.is_file() or page.stat().st_mtime_ns < results_file.stat().st_mtime_ns:
             Run(run).clean()  # it was killed before its page
             write_report(run)
-        print(f"{run} is done; its report is {run / 'report.html'}. Remove it to run it again.")
+        print(
+            f"{run} is done; its report is {run / 'report.html'}. Give 'seed=' or 'name=' for "
+            f"another run, or remove the folder to run it again."
+        )
         return 0
     if devices.launches(experiment):
         command = [sys.executable, "-m", "gansuite", "exp", args.name, *args.overrides]
@@ -214,28 +282,63 @@ def _exp(args: argparse.Namespace) -> int:
 
 
 def _config(args: argparse.Namespace) -> None:
-    from gansuite import engine
+    from gansuite.catalogue import load_experiment
 
-    print(engine.load_experiment(args.name, args.overrides).yaml(), end="")
+    print(load_experiment(args.name, args.overrides).yaml(), end="")
 
 
 def _check_data(args: argparse.Namespace) -> int:
+    from gansuite.catalogue import load_experiment
+
+    experiment = load_experiment(args.name, args.overrides)
+
     from gansuite import engine
 
-    report = engine.check_data(engine.load_experiment(args.name, args.overrides))
+    report = engine.check_data(experiment)
     print(report.render())
     return 0 if report.ok else 2
 
 
 def _list(args: argparse.Namespace) -> None:
-    from gansuite import engine
+    from gansuite import catalogue, config
 
-    for title, rows in engine.inventory().items():
+    if args.names:
+        print("\n".join([*config.experiment_files(), *config.comparison_files()]))
+        return
+    for title, rows in catalogue.inventory().items():
         print(f"{title}:")
         width = max(len(name) for name, _ in rows) if rows else 0
         for name, text in rows:
-            print(f"  {name:<{width}}  {text}")
+            print(_wrapped(f"  {name:<{width}}  ", text))
         print()
+
+
+def _wrapped(head: str, text: str) -> str:
+    """``text`` behind ``head``, wrapped to the width of the terminal; one line elsewhere."""
+    if not sys.stdout.isatty():
+        return f"{head}{text}".rstrip()
+    columns = max(shutil.get_terminal_size().columns, len(head) + 20)
+    told = {"initial_indent": head, "subsequent_indent": " " * len(head)}
+    return textwrap.fill(text, columns, **told) if text else head  # type: ignore[arg-type]
+
+
+def _init(args: argparse.Namespace) -> None:
+    from gansuite.tools.project import write_project
+
+    for line in write_project(Path(args.folder)):
+        print(line)
+
+
+def _completion(args: argparse.Namespace) -> None:
+    try:
+        import shtab
+    except ImportError:
+        raise UserError(
+            "Completion needs the package shtab; install it with 'pip install shtab'."
+        ) from None
+    what = {"names": shtab.cmd("gansuite list --names"), "files": shtab.FILE}
+    parser = _parser(lambda action, kind: setattr(action, "complete", what[kind]))
+    print(shtab.complete(parser, args.shell))
 
 
 def _compare(args: argparse.Namespace) -> int:
@@ -245,11 +348,13 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _translate(args: argparse.Namespace) -> None:
+    checkpoint = _found(args.checkpoint)
+
     from gansuite import devices, engine
     from gansuite.tools.translate import translate
 
     device = devices.choose_device(args.device)
-    method = engine.load_method(args.checkpoint, args.weights)
+    method = engine.load_method(checkpoint, args.weights)
     written = translate(
         method, args.input, Path(args.output), to=args.to, device=device, note=print
     )
@@ -257,20 +362,31 @@ def _translate(args: argparse.Namespace) -> None:
 
 
 def _sample(args: argparse.Namespace) -> None:
+    checkpoint = _found(args.checkpoint)
+
     from gansuite import devices, engine
     from gansuite.tools.sample import sample
 
     device = devices.choose_device(args.device)
-    method = engine.load_method(args.checkpoint, args.weights)
+    method = engine.load_method(checkpoint, args.weights)
     *written, sheet = sample(method, args.n, Path(args.output), seed=args.seed, device=device)
     print(f"{len(written)} picture(s) and {sheet.name} written to {args.output}")
 
 
+def _found(checkpoint: str) -> Path:
+    """The file of a checkpoint; raises for one that is not there, before anything is imported."""
+    from gansuite.runs import find_checkpoint
+
+    return find_checkpoint(checkpoint)
+
+
 def _evaluate(args: argparse.Namespace) -> None:
+    checkpoint = _found(args.checkpoint)
+
     from gansuite import engine
     from gansuite.compare.report import summary_table
 
-    found = engine.evaluate(args.checkpoint, args.overrides)
+    found = engine.evaluate(checkpoint, args.overrides)
     print(
         f"{found['experiment']}, seed {found['seed']}, at {found['images_seen'] / 1000:g} kimg, "
         f"{found['weights']} weights, protocol {found['protocol']['id']}\n"
@@ -285,6 +401,10 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _score(args: argparse.Namespace) -> None:
+    from gansuite.catalogue import experiment_of
+
+    experiment_of(args.data)  # a mistake is met before anything is imported
+
     from gansuite.compare.report import summary_table
     from gansuite.runs import read_json
     from gansuite.tools.score import score_folder
@@ -305,6 +425,10 @@ def _score(args: argparse.Namespace) -> None:
 
 
 def _export_test(args: argparse.Namespace) -> None:
+    from gansuite.catalogue import experiment_of
+
+    experiment_of([args.name, *args.overrides])  # a mistake is met before anything is imported
+
     from gansuite.tools.score import export_test
 
     for domain, count in export_test([args.name, *args.overrides], Path(args.folder)).items():

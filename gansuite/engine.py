@@ -18,8 +18,8 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from gansuite import catalogue, processes
 from gansuite import config as configuration
-from gansuite import processes
 from gansuite.callbacks.budget import Budget
 from gansuite.callbacks.checkpoint import Checkpoint, Resume
 from gansuite.callbacks.cost import CountFlops
@@ -33,7 +33,7 @@ from gansuite.callbacks.session import RunCallback, Session
 from gansuite.callbacks.sinks import open_sinks
 from gansuite.config import Experiment
 from gansuite.core.settings import Settings
-from gansuite.data import SOURCES, DataModule, Source, build_source, check, describe_sources
+from gansuite.data import DataModule, Source, build_source, check
 from gansuite.data.check import Report
 from gansuite.data.spec import DataSpec
 from gansuite.devices import idle_devices, processes_of
@@ -56,21 +56,6 @@ from gansuite.runs import (
     read_checkpoint,
 )
 
-SCHEMAS = configuration.Schemas(
-    methods=method_names(),
-    method=method_class,
-    sources=list(SOURCES),
-    source=lambda name: SOURCES[name],
-)
-
-
-def load_experiment(name: str, overrides: Sequence[str] = ()) -> Experiment:
-    """The validated experiment of that name with ``key=value`` overrides."""
-    experiment = configuration.load(name, overrides, SCHEMAS)
-    if experiment.data["name"] == "joint":  # whose sets have options of their own
-        build_source_of(experiment)
-    return experiment
-
 
 def cache_folder() -> Path:
     """Where decoded pictures are kept: $GANSUITE_CACHE, else the user's cache folder."""
@@ -83,33 +68,6 @@ def build_source_of(experiment: Experiment) -> Source:
     """The source of an experiment's pictures; nothing is read yet."""
     own = experiment.data.keys() - configuration.DataOptions.model_fields.keys()
     return build_source(**{k: experiment.data[k] for k in own})
-
-
-def inventory() -> dict[str, list[tuple[str, str]]]:
-    """What ``gansuite list`` shows: methods, data sets and experiments with one line each."""
-    methods = [
-        (name, ((method_class(name).__doc__ or "").strip().splitlines() or [""])[0])
-        for name in method_names()
-    ]
-    return {
-        "Methods (method.name)": methods,
-        "Data sets (data.name)": list(describe_sources()),
-        "Experiments (make exp NAME=...)": _first_lines(configuration.experiment_files()),
-        "Comparisons (make compare NAMES=...)": _first_lines(configuration.comparison_files()),
-    }
-
-
-def _first_lines(files: Mapping[str, Path]) -> list[tuple[str, str]]:
-    """What each file is, as its first comment says."""
-    found = []
-    for name, path in files.items():
-        try:
-            first = (path.read_text(encoding="utf-8").splitlines() or [""])[0]
-        except (OSError, UnicodeDecodeError) as error:
-            text = isinstance(error, OSError)
-            first = f"({path} {'cannot be read' if text else 'is not a text file in UTF-8'})"
-        found.append((name, first.lstrip("# ").partition("  ")[0]))
-    return found
 
 
 def is_done(experiment: Experiment) -> bool:
@@ -441,7 +399,7 @@ def evaluate(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     file = find_checkpoint(path)
     content = read_checkpoint(file, needs=("experiment", "data", "method", "notes"))
     layers = [(str(file), content["experiment"]), *configuration.read_overrides(overrides)]
-    e = configuration.resolve(layers, SCHEMAS)
+    e = configuration.resolve(layers, catalogue.schemas())
     for change in configuration.difference(content["experiment"], e.plain()):
         if not change.startswith(_EVALUATE):
             raise UserError(

@@ -65,9 +65,9 @@ def _losses(method: Method, pictures: int) -> None:
     if view == "labelled":
         labels = torch.zeros(pictures, len(spec.labels) + known, device=device, dtype=dtype)
     chunk = Batch(images, labels)
-    k = method.plan.accumulate
+    k = method.settings.accumulate
     whole = Batch(images, None if labels is None else labels.repeat(k, 1))
-    for turn in dict.fromkeys(tuple(method.turn(i)) for i in range(len(method.turns))):
+    for turn in dict.fromkeys(tuple(method.updates_in(i)) for i in range(len(method.alternation))):
         step = Step(method, turn, whole, 0)
         for step.position, phase in enumerate(turn):
             getattr(method, phase.replace(".", "_") + "_losses")(chunk, step)

@@ -12,8 +12,8 @@ from lightning import Callback, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from gansuite import catalogue, engine
 from gansuite import config as configuration
-from gansuite import engine
 from gansuite.callbacks.session import Session
 from gansuite.config import Budget, Experiment, Optim
 from gansuite.core.settings import Settings
@@ -153,7 +153,7 @@ class EachBatch(Callback):
 def experiment(name: str, out: Path, batches: int, *overrides: str) -> Experiment:
     """The experiment ``name`` made tiny: batches of 2 little coats per domain, logged every 2,
     saved and scored every 4."""
-    plain = engine.load_experiment(name).plain()
+    plain = catalogue.load_experiment(name).plain()
     method, given = plain["method"], plain["data"]
     method |= {k: v for k, v in SMALL.items() if k in method}
     domains = given["domains"] if given["name"] == "coats" else ["horse", "zebra"]
@@ -177,7 +177,7 @@ def experiment(name: str, out: Path, batches: int, *overrides: str) -> Experimen
         "trainer": {"accelerator": "cpu"},
     }
     return configuration.resolve(
-        [(name, tiny), *configuration.read_overrides(overrides)], engine.SCHEMAS
+        [(name, tiny), *configuration.read_overrides(overrides)], catalogue.schemas()
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from gansuite import engine
+from gansuite import catalogue, engine
 from gansuite.runs import read_json
 
 TABLE = ["name,Red,Bright"]
@@ -40,7 +40,7 @@ evaluate: {{pictures: 4}}
 log: {{wandb: disabled}}
 """
     )
-    session = engine.train(engine.load_experiment("faces.yaml"))
+    session = engine.train(catalogue.load_experiment("faces.yaml"))
     assert session.method.targets == ("Red", "Bright")
     results = read_json(session.run.results)
     assert set(results["final"]) == {"to_Red", "to_Bright"}

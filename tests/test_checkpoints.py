@@ -396,7 +396,7 @@ def test_a_run_killed_before_its_page_gets_it(
         file.write_text("This run has not finished")
         earlier = results.stat().st_mtime_ns - 10**9
         os.utime(file, ns=(earlier, earlier))
-    monkeypatch.setattr("gansuite.engine.load_experiment", lambda *_: e)
+    monkeypatch.setattr("gansuite.catalogue.load_experiment", lambda *_: e)
     for _ in range(2):
         with pytest.raises(SystemExit) as exit_:
             main(["exp", "vanilla_coats"])
@@ -435,7 +435,7 @@ def test_environments_are_listed_and_withdraw_the_verdict(
     results = read_json(run.results)
     assert results["bit_exact"] is False
     assert results["bit_exact_why"] == [f"resumed at 0.012 kimg under {changed}"]
-    monkeypatch.setattr("gansuite.engine.load_experiment", lambda *_: e)
+    monkeypatch.setattr("gansuite.catalogue.load_experiment", lambda *_: e)
     with pytest.raises(SystemExit):
         main(["exp", "vanilla_coats"])
     assert "torch" in (page := (run.path / "report.html").read_text())

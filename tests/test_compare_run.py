@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -16,9 +17,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from gansuite import cli, config, engine
+from gansuite import catalogue, cli, config, engine
 from gansuite.compare import run as running
 from gansuite.compare.entry import Axis
+from gansuite.compare.overview import Overview
 from gansuite.compare.plan import make_plan
 from gansuite.compare.run import compare
 from gansuite.errors import UserError
@@ -53,7 +55,7 @@ def test_a_plan() -> None:
     assert first.experiment.budget.kimg == 2
     assert first.experiment.log.group == plan.name
     # the arguments make the very same run
-    assert engine.load_experiment(first.arguments[0], first.arguments[1:]) == first.experiment
+    assert catalogue.load_experiment(first.arguments[0], first.arguments[1:]) == first.experiment
     assert plan.command.startswith("gansuite compare cyclegan_coats dualgan_coats seeds=0,2 budget")
     assert not Path("runs").exists()
 
@@ -184,7 +186,7 @@ def test_a_flops_budget_becomes_pictures(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_measured_flops_are_those_of_a_run() -> None:
-    e = engine.load_experiment("discogan_coats", [*TINY, "budget.kimg=0.1"])
+    e = catalogue.load_experiment("discogan_coats", [*TINY, "budget.kimg=0.1"])
     flops, per_batch = engine.measure_flops(e)
     assert per_batch == 8
     assert not e.run_dir.exists()
@@ -228,21 +230,53 @@ def test_how_a_run_stands() -> None:
 
 
 @pytest.mark.usefixtures("here")
-def test_the_block_on_a_terminal_renews_itself() -> None:
+def test_the_table_on_a_terminal_renews_itself(monkeypatch: Any) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
 
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
     plan = make_plan(["cyclegan_coats", "budget.kimg=8", "seeds=0,1"])
     jobs = [running.Job(planned) for planned in plan.runs]
     jobs[0].state = "running"
     screen = Terminal()
-    overview = running.Overview(screen, plan)
+    overview = Overview(screen, "fd_random")
     overview.update(jobs)
-    assert screen.getvalue().endswith("  cyclegan_coats seed 0  0/8 kimg\n  1 waiting\n")
+    written = len(screen.getvalue())
+    shown = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", screen.getvalue())  # without the colours
+    assert re.search(r"run +trained +speed +left +fd_random", shown)
+    assert re.search(r"cyclegan_coats seed 0 +0/8 kimg", shown)
+    assert "1 waiting" in shown
+    jobs[0].state, jobs[0].reason = "failed", "no [memory] left"
+    overview.event(jobs[0], jobs)
+    erased, _, after = screen.getvalue()[written:].partition("[1/2] cyclegan_coats seed 0")
+    assert "\x1b[1A" in erased  # the lines of the table are gone over
+    assert after.startswith(" failed: no [memory] left\n")
+    overview.close()
+    assert screen.getvalue().endswith("\x1b[1A\x1b[2K")  # nor is anything of it left
+    assert "\x1b[?25h" in screen.getvalue()  # and the cursor is back
+
+
+@pytest.mark.usefixtures("here")
+def test_a_log_file_gets_plain_lines() -> None:
+    plan = make_plan(["cyclegan_coats", "budget.kimg=8", "seeds=0,1"])
+    jobs = [running.Job(planned) for planned in plan.runs]
+    jobs[0].state = "running"
+    file = io.StringIO()
+    overview = Overview(file, "fd_random")
+    overview.event(jobs[0], jobs)
+    jobs[0].told = -1e9
+    overview.update(jobs)
+    overview.update(jobs)  # not again so soon
     jobs[0].state = "done"
     overview.event(jobs[0], jobs)
-    assert screen.getvalue().endswith("\x1b[2A\x1b[J[1/2] cyclegan_coats seed 0 done\n")
+    overview.close()
+    assert file.getvalue() == (
+        "cyclegan_coats seed 0 begins\n"
+        "cyclegan_coats seed 0  0/8 kimg\n"
+        "[1/2] cyclegan_coats seed 0 done\n"
+    )
 
 
 def command(*arguments: str) -> list[str]:

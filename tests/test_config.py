@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 import pytest
 
-from gansuite import config, engine
-from gansuite.config import Experiment, Schemas, difference, load
+from gansuite import catalogue, config
+from gansuite.config import Experiment, Schemas, difference, files, load
 from gansuite.errors import UserError
+from gansuite.signatures import of_class
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,7 +39,7 @@ class Files:
     def __init__(self, *, root: str, sides: list[str] = ["a", "b"]) -> None: ...  # noqa: B006
 
 
-SCHEMAS = Schemas(["toy"], lambda name: Toy, ["files"], lambda name: Files)
+SCHEMAS = Schemas(["toy"], lambda _: of_class(Toy), ["files"], lambda _: of_class(Files))
 TEXT = "method: {name: toy}\ndata: {name: files, root: x}\nbudget: {kimg: 1}\n"
 
 
@@ -268,8 +269,8 @@ def test_files_are_read_once_and_count_where_they_are_nearest(write: Any, monkey
     write("seed: 1\nout: x\n", "e17")
     write("seed: 2\n", "f17")
     opened: list[str] = []
-    whole = config._read_file
-    monkeypatch.setattr(config, "_read_file", lambda p: opened.append(p.name) or whole(p))
+    whole = files._read_file
+    monkeypatch.setattr(files, "_read_file", lambda p: opened.append(p.name) or whole(p))
     e = read(write(TEXT + "extends: e0\n"))
     assert sorted(opened) == sorted(
         ["mine.yaml", *(f"{s}{i}.yaml" for s in "ef" for i in range(18) if (s, i) != ("f", 0))]
@@ -325,8 +326,8 @@ FILES = [p for p in FILES if not p.stem.startswith(config.COMPARISON)]
 def test_every_experiment_is_found(monkeypatch: Any, here: Path) -> None:
     assert len(FILES) >= 3
     assert list(config.experiment_files()) == [p.stem for p in FILES]  # from any folder
-    with pytest.raises(UserError, match=r"no experiment 'cyclegan_coat' .*mean 'cyclegan_coats'"):
-        engine.load_experiment("cyclegan_coat")
+    with pytest.raises(UserError, match=r"no experiment 'cyclegan_coat';.*mean 'cyclegan_coats'"):
+        catalogue.load_experiment("cyclegan_coat")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
@@ -334,15 +335,15 @@ def test_every_experiment(path: Path, here: Path, monkeypatch: Any) -> None:
     head = re.match(r"(#.*\n)+", path.read_text())
     assert head is not None
     assert f"make exp NAME={path.stem}\n" in head[0]
-    e = engine.load_experiment(path.stem)
+    e = catalogue.load_experiment(path.stem)
     assert e.name == path.stem
     assert e.name.startswith(e.method["name"])
     (here / "again.yaml").write_text(e.yaml())
-    assert engine.load_experiment("again.yaml") == e
+    assert catalogue.load_experiment("again.yaml") == e
 
 
 def test_data_folder_from_the_environment(monkeypatch: Any) -> None:
     monkeypatch.delenv("GANSUITE_DATA", raising=False)
-    assert engine.load_experiment("cyclegan_horse2zebra").data["root"] == "data/horse2zebra"
+    assert catalogue.load_experiment("cyclegan_horse2zebra").data["root"] == "data/horse2zebra"
     monkeypatch.setenv("GANSUITE_DATA", os.sep + "photos")
-    assert engine.load_experiment("cyclegan_horse2zebra").data["root"] == "/photos/horse2zebra"
+    assert catalogue.load_experiment("cyclegan_horse2zebra").data["root"] == "/photos/horse2zebra"

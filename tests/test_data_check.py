@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansuite import engine
+from gansuite import catalogue, engine
 from gansuite.data import build_source
 from gansuite.data.check import check_data
 from gansuite.data.images import read_image
@@ -160,7 +160,7 @@ def test_what_training_refuses_is_not_usable(tmp_path: Path) -> None:
     tree(tmp_path)
     for name in ("1.png", "2.png"):
         (tmp_path / "testA" / name).unlink()
-    e = engine.load_experiment(
+    e = catalogue.load_experiment(
         "cyclegan_coats",
         ["data={name: unpaired, root: %s}" % tmp_path],  # noqa: UP031
     )

@@ -22,10 +22,10 @@ from gansuite.evaluation import (
     build_extractor,
     difference,
     reference_rows,
-    score,
 )
 from gansuite.evaluation.features import Inception, RandomVGG16
 from gansuite.evaluation.frechet import frechet_distance
+from gansuite.evaluation.score import score
 from gansuite.evaluation.weights import INCEPTION, VGG, WEIGHTS, Weights
 
 N = 48

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from helpers import Pictures, experiment, fit, toy_spec, train
 from torch import Tensor, nn
 
-from gansuite import engine
+from gansuite import catalogue, engine
 from gansuite.core.settings import Settings
 from gansuite.data.spec import Batch, DataSpec, LabelSet
 from gansuite.draws import Draws
@@ -411,7 +411,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_settings(name: str) -> None:
-    plain = engine.load_experiment(name).plain()
+    plain = catalogue.load_experiment(name).plain()
     found = {key: plain[key.split(".")[0]][key.split(".")[1]] for key in PUBLISHED[name]}
     assert found == PUBLISHED[name]
 

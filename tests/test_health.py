@@ -21,7 +21,7 @@ from gansuite.compare.collect import gather
 from gansuite.compare.entry import read_entry
 from gansuite.compare.page import write_page
 from gansuite.compare.report import write_report
-from gansuite.config import Experiment, signature_defaults
+from gansuite.config import Experiment
 from gansuite.data.spec import Batch
 from gansuite.engine import build_data, ready_method
 from gansuite.errors import NotFinite
@@ -30,7 +30,7 @@ from gansuite.evaluation.health import ending, saturation, symptoms, trend
 from gansuite.evaluation.protocol import HIGHER_IS_BETTER
 from gansuite.evaluation.verdict import verdict
 from gansuite.losses.adversarial import Adversarial
-from gansuite.methods import method_class, method_names
+from gansuite.methods import method_names, method_signature
 from gansuite.methods.base import Method, Step
 from gansuite.methods.cyclegan import CycleGAN
 from gansuite.methods.vanilla import VanillaGAN
@@ -228,7 +228,7 @@ def test_a_run_that_is_well_has_no_events(tmp_path: Path, monkeypatch: Any) -> N
 def test_stopping_can_be_resumed(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     spoil(monkeypatch, VanillaGAN, "sample", constant)
     e = experiment("vanilla_coats", tmp_path, 14, "guard.action=stop")
-    monkeypatch.setattr("gansuite.engine.load_experiment", lambda *_: e)
+    monkeypatch.setattr("gansuite.catalogue.load_experiment", lambda *_: e)
     with pytest.raises(SystemExit) as exit_:
         main(["exp", "vanilla_coats"])
     assert exit_.value.code == 2
@@ -370,8 +370,8 @@ def test_the_document_names_what_there_is() -> None:
     text = (Path(__file__).parents[1] / "docs" / "reading_the_curves.md").read_text()
     for event in health.MEANING:
         assert f"`{event}`" in text
-    options = {k for name in method_names() for k in signature_defaults(method_class(name))}
-    weights = {k for n in method_names() for k in signature_defaults(method_class(n))["weights"]}
+    options = {k for name in method_names() for k in method_signature(name).defaults()}
+    weights = {k for n in method_names() for k in method_signature(n).defaults()["weights"]}
     for key in re.findall(r"method\.([a-z_.]+\w)", text):
         first, _, rest = key.partition(".")
         assert rest in weights if first == "weights" else first in options

@@ -664,7 +664,7 @@ def test_checkpoints_outlive_a_run_that_fails(
         return found
 
     monkeypatch.setattr(VanillaGAN, "g_losses", sick)
-    monkeypatch.setattr("gansuite.engine.load_experiment", lambda *_: e)
+    monkeypatch.setattr("gansuite.catalogue.load_experiment", lambda *_: e)
     with pytest.raises(SystemExit) as exit_:
         main(["exp", "vanilla_coats"])
     assert exit_.value.code == 2

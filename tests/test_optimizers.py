@@ -11,7 +11,7 @@ import torch
 from helpers import Toy, fit, parameters
 from torch import Tensor
 
-from gansuite import engine
+from gansuite import catalogue
 from gansuite.core.optimizers import TFRMSprop
 from gansuite.rng import torch_generator
 
@@ -103,7 +103,7 @@ def test_a_run_trains_with_it() -> None:
     "name", ["dualgan_facades", "dualgan_facades_paper", "dualgan_horse2zebra"]
 )
 def test_published_dualgan_has_it(name: str) -> None:
-    optim: dict[str, Any] = dict(engine.load_experiment(name).optim)
+    optim: dict[str, Any] = dict(catalogue.load_experiment(name).optim)
     for player in ("g", "d"):
         o = optim[player]
         assert (o.kind, o.lr, o.alpha, o.eps, o.momentum) == ("rmsprop_tf", 5e-5, 0.9, 1e-10, 0)

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from gansuite import engine
 from gansuite.data.spec import DataSpec
-from gansuite.evaluation import Comparison, Extractor, Protocol, build_extractor, score
+from gansuite.evaluation import Comparison, Extractor, Protocol, build_extractor
 from gansuite.evaluation.features import RandomVGG16
 from gansuite.evaluation.perceptual import LPIPS, STAGES, path_length
+from gansuite.evaluation.score import score
 from gansuite.evaluation.weights import Weights
 from gansuite.methods import method_class
 from gansuite.methods._unconditional import slerp

@@ -12,7 +12,7 @@ from gansuite import engine
 from gansuite.data.spec import DataSpec
 from gansuite.errors import UserError
 from gansuite.methods import method_names
-from gansuite.methods.base import Method, Plan
+from gansuite.methods.base import Method
 from gansuite.rehearsal import _losses, rehearse
 
 COUNTS = {split: {"a": 4, "b": 4} for split in ("train", "test")}
@@ -24,7 +24,7 @@ def ready(name: str, size: int) -> Method:
         options = {**options, "d_layers": 3}
     spec = DataSpec("x", size, 3, ("a", "b"), COUNTS, True, ("a", "b"), "0")
     method = engine.build_method(options, spec, 0)
-    method.follow(Plan(seed=0, images_per_batch=2))
+    method.configure(Plan(seed=0, images_per_batch=2))
     return method
 
 

@@ -12,12 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from gansuite import cli, engine
+from gansuite import catalogue, cli, engine
 from gansuite.compare.collect import gather
 from gansuite.compare.entry import find_entries
 from gansuite.config import Evaluate
 from gansuite.errors import UserError
-from gansuite.evaluation import Comparison, Protocol, extractor_of, score
+from gansuite.evaluation import Comparison, Protocol, extractor_of
+from gansuite.evaluation.score import score
 from gansuite.tools.score import export_test, picture_names, score_folder
 
 DATA = ["cyclegan_coats", "data.train=8", "data.test=6", "evaluate.pictures=6"]
@@ -62,7 +63,7 @@ def test_doing_nothing_scores_as_the_reference_row(inputs: Path) -> None:
 
 
 def test_it_is_the_score_of_the_same_pictures(inputs: Path) -> None:
-    e = engine.load_experiment(DATA[0], DATA[1:])
+    e = catalogue.load_experiment(DATA[0], DATA[1:])
     data = engine.build_data(e)
     noise = torch.Generator().manual_seed(0)
     fake = torch.randint(256, (6, 3, 32, 32), dtype=torch.uint8, generator=noise)
@@ -139,7 +140,7 @@ def test_files_are_matched_by_name(here: Path) -> None:
                 Image.fromarray(array).save(folder / f"{name}.png")
     data = ["cyclegan_coats", "data.name=unpaired", f"data.root={root}", "data.size=16"]
     data += ["evaluate.pictures=3", "data.domains=[A,B]"]
-    module = engine.build_data(engine.load_experiment(data[0], data[1:]))
+    module = engine.build_data(catalogue.load_experiment(data[0], data[1:]))
     assert picture_names(module, "A", 3) == ["a", "b é", "c"]
     assert export_test(data, here / "out") == {"A": 3, "B": 3}
     # the first pixel says which it is: 'a' is the second that was written

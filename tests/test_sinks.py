@@ -238,7 +238,6 @@ def check_table(run: Run) -> None:
 def test_a_run_of_a_comparison_is_in_its_group(here: Path, monkeypatch: Any) -> None:
     from gansuite.compare.plan import make_plan
 
-    monkeypatch.setattr("gansuite.config.experiment_folder", lambda: ROOT / "experiments")
     plan = make_plan(["vanilla_coats", "seeds=0,1", "name=mine"], allow_unequal=False, say=print)
     assert [p.experiment.log.group for p in plan.runs] == ["mine", "mine"]
 
@@ -289,9 +288,9 @@ def test_offline_reaches_for_nothing(wanted: str | None, tmp_path: Path) -> None
     file = tmp_path / "e.yaml"
     file.write_text(e.yaml())
     script = (
-        "import sys; from gansuite import engine; from gansuite.runs import Run\n"
+        "import sys; from gansuite import catalogue; from gansuite.runs import Run\n"
         "from gansuite.callbacks.sinks import open_sinks\n"
-        "e = engine.load_experiment(sys.argv[1]); r = Run(e.run_dir); r.begin(e)\n"
+        "e = catalogue.load_experiment(sys.argv[1]); r = Run(e.run_dir); r.begin(e)\n"
         "(s,) = open_sinks(e, r); s.log({'kind': 'train', 'images_seen': 4, 'loss/g/gan': 1.0})\n"
         "s.finish(None)"
     )

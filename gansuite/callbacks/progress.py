@@ -10,15 +10,9 @@ from lightning import LightningModule, Trainer
 from tqdm import tqdm
 
 from gansuite.callbacks.session import RunCallback, Session
+from gansuite.runs.clock import clock_text
 
 _SECONDS = 20.0  # between two lines when nobody watches
-
-
-def clock_text(seconds: float) -> str:
-    """ "1:02:03" or "2:03"."""
-    minutes, s = divmod(round(seconds), 60)
-    hours, m = divmod(minutes, 60)
-    return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
 
 
 class Progress(RunCallback):

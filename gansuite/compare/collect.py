@@ -14,8 +14,8 @@ from typing import Any
 
 from gansuite.compare.entry import Axis, Entry
 from gansuite.compare.stats import Standing, rank
-from gansuite.compare.terms import axis_of, differences, notes
-from gansuite.errors import UserError, nearest
+from gansuite.compare.terms import axis_of, check_ranking, differences, notes
+from gansuite.errors import UserError
 from gansuite.evaluation.protocol import HIGHER_IS_BETTER
 from gansuite.evaluation.verdict import gap_closed
 
@@ -128,16 +128,6 @@ class Comparison:
 
 
 _REFERENCES = ("do_nothing", "real_vs_real")
-
-
-def check_ranking(metric: str) -> None:
-    """Raise `UserError` for a metric that has no better and worse, or is unknown."""
-    if HIGHER_IS_BETTER.get(metric) is None:
-        known = [m for m, better in HIGHER_IS_BETTER.items() if better is not None]
-        raise UserError(
-            f"rank_by is '{metric}', by which nothing can be ranked{nearest(metric, known)} "
-            f"(possible: {', '.join(known)})."
-        )
 
 
 def gather(

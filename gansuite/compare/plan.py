@@ -17,13 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from gansuite import config, engine
-from gansuite.compare.collect import check_ranking
+from gansuite import config
+from gansuite.catalogue import load_experiment
 from gansuite.compare.entry import Axis, Entry, find_entries
-from gansuite.compare.terms import SHARED, setting
+from gansuite.compare.terms import SHARED, check_ranking, setting
 from gansuite.config import Compare, Experiment
 from gansuite.errors import UserError, nearest
-from gansuite.evaluation.extractor import check_weights, is_downloaded
 from gansuite.evaluation.protocol import NEEDS
 from gansuite.runs import Run, write_json
 
@@ -113,7 +112,7 @@ def make_plan(
             own = [*common, *budget, f"seed={seed}", f"out={folder}"]
             if not any(item.startswith("log.group=") for item in common):
                 own.append(f"log.group={name}")
-            loaded = engine.load_experiment(experiment, own)
+            loaded = load_experiment(experiment, own)
             runs.append(Planned(loaded, (experiment, *own)))
     option = NEEDS.get(spec.rank_by)
     if runs and option and not _given(runs[0].experiment, option):
@@ -123,6 +122,10 @@ def make_plan(
         )
     for planned in runs:
         Run(planned.path).refuse_changes(planned.experiment)
+
+    from gansuite.evaluation.extractor import check_weights  # by now nothing is misspelt
+
+    for planned in runs:
         if not planned.done:
             check_weights(planned.experiment.evaluate)
     if not allow_unequal:
@@ -138,7 +141,10 @@ def _given(experiment: Experiment, option: str) -> bool:
     """Whether ``evaluate.<option>`` gives a network; `auto` does for data that are downloaded."""
     value = getattr(experiment.evaluate, option)
     if value == "auto":
-        return is_downloaded(engine.SCHEMAS.source(experiment.data["name"]))
+        from gansuite.data import SOURCES
+        from gansuite.evaluation.extractor import is_downloaded
+
+        return is_downloaded(SOURCES[experiment.data["name"]])
     return bool(value)
 
 
@@ -223,7 +229,7 @@ def _flops(
     experiment: str, common: Sequence[str], folder: Path, say: Callable[[str], None]
 ) -> tuple[int, int]:
     """FLOPs per picture and pictures per batch, from ``flops.json`` or measured now."""
-    loaded = engine.load_experiment(experiment, [*common, "trainer.devices=1"])
+    loaded = load_experiment(experiment, [*common, "trainer.devices=1"])
     facts = {"method": loaded.method, "data": loaded.data}
     key = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=8).hexdigest()
     file = folder / "flops.json"
@@ -234,6 +240,8 @@ def _flops(
         except ValueError:
             known = {}  # cut off: measured again
     if key not in known:
+        from gansuite import engine
+
         say(f"{loaded.name}: counting the FLOPs of a few batches")
         flops, per_batch = engine.measure_flops(loaded)
         known[key] = {
@@ -280,6 +288,8 @@ def _refuse_unequal(name: str, runs: Sequence[Planned], axis: Axis | None) -> No
                 x, y = a.data[key], b.data[key]
                 same = json.dumps(x).replace(" ", "")
                 refuse(f"data.{key}", first, x, other, y, f"give data.{key}={same.strip(chr(34))}")
+    from gansuite import engine
+
     # what the files themselves say; not of finished runs, whose results carry it
     facts = [(r, engine.build_data(r.experiment).spec) for r in runs if not r.done]
     for run, spec in facts[1:]:

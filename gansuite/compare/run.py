@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,21 +20,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-import torch
-
-from gansuite.callbacks.progress import clock_text
-from gansuite.compare.collect import Comparison, gather
 from gansuite.compare.entry import ERROR_FILE, LOG_FILE, read_entry
+from gansuite.compare.overview import Overview
 from gansuite.compare.plan import Plan, Planned, make_plan
-from gansuite.compare.tables import write_tables
 from gansuite.errors import UserError
 from gansuite.runs import Run, write_text
+from gansuite.runs.clock import clock_text
+
+if TYPE_CHECKING:
+    from gansuite.compare.collect import Comparison
 
 STOPPED = 75
 """Exit code of a process that was asked to stop and can be resumed."""
-_LINE_EVERY = 30.0  # seconds between two lines of one run where nobody watches
 _TAIL = 1 << 16
 State = Literal["waiting", "elsewhere", "running", "done", "failed", "stopped"]
 
@@ -61,20 +59,22 @@ def compare(
     if waiting:
         refuse_closed(plan.folder)
         with Asked() as asked:
-            Runner(jobs, Slots(plan.jobs), Overview(stream, plan), asked).run()
+            Runner(jobs, Slots(plan.jobs), Overview(stream, plan.spec.rank_by), asked).run()
         if asked.name:
             say(f"Stopped by {asked.name}; the same command resumes it.")
             return STOPPED
+    from gansuite.compare.page import write_page
+    from gansuite.compare.tables import write_tables
+
     comparison = collect(plan, allow_unequal)
     files = write_tables(comparison, plan.folder)
-    page = _page(comparison, plan.folder)
+    page = write_page(comparison, plan.folder)
     say("\n" + files[0].read_text())
     bad = [job for job in jobs if job.state in ("failed", "stopped")]
     for job in bad:
         say(f"{job.name} {job.state}: {job.reason} (its output: {job.path / LOG_FILE})")
     say(f"Tables: {', '.join(map(str, files))}")
-    if page:
-        say(f"Page:   {page}")
+    say(f"Page:   {page}")
     return 1 if bad else 0
 
 
@@ -95,6 +95,8 @@ def refuse_closed(folder: Path) -> None:
 
 def collect(plan: Plan, allow_unequal: bool = False) -> Comparison:
     """What the runs of a plan and the entries beside them came to."""
+    from gansuite.compare.collect import gather
+
     found = [read_entry(p.path, p.row, p.experiment.seed) for p in plan.runs]
     return gather(
         plan.name,
@@ -106,14 +108,6 @@ def collect(plan: Plan, allow_unequal: bool = False) -> Comparison:
         command=plan.command,
         allow_unequal=allow_unequal,
     )
-
-
-def _page(comparison: Comparison, folder: Path) -> Path | None:
-    try:
-        from gansuite.compare.page import write_page
-    except ImportError:
-        return None
-    return write_page(comparison, folder)
 
 
 class Asked:
@@ -149,6 +143,8 @@ class Slots:
     """
 
     def __init__(self, jobs: int | None) -> None:
+        import torch
+
         shown = os.environ.get("CUDA_VISIBLE_DEVICES")
         count = torch.cuda.device_count()
         self.gpus = shown.split(",")[:count] if shown else [str(i) for i in range(count)]
@@ -265,27 +261,32 @@ class Job:
             self.seen.update(timing)
         self.seen["scores"] = _last(self.path / "metrics.jsonl", '"eval"')
 
-    def line(self, rank_by: str) -> str:
-        """Such as ``cyclegan_coats seed 0  3.5/8 kimg  81 images/s  left 0:54  fd_random ...``."""
+    def cells(self, rank_by: str) -> tuple[str, str, str, str]:
+        """How far it is, its speed, the time left and the scores so far; "" for what is unknown."""
         budget = self.planned.experiment.budget
         images, seconds = self.seen.get("images_seen", 0), self.seen.get("seconds", 0.0)
         speed = self.seen.get("images_per_second")
-        parts = [self.name]
+        left = None
         if budget.kimg is not None:
-            parts.append(f"{images / 1000:.3g}/{budget.kimg:g} kimg")
+            progress = f"{images / 1000:.3g}/{budget.kimg:g} kimg"
             left = (1000 * budget.kimg - images) / speed if speed else None
         else:
-            parts.append(f"{seconds:.0f}/{budget.seconds:g} s")
+            progress = f"{seconds:.0f}/{budget.seconds:g} s"
             left = (budget.seconds or 0) - seconds
-        if speed:
-            parts.append(f"{speed:.3g} images/s")
-        if left is not None:
-            parts.append(f"left {clock_text(max(left, 0))}")
         scores = self.seen.get("scores") or {}
         found = {k.partition("/")[0]: v for k, v in scores.items() if k.endswith(f"/{rank_by}")}
-        if found:
-            parts.append(f"{rank_by} " + " ".join(f"{k} {v:.3g}" for k, v in found.items()))
-        return "  ".join(parts)
+        return (
+            progress,
+            f"{speed:.3g} images/s" if speed else "",
+            "" if left is None else clock_text(max(left, 0)),
+            " ".join(f"{k} {v:.3g}" for k, v in found.items()),
+        )
+
+    def line(self, rank_by: str) -> str:
+        """Such as ``cyclegan_coats seed 0  3.5/8 kimg  81 images/s  left 0:54  fd_random ...``."""
+        progress, speed, left, scores = self.cells(rank_by)
+        left, scores = left and f"left {left}", scores and f"{rank_by} {scores}"
+        return "  ".join(part for part in (self.name, progress, speed, left, scores) if part)
 
 
 def _last(file: Path, holding: str) -> dict[str, Any]:
@@ -303,66 +304,6 @@ def _last(file: Path, holding: str) -> dict[str, Any]:
                 if isinstance(found, dict):
                     return found
     return {}
-
-
-class Overview:
-    """All runs at a glance: a block that renews itself on a terminal, lines elsewhere."""
-
-    def __init__(self, stream: TextIO, plan: Plan) -> None:
-        self.stream, self.rank_by = stream, plan.spec.rank_by
-        self.live = stream.isatty()
-        self._height = 0
-        self._next = 0.0
-
-    def event(self, job: Job, jobs: Sequence[Job]) -> None:
-        """A run began or ended."""
-        done = sum(j.state in ("done", "failed") for j in jobs)
-        text = {
-            "running": "begins",
-            "done": "done",
-            "failed": f"failed: {job.reason}",
-            "stopped": "stopped",
-            "elsewhere": "goes on in another process; waiting for it",
-            "waiting": "waits",
-        }[job.state]
-        count = f"[{done}/{len(jobs)}] " if job.state in ("done", "failed") else ""
-        self._write([f"{count}{job.name} {text}"])
-        self._next = 0.0
-
-    def update(self, jobs: Sequence[Job]) -> None:
-        """Show how the running ones stand, if it is time."""
-        now = time.monotonic()
-        if now < self._next:
-            return
-        self._next = now + 1.0
-        running = [job for job in jobs if job.state == "running"]
-        for job in running:
-            job.look()
-        if self.live:
-            self._draw([f"  {job.line(self.rank_by)}" for job in running], jobs)
-            return
-        for job in running:
-            if now >= job.told + _LINE_EVERY:
-                job.told = now
-                self._write([job.line(self.rank_by)])
-
-    def close(self) -> None:
-        if self.live:
-            self._write([])
-
-    def _draw(self, lines: list[str], jobs: Sequence[Job]) -> None:
-        counts = [(s, sum(j.state == s for j in jobs)) for s in ("done", "failed", "waiting")]
-        lines = [*lines, "  " + ", ".join(f"{n} {s}" for s, n in counts if n)]
-        size = shutil.get_terminal_size()
-        self._write([], [line[: size.columns - 1] for line in lines[-(size.lines - 1) :]])
-
-    def _write(self, fixed: Sequence[str], block: Sequence[str] = ()) -> None:
-        """``fixed`` lines stay, in place of the old block; the new block comes below."""
-        up = f"\x1b[{self._height}A" if self._height else ""
-        erase = f"{up}\x1b[J" if self.live else ""
-        self.stream.write(erase + "".join(f"{line}\n" for line in (*fixed, *block)))
-        self.stream.flush()
-        self._height = len(block)
 
 
 class Runner:

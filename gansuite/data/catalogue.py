@@ -1,138 +1,62 @@
-"""All sources by name, and the one that is made of others."""
+"""All sources by name. Names, summaries and options are known without importing a source."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from pathlib import Path
-from typing import Any
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from gansuite import signatures
 from gansuite.config import checked_options
-from gansuite.data.registry import REGISTRY_SOURCES
-from gansuite.data.sources import Coats, Folders, Labelled, Paired, Source, Unpaired
-from gansuite.data.spec import LabelSet
-from gansuite.data.tables import Attributes
-from gansuite.data.torchvision_sets import CelebA, Cifar10, FashionMnist, Mnist
+from gansuite.data.published import REGISTRY
 from gansuite.errors import UserError, nearest
+from gansuite.signatures import Signature, Unreadable
+
+if TYPE_CHECKING:
+    from gansuite.data.sources import Source
+
+_CLASSES = {  # name -> module in this package, class in it
+    "coats": ("sources", "Coats"),
+    "unpaired": ("sources", "Unpaired"),
+    "folders": ("sources", "Folders"),
+    "paired": ("sources", "Paired"),
+    "labelled": ("sources", "Labelled"),
+    "attributes": ("tables", "Attributes"),
+    "mnist": ("torchvision_sets", "Mnist"),
+    "fashion_mnist": ("torchvision_sets", "FashionMnist"),
+    "cifar10": ("torchvision_sets", "Cifar10"),
+    "celeba": ("torchvision_sets", "CelebA"),
+    "joint": ("joint", "Joint"),
+    **dict.fromkeys(REGISTRY, ("registry", "RegistrySet")),
+}
 
 
-class Joint(Source):
-    """Several labelled sets, each of whose labels nobody knows for the pictures of the others.
-
-    Training batches come from the sets by turns. The label vector is that of StarGAN's joint
-    training (Choi et al. 2018, section 3.2): the labels of all sets one after the other, 0 where
-    unknown, and a one-hot mask that says whose are known. The single domain of a table, or of
-    pooled classes, is named after its set.
-    """
-
-    name = "joint"
-    summary = "several labelled sets at once, with a mask of the known labels (StarGAN)"
-    expected = "what each of its sets expects"
-
-    def __init__(self, *, sets: dict[str, dict[str, Any]]) -> None:
-        """``sets``: a name of one's own to the ``data`` block of each set: its ``name`` and the
-        options of that source."""
-        super().__init__()
-        if len(sets) < 2:
-            raise UserError("data.sets has fewer than two sets; for one, name it in data.name")
-        self.parts: dict[str, Source] = {}
-        for key, options in sets.items():
-            name = options.get("name")
-            if not isinstance(name, str) or name not in SOURCES or name == self.name:
-                raise UserError(
-                    f"data.sets.{key}.name is {name!r}, it must be one of the other data sets"
-                    f"{nearest(str(name), [n for n in SOURCES if n != self.name])}"
-                )
-            own = {k: v for k, v in options.items() if k != "name"}
-            checked = checked_options(SOURCES[name], name, own, f"data.sets.{key}")
-            self.parts[key] = build_source(name, **checked)
-
-    @property
-    def where(self) -> str:
-        return ", ".join(part.where for part in self.parts.values() if part.where)
-
-    def _scan(self) -> None:
-        joint = []
-        for key, part in self.parts.items():
-            part.prepare()
-            self.notes += [f"{key}: {note}" for note in part.notes]
-            mine = part.domains if part.domains == part.labels else (key,)
-            joint.append(LabelSet(mine, part.labels, part.exclusive))
-        self.joint = tuple(joint)
-        self.labels = tuple(label for found in joint for label in found.labels)
-        self._parts = {
-            mine: (part, domain)
-            for found, part in zip(joint, self.parts.values(), strict=True)
-            for mine, domain in zip(found.domains, part.domains, strict=True)
-        }
-        pooled = tuple(d for found in joint if found.domains != found.labels for d in found.domains)
-        names = self.labels + pooled
-        if twice := [name for i, name in enumerate(names) if name in names[:i]]:
-            raise UserError(
-                f"data.sets has the name '{twice[0]}' twice; choose with the domains or "
-                "attributes of a set, or rename a folder or a set"
-            )
-
-    def prepare(self) -> None:
-        if not self.joint:
-            self._scan()
-
-    @property
-    def domains(self) -> tuple[str, ...]:
-        return tuple(self._parts)
-
-    def counts(self) -> dict[str, dict[str, int]]:
-        counts = {domain: (part.counts(), own) for domain, (part, own) in self._parts.items()}
-        return {s: {d: n[s][own] for d, (n, own) in counts.items()} for s in ("train", "test")}
-
-    def digest(self) -> str:
-        facts = [[key, part.digest()] for key, part in self.parts.items()]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
-
-    def load(
-        self,
-        split: str,
-        domain: str,
-        size: int,
-        channels: int,
-        cache: Path | None = None,
-        resize: str = "bicubic",
-    ) -> np.ndarray:
-        part, own = self._parts[domain]
-        return part.load(split, own, size, channels, cache, resize)
-
-    def label_vectors(self, split: str, domain: str) -> np.ndarray:
-        part, own = self._parts[domain]
-        known = part.label_vectors(split, own)
-        vectors = np.zeros((len(known), len(self.labels) + len(self.joint)), np.float32)
-        which = list(self.parts.values()).index(part)
-        first = sum(len(found.labels) for found in self.joint[:which])
-        vectors[:, first : first + known.shape[1]] = known
-        vectors[:, len(self.labels) + which] = 1
-        return vectors
-
-    def masks(self, domain: str, size: int) -> np.ndarray | None:
-        part, own = self._parts[domain]
-        return part.masks(own, size)
+def _where(name: str) -> tuple[str, str]:
+    module, cls = _CLASSES[name]
+    return f"gansuite.data.{module}", cls
 
 
-_CLASSES: tuple[type[Source], ...] = (
-    Coats,
-    Unpaired,
-    Folders,
-    Paired,
-    Labelled,
-    Attributes,
-    Mnist,
-    FashionMnist,
-    Cifar10,
-    CelebA,
-    Joint,
-    *REGISTRY_SOURCES,
-)
-SOURCES: dict[str, type[Source]] = {source.name: source for source in _CLASSES}
+class _Sources(Mapping[str, "type[Source]"]):
+    """The classes; each is imported when it is asked for."""
+
+    def __getitem__(self, name: str) -> type[Source]:
+        module, cls = _where(name)
+        found = importlib.import_module(module)
+        if name in REGISTRY:
+            return found.REGISTRY_SOURCES[name]
+        return getattr(found, cls)
+
+    def __contains__(self, name: object) -> bool:
+        return name in _CLASSES
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_CLASSES)
+
+    def __len__(self) -> int:
+        return len(_CLASSES)
+
+
+SOURCES: Mapping[str, type[Source]] = _Sources()
 
 
 def build_source(name: str, **options: Any) -> Source:
@@ -148,6 +72,45 @@ def build_source(name: str, **options: Any) -> Source:
     return SOURCES[name](**options)
 
 
+def source_signature(name: str) -> Signature:
+    """The options of source ``name``."""
+    try:
+        return signatures.of_source(*_where(name))
+    except Unreadable:
+        return signatures.of_class(SOURCES[name])
+
+
+def joint_options(sets: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The ``name`` and all options of each of the ``sets`` of a joint source, validated.
+
+    Raises:
+        UserError: one sentence that names the key and the nearest match.
+    """
+    if len(sets) < 2:
+        raise UserError("data.sets has fewer than two sets; for one, name it in data.name")
+    found = {}
+    others = [name for name in SOURCES if name != "joint"]
+    for key, options in sets.items():
+        name = options.get("name")
+        if not isinstance(name, str) or name not in others:
+            raise UserError(
+                f"data.sets.{key}.name is {name!r}, it must be one of the other data sets"
+                f"{nearest(str(name), others)}"
+            )
+        own = {k: v for k, v in options.items() if k != "name"}
+        checked = checked_options(source_signature(name), name, own, f"data.sets.{key}")
+        found[key] = {"name": name, **checked}
+    return found
+
+
 def describe_sources() -> list[tuple[str, str]]:
     """(name, one line about it) of every source, for ``gansuite list``."""
-    return [(name, source.summary) for name, source in SOURCES.items()]
+    return [
+        (
+            name,
+            REGISTRY[name].summary
+            if name in REGISTRY
+            else signatures.constant(*_where(name), "summary"),
+        )
+        for name in SOURCES
+    ]

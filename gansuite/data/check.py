@@ -12,8 +12,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from gansuite.data.catalogue import Joint
 from gansuite.data.images import is_image, read_image
+from gansuite.data.joint import Joint
 from gansuite.data.registry import RegistrySet
 from gansuite.data.sources import FilePicture, Source
 from gansuite.errors import UserError

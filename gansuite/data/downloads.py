@@ -16,12 +16,12 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from tqdm import tqdm
 
 from gansuite.data.cache import lock
+from gansuite.data.published import Archive
 from gansuite.errors import UserError
 
 _CHUNK = 1 << 18
@@ -29,16 +29,6 @@ _ATTEMPTS = 3  # per mirror, each continuing where the last one broke off
 _SWELLING, _MEMBERS = 100, 5_000_000  # pictures hardly swell: a larger archive is a trap
 _TIMEOUT = 30.0  # seconds without a byte
 _PLAIN = (0, stat.S_IFREG, stat.S_IFDIR)  # kinds of members; 0: made by a system without kinds
-
-
-@dataclass(frozen=True)
-class Archive:
-    """A zip file as published: its mirrors in order of preference, bytes and SHA-256."""
-
-    name: str
-    urls: tuple[str, ...]
-    size: int
-    sha256: str
 
 
 def fetch(archive: Archive, root: Path) -> None:

@@ -1,9 +1,28 @@
 """Scores that can be compared: one protocol, one code path for every method."""
 
-from gansuite.evaluation.comparison import Comparison, to_uint8
-from gansuite.evaluation.extractor import Extractor, build_extractor, extractor_of
+from typing import TYPE_CHECKING
+
 from gansuite.evaluation.protocol import HIGHER_IS_BETTER, OFFLINE, Protocol, difference
-from gansuite.evaluation.score import Statistics, reference_rows, score, training_pictures
+from gansuite.lazy import attributes
+
+if TYPE_CHECKING:
+    from gansuite.evaluation.comparison import Comparison, to_uint8
+    from gansuite.evaluation.extractor import Extractor, build_extractor, extractor_of
+    from gansuite.evaluation.score import Statistics, reference_rows, training_pictures
+else:
+    __getattr__ = attributes(
+        __name__,
+        {
+            "Comparison": "comparison",
+            "to_uint8": "comparison",
+            "Extractor": "extractor",
+            "build_extractor": "extractor",
+            "extractor_of": "extractor",
+            "training_pictures": "score",
+            "Statistics": "score",
+            "reference_rows": "score",
+        },
+    )
 
 __all__ = [
     "HIGHER_IS_BETTER",
@@ -16,7 +35,6 @@ __all__ = [
     "difference",
     "extractor_of",
     "reference_rows",
-    "score",
     "to_uint8",
     "training_pictures",
 ]

@@ -6,11 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gansuite.errors import UserError, nearest
-from gansuite.evaluation.extractor import Extractor
 from gansuite.evaluation.table import HIGHER_IS_BETTER, NEEDS, OFFLINE
+
+if TYPE_CHECKING:
+    from gansuite.evaluation.extractor import Extractor
 
 __all__ = ["HIGHER_IS_BETTER", "NEEDS", "OFFLINE", "Protocol", "difference"]
 

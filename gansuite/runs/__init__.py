@@ -19,7 +19,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
-import torch
 import yaml
 
 from gansuite.config import Experiment, difference
@@ -70,6 +69,8 @@ _FREE = (
 
 def write_checkpoint(path: Path, content: Mapping[str, Any], keep: Path | None = None) -> None:
     """Save tensors and plain containers with a digest, atomically; ``keep`` as in `replacing`."""
+    import torch  # where it is needed: a run is looked up without it
+
     with replacing(path, keep) as file:
         sealing = Sealing(file)
         torch.save({"gansuite": CHECKPOINT_FORMAT, **content}, cast(IO[bytes], sealing))
@@ -103,6 +104,8 @@ def read_checkpoint(
         UserError: there is no such file, it is no gansuite checkpoint, it is damaged, a value in
             it is not of its type, or it lacks one of ``needs``.
     """
+    import torch
+
     path = find_checkpoint(path)
     try:
         with path.open("rb") as file:
@@ -141,6 +144,8 @@ def fitting(path: object) -> Iterator[None]:
     Raises:
         UserError: it does not fit, as when a tensor has another shape.
     """
+    import torch
+
     try:
         yield
     except NotFinite as error:

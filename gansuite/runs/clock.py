@@ -39,3 +39,10 @@ class Clock:
             self.evaluation += time.perf_counter() - begin
             if running:
                 self.start()
+
+
+def clock_text(seconds: float) -> str:
+    """ "1:02:03" or "2:03"."""
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"

@@ -14,8 +14,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 _PACKAGES = ("gansuite", "torch", "torchvision", "lightning", "torchmetrics", "numpy", "wandb")
 # what the bits of a result may depend on
 _DECIDES = (*(f"packages.{name}" for name in _PACKAGES[:-1]), "commit", "device", "threads")
@@ -23,6 +21,8 @@ _DECIDES = (*(f"packages.{name}" for name in _PACKAGES[:-1]), "commit", "device"
 
 def environment(device: str) -> dict[str, Any]:
     """Versions, commit and machine, for ``environment.json``."""
+    import torch
+
     versions = {}
     for name in _PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):

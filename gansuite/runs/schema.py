@@ -8,12 +8,11 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    InstanceOf,
+    PlainValidator,
     TypeAdapter,
     ValidationError,
     model_validator,
 )
-from torch import Tensor
 
 from gansuite.errors import UserError
 
@@ -22,7 +21,18 @@ Seconds = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Number = Annotated[float, Field(strict=True)]
 Word = Annotated[str, Field(strict=True)]
 Rows = dict[Word, dict[Word, Number | None]]
-Tensors = dict[Word, InstanceOf[Tensor]]
+
+
+def _tensor(value: Any) -> Any:
+    import torch  # here, so that a run's records are read without it
+
+    if not isinstance(value, torch.Tensor):
+        raise ValueError("Input should be an instance of Tensor")
+    return value
+
+
+AnyTensor = Annotated[Any, PlainValidator(_tensor)]
+Tensors = dict[Word, AnyTensor]
 
 
 class _Model(BaseModel):
@@ -50,8 +60,8 @@ class _Optimizer(_Model):
 
 
 class _LedgerRow(_Model):
-    sum: InstanceOf[Tensor]
-    bad: InstanceOf[Tensor]
+    sum: AnyTensor
+    bad: AnyTensor
     n: Count
 
 

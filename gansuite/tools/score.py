@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gansuite import config, engine
+from gansuite import engine
 from gansuite.callbacks.evaluate import aims
 from gansuite.callbacks.samples import save_strips
-from gansuite.config import Experiment
+from gansuite.catalogue import experiment_of
 from gansuite.data import DataModule
 from gansuite.data.images import is_image, read_image
 from gansuite.errors import UserError, nearest
@@ -27,9 +27,9 @@ from gansuite.evaluation import (
     Statistics,
     extractor_of,
     reference_rows,
-    score,
     training_pictures,
 )
+from gansuite.evaluation.score import score
 from gansuite.evaluation.verdict import verdict
 from gansuite.imaging import files_below, save_picture
 from gansuite.runs import write_json
@@ -71,7 +71,7 @@ def score_folder(
         )
     if not folder.is_dir():
         raise UserError(f"'{folder}' is no folder; give the one that holds the pictures.")
-    experiment = of_data(data)
+    experiment = experiment_of(data)
     module = engine.build_data(experiment)
     e, spec = experiment.evaluate, module.spec
     known = {n: (sources, target) for n, sources, target in aims(spec.domains) if sources}
@@ -118,19 +118,6 @@ def score_folder(
         },
     )
     return place.parent
-
-
-def of_data(data: Sequence[str]) -> Experiment:
-    """The experiment that says which data and protocol: an experiment, or a comparison (the first
-    of its experiments), with overrides."""
-    name, overrides = data[0], list(data[1:])
-    comparisons = config.comparison_files()
-    if name in comparisons:
-        spec = config.load_comparison(comparisons[name])
-        if not spec.experiments:
-            raise UserError(f"{name} names no experiments; give one of its own.")
-        name, overrides = spec.experiments[0], [*spec.set, *overrides]
-    return engine.load_experiment(name, overrides)
 
 
 def picture_names(module: DataModule, domain: str, limit: int) -> list[str]:
@@ -254,7 +241,7 @@ def _generated(
 def export_test(data: Sequence[str], folder: Path) -> dict[str, int]:
     """Write the test pictures that are to be translated, ``folder/<domain>/<name>.png``, at the
     size and with the names under which `score_folder` expects the results; how many by domain."""
-    experiment = of_data(data)
+    experiment = experiment_of(data)
     module = engine.build_data(experiment)
     limit = experiment.evaluate.pictures
     written = {}

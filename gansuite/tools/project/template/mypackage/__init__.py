@@ -1,0 +1,1 @@
+"""Methods of my own; pyproject.toml names them for gansuite."""

@@ -1,0 +1,72 @@
+"""What needs no PyTorch imports none: help, names, configurations, and every mistake in them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# runs the commands of one case after the other; heavy modules are named by their first importer
+_CODE = """
+import sys
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name in {"torch", "lightning", "numpy", "PIL", "wandb", "matplotlib", "scipy"}:
+            raise SystemExit(f"{name} is imported by {words}")
+
+sys.meta_path.insert(0, Watch())
+from gansuite import cli
+for line in sys.stdin.read().splitlines():
+    words, code = line.split()[1:], int(line.split()[0])
+    try:
+        cli.main(words)
+    except SystemExit as end:
+        assert end.code == code, (words, end.code)
+"""
+
+LIGHT = {
+    "help": ["0", "0 --help", "0 --version", "0 exp -h", "0 compare --help", "2 exq"],
+    "list": ["0 list", "0 list --names"],
+    "config": ["0 config cyclegan_coats seed=3", "0 config stargan_coats_joint"],
+    "completion": ["0 completion bash", "0 completion zsh", "0 completion fish", "2 completion sh"],
+    "mistakes": [
+        "2 exp cyclegan_cats",
+        "2 exp cyclegan_coats data.bacth=3",
+        "2 exp cyclegan_coats data.batch=x",
+        "2 exp cyclegan_coats method.name=cyclegn",
+        "2 exp cyclegan_coats method.weights.cycl=1",
+        "2 exp stargan_coats_joint data.sets.x.name=coats data.sets.x.domain=[zebra]",
+        "2 exp horse2zebra data.name=horse2zebre",
+        "2 check-data cyclegan_cats",
+        "2 compare compare_cots",
+        "2 compare cyclegan_coats vanilla_cats",
+        "2 compare cyclegan_coats seeds=a",
+        "2 compare cyclegan_coats rank_by=fd_rndom",
+        "2 compare cyclegan_coats data.bacth=3",
+        "2 compare cyclegan_coats vanilla_coats data.size=32 budget.kmig=3",
+        "2 translate no.ckpt in out",
+        "2 sample no.ckpt out",
+        "2 evaluate no.ckpt",
+        "2 score pictures --name x --data cyclegan_cats",
+        "2 export-test cyclegan_cats out",
+        "2 init 3d",
+    ],
+}
+
+
+@pytest.mark.parametrize("case", LIGHT)
+def test_nothing_heavy_is_imported(case: str, here: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _CODE],
+        input="\n".join(LIGHT[case]),
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("gansuite: ") == sum(line.startswith("2") for line in LIGHT[case])
+    assert not list(here.iterdir())
