@@ -9,6 +9,7 @@ import torch
 from helpers import experiment, parameters
 
 from gansuite import engine
+from gansuite.core.settings import Settings
 from gansuite.data.spec import DataSpec
 from gansuite.errors import UserError
 from gansuite.methods import method_names
@@ -24,7 +25,7 @@ def ready(name: str, size: int) -> Method:
         options = {**options, "d_layers": 3}
     spec = DataSpec("x", size, 3, ("a", "b"), COUNTS, True, ("a", "b"), "0")
     method = engine.build_method(options, spec, 0)
-    method.configure(Plan(seed=0, images_per_batch=2))
+    method.configure(Settings(seed=0, images_per_batch=2))
     return method
 
 
