@@ -86,7 +86,7 @@ def check_data(experiment: Experiment) -> Report:
     report = check.check_data(build_source_of(experiment))
     if report.ok:
         try:
-            build_data(experiment)
+            build_data(experiment).check_tests()
         except UserError as error:
             report.problems.append(str(error))
     return report

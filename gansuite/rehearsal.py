@@ -47,7 +47,9 @@ def _refusal(method: Method, pictures: int) -> str:
         try:
             with torch.random.fork_rng(devices=[]):
                 _losses(copy.deepcopy(method).to(device), pictures)
-        except _REFUSED as error:
+        except Exception as error:
+            if device == "cpu" and not isinstance(error, _REFUSED):
+                raise
             reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
             continue
         return ""

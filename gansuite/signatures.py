@@ -16,7 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 REQUIRED = inspect.Parameter.empty
 
@@ -107,6 +109,7 @@ _TYPES: dict[str, Any] = {
     "Literal": Literal,
     "Mapping": Mapping,
     "Sequence": Sequence,
+    "Annotated": Annotated,
 }
 
 
@@ -184,7 +187,7 @@ class _Module:
 
     def value(self, node: ast.expr) -> Any:
         """What a type annotation or a default stands for: literals, type expressions, names of
-        such, and ``terms(...)``. Nothing is run."""
+        such, ``terms(...)`` and bounds, ``Field(...)``. Nothing is run."""
         match node:
             case ast.Constant():
                 return node.value
@@ -195,8 +198,9 @@ class _Module:
             case ast.Dict() if None not in node.keys:
                 keys = [self.value(key) for key in node.keys if key is not None]
                 return dict(zip(keys, map(self.value, node.values), strict=True))
-            case ast.Call(func=ast.Name(id="terms"), args=[]):
-                return {str(k.arg): self.value(k.value) for k in node.keywords}
+            case ast.Call(func=ast.Name(id="terms" | "Field" as called), args=[]):
+                found = {str(k.arg): self.value(k.value) for k in node.keywords}
+                return found if called == "terms" else Field(**found)
             case ast.Name():
                 return self._named(node.id)
             case ast.Subscript():

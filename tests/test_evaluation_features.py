@@ -22,7 +22,6 @@ from gansuite.evaluation import (
     build_extractor,
     extractor_of,
     reference_rows,
-    score,
 )
 from gansuite.evaluation.extractor import is_downloaded
 from gansuite.evaluation.frechet import frechet_distance
@@ -35,7 +34,7 @@ from gansuite.evaluation.learned import (
     shuffled,
     train_features,
 )
-from gansuite.evaluation.score import gaussian_pictures
+from gansuite.evaluation.score import gaussian_pictures, score
 from gansuite.evaluation.verdict import gap_closed, verdict
 from gansuite.evaluation.vit import Clip, Dino
 from gansuite.evaluation.weights import Weights

@@ -326,6 +326,7 @@ def test_the_chosen_device_reaches_the_model_and_its_tensors(
 
     save(here / "a.png", pixels(16, 16, 3))
     monkeypatch.setattr(devices, "choose_device", lambda name: torch.device(name))
+    Path("x.ckpt").touch()
     for words, like in (
         (["translate", "x.ckpt", "a.png", "out"], Translator()),
         (["sample", "x.ckpt", "out", "-n", "1"], Sampler()),
@@ -356,6 +357,7 @@ def test_the_command_counts_the_pictures_without_their_sheet(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(engine, "load_method", lambda *_: Sampler())
+    Path("x.ckpt").touch()
     with pytest.raises(SystemExit) as end:
         cli.main(["sample", "x.ckpt", "out", "-n", "2"])
     assert end.value.code == 0

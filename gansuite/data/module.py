@@ -131,7 +131,6 @@ class DataModule(LightningDataModule):
         self.source.prepare()
         found = self.source.spec(self.size, self.channels)
         self.needs.check(found, where=self.source.where)
-        self._check_tests(found)
         return found
 
     @property
@@ -145,15 +144,17 @@ class DataModule(LightningDataModule):
         self._train_view()
         for domain in self.spec.domains:
             self._array("test", domain, self.size)
+        self.check_tests()
 
-    def _check_tests(self, spec: DataSpec) -> None:
-        tests = spec.counts["test"]
+    def check_tests(self) -> None:
+        """Raise `UserError` where there are too few test pictures to be scored on."""
+        tests = self.spec.counts["test"]
         if self.needs.view in ("single", "labelled"):
             tests = {"all domains together": sum(tests.values())}
         for domain, count in tests.items():
             if count < _TESTS:
                 raise UserError(
-                    f"data '{spec.name}' has {count} test picture of {domain}; "
+                    f"data '{self.spec.name}' has {count} test picture of {domain}; "
                     f"scores need at least {_TESTS}, add pictures or raise data.test_fraction"
                 )
 
