@@ -118,6 +118,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("input", metavar="IN", help="a picture, a folder, or a pattern in quotes")
     sub.add_argument("output", metavar="OUT", help="a folder (or a file, for one picture)")
     sub.add_argument("--to", help="the domain to translate to")
+    told = "a picture of the style, with =SHARE for a mix of several (repeat it)"
+    sub.add_argument("--style", action="append", default=[], metavar="PICTURE", help=told)
+    sub.add_argument("--strength", type=float, help="of the style, 0 to 1 (1)")
+    told = "give the style the picture's own colours first"
+    sub.add_argument("--keep-colours", action="store_true", help=told)
+    told = "a picture as large as the input: white is translated, black stays"
+    sub.add_argument("--mask", type=Path, metavar="PICTURE", help=told)
     sub.add_argument("--weights", default="auto", choices=["auto", "ema", "raw"])
     device(sub)
 
@@ -246,7 +253,16 @@ def _translate(args: argparse.Namespace) -> None:
     device = devices.choose_device(args.device)
     method = engine.load_method(args.checkpoint, args.weights)
     written = translate(
-        method, args.input, Path(args.output), to=args.to, device=device, note=print
+        method,
+        args.input,
+        Path(args.output),
+        to=args.to,
+        style=args.style,
+        strength=args.strength,
+        keep_colours=args.keep_colours,
+        mask=args.mask,
+        device=device,
+        note=print,
     )
     print(f"{len(written)} picture(s) written to {args.output}")
 

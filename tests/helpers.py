@@ -27,6 +27,8 @@ SMALL = {
     "d_width": 4,
     "d_layers": 3,
     "blocks": 1,
+    "levels": 3,
+    "references": 3,
     "z_dim": 8,
     "w_dim": 8,
     "base": 64,

@@ -79,8 +79,10 @@ def made(method: Method) -> Tensor:
         if method.task == "generate":
             return method.sample(4, torch_generator(0, "test"))
         size, channels = method.spec.size, method.spec.channels
-        x = torch.rand(2, channels, size, size, generator=torch_generator(0, "test")) * 2 - 1
-        return torch.cat([method.translate(x, to) for to in method.spec.domains[:2]])
+        targets = method.targets[:2]
+        n = 4 // len(targets)
+        x = torch.rand(n, channels, size, size, generator=torch_generator(0, "test")) * 2 - 1
+        return torch.cat([method.translate(x, to) for to in targets])
 
 
 def test_it_trains_as_declared(session: Session) -> None:
@@ -107,6 +109,7 @@ def test_its_results_are_complete(session: Session) -> None:
     generates = session.method.task == "generate"
     domains = session.method.spec.domains
     names = {f"to_{domain}" for domain in domains} if len(domains) > 2 else {"a2b", "b2a"}
+    names -= {"b2a"} if session.method.one_way else set()
     rows = (results["final"], results["best"], *results["references"].values())
     for row in rows:
         assert row.keys() == ({"gen"} if generates else names)
@@ -146,7 +149,7 @@ def test_it_can_be_used(session: Session, tmp_path: Path) -> None:
         return
     source = tmp_path / "in.png"
     Image.fromarray(np.full((333, 250, 3), 90, np.uint8)).save(source)
-    (written,) = translate(method, str(source), tmp_path / "out", to=method.spec.domains[0])
+    (written,) = translate(method, str(source), tmp_path / "out", to=method.targets[0])
     with Image.open(written) as image:
         assert image.size == (250, 333)
 

@@ -90,6 +90,8 @@ class Comparisons:
 
     def aims(self) -> list[tuple[str, list[str], str]]:
         method = self.session.method
+        if method.one_way:
+            return [aim for aim in aims(method.spec.domains) if aim[2] in method.targets]
         if method.targets != method.spec.domains:  # attributes: from the pictures without each
             return [(f"to_{t}", [f"not {t}"], t) for t in method.targets]
         return aims(method.spec.domains)
@@ -104,8 +106,9 @@ class Comparisons:
         limit = max(1, self.limit // len(sources))
         inputs = [data.pictures("test", source, limit) for source in sources]
         fakes = [self._translate(x, target) for x in inputs]
-        known = set(sources) <= set(self.session.method.targets)
-        back = [self._translate(x, s) for x, s in zip(fakes, sources, strict=True) if known]
+        known = set(sources) <= set(data.spec.domains)
+        returns = set(sources) <= set(self.session.method.targets)
+        back = [self._translate(x, s) for x, s in zip(fakes, sources, strict=True) if returns]
         return Comparison(
             name,
             real=real,

@@ -105,9 +105,10 @@ class Method(LightningModule):
     - ``turns``: for each batch, cycled, the phases in order. A phase is a player's name, or
       ``player.something`` for a further update of the same player; its losses come from
       ``<player>_losses(batch, step)`` or ``<player>_<something>_losses(batch, step)``: a dict of
-      unweighted terms. A term that is not due is absent; an empty dict skips the update. Every
-      weight other than 0 must meet its term within the first ``cycle`` batches. All parameters
-      of a player are trained: frozen networks belong elsewhere;
+      unweighted terms; ``term/network`` says in which network's eyes a term is measured, and has
+      the weight of ``term``. A term that is not due is absent; an empty dict skips the update.
+      Every weight other than 0 must meet its term within the first ``cycle`` batches. All
+      parameters of a player are trained: frozen networks belong elsewhere;
     - ``sample(n, ...)`` or ``translate(x, to)``, and ``stride`` if pictures must be padded;
     - optionally ``averaged``, ``memory``, ``turn``, ``walk``, ``weight_of``, ``after_update``,
       ``after_batch``, and ``lazy``: players whose regulariser takes a step of its own every so many
@@ -120,6 +121,8 @@ class Method(LightningModule):
     needs: ClassVar[Needs] = Needs(view="single")
     averaged: ClassVar[tuple[str, ...]] = ("g",)
     task: ClassVar[Literal["generate", "translate"]] = "generate"
+    by_reference: ClassVar[bool] = False  # whether it can `stylize`
+    one_way: ClassVar[bool] = False  # it translates from the first domain into the others alone
 
     turns: Sequence[Sequence[str]] = (("g", "d"),)
     lazy: Mapping[str, int] = {}
@@ -161,6 +164,17 @@ class Method(LightningModule):
         """``x``, float [N, C, H, W] in [-1, 1], as a picture of domain ``to``, same shape."""
         raise UserError(f"{type(self).__name__} makes pictures; it does not translate them.")
 
+    def stylize(
+        self, x: Tensor, references: Sequence[tuple[Tensor, float]], strength: float = 1.0
+    ) -> Tensor:
+        """``x``, float [N, C, H, W] in [-1, 1], in the style of the ``references``: pictures
+        [1 or N, C, h, w] of any size with their shares, which sum to a positive number.
+        ``strength`` 0 leaves the style as it is, 1 replaces it. Declared by ``by_reference``."""
+        raise UserError(
+            f"{self.title} translates between the domains it was trained on, not by a reference "
+            f"picture; use --to, or a method that has styles (adain)."
+        )
+
     def turn(self, batch: int) -> Sequence[str]:
         """The phases of batch 0, 1, ...; override for a pattern that does not repeat."""
         return self.turns[batch % len(self.turns)]
@@ -186,8 +200,9 @@ class Method(LightningModule):
     @property
     def targets(self) -> tuple[str, ...]:
         """What ``translate`` can aim at: the domains, or the attributes of a labelled table."""
-        labelled = self.needs.view == "labelled"
-        return self.spec.labels if labelled else self.spec.domains
+        if self.needs.view == "labelled":
+            return self.spec.labels
+        return self.spec.domains[1:] if self.one_way else self.spec.domains
 
     @property
     def cycle(self) -> int:
@@ -374,14 +389,15 @@ class Method(LightningModule):
 
     def _weigh(self, player: str, found: Mapping[str, Tensor], step: Step) -> Tensor:
         total: Tensor | None = None
-        for term, loss in found.items():
+        for key, loss in found.items():
+            term = key.partition("/")[0]
             if term not in self.weights:
                 raise UserError(
                     f"The term '{term}' of {self.title}'s player '{player}' has no weight "
                     f"(weights: {', '.join(self.weights)})."
                 )
             self.met.add(term)
-            self.record(f"loss/{player}/{term}", loss)
+            self.record(f"loss/{player}/{key}", loss)
             part = loss * self.weight_of(term, step)
             total = part if total is None else total + part
         assert total is not None
