@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from gansuite.config import user_path
 from gansuite.data.cache import cached_array
-from gansuite.data.coats import COATS, SIZES, render_many
+from gansuite.data.coats import DOMAINS, SIZES, render_many
 from gansuite.data.images import (
     IMAGE_SUFFIXES,
     RESIZE_POLICIES,
@@ -33,6 +33,7 @@ from gansuite.data.images import (
     resize_uint8,
     to_channels,
 )
+from gansuite.data.renderings import RENDERINGS
 from gansuite.data.spec import DataSpec, LabelSet
 from gansuite.errors import UserError, nearest
 from gansuite.imaging import unlike_a_file
@@ -301,7 +302,7 @@ class Coats(Source):
     summary = "drawn animals in several coats; no download, true translations known"
     expected = "nothing: the pictures are drawn"
     aligned = True
-    _RANGE = 10_000_000  # indices: test [0, R), the k-th of COATS [R(k+1), R(k+2))
+    _RANGE = 10_000_000  # indices: test [0, R), the k-th of DOMAINS [R(k+1), R(k+2))
 
     def __init__(
         self,
@@ -313,10 +314,10 @@ class Coats(Source):
     ) -> None:
         super().__init__()
         for domain in domains:
-            if domain not in COATS:
+            if domain not in DOMAINS:
                 raise UserError(
-                    f"data.domains: unknown coat '{domain}'{nearest(domain, COATS)}; "
-                    f"there are {', '.join(COATS)}"
+                    f"data.domains: unknown coat '{domain}'{nearest(domain, DOMAINS)}; "
+                    f"there are {', '.join(DOMAINS)}"
                 )
         no_twice(domains)
         for key, value in (("train", train), ("test", test)):
@@ -350,8 +351,8 @@ class Coats(Source):
 
     def indices(self, split: str, domain: str) -> range:
         """Which pictures of the renderer: the test ones are the same in every domain."""
-        # the place in COATS decides, so horses are the same whichever coats stand beside them
-        first = 0 if split == "test" else self._RANGE * (1 + list(COATS).index(domain))
+        # the place in DOMAINS decides, so horses are the same whichever coats stand beside them
+        first = 0 if split == "test" else self._RANGE * (1 + DOMAINS.index(domain))
         return range(first, first + self._counts[split])
 
     def _stamp(self, split: str, domain: str) -> str:
@@ -381,6 +382,8 @@ class Coats(Source):
                 out[i] = array.transpose(2, 0, 1)
 
     def masks(self, domain: str, size: int) -> np.ndarray | None:
+        if RENDERINGS.keys() & set(self._domains):
+            return None  # they change the whole picture
         _, masks = render_many(domain, self.indices("test", domain), size=size, seed=self._seed)
         return masks[:, None]
 
