@@ -34,6 +34,8 @@ def sample_rows(session: Session, count: int) -> Rows:
     rows: Rows = []
     domains = method.spec.domains
     for i, source in enumerate(domains):
+        if set(method.targets) <= {source}:
+            continue  # there is no way from here
         real = data.pictures("test", source, count)
         rows.append((source, real))
         x = to_model(real, method)
@@ -45,7 +47,7 @@ def sample_rows(session: Session, count: int) -> Rows:
             truth = data.truth(source, target, count)
             if truth is not None and len(domains) == 2:
                 rows.append((f"true {target}", truth))
-            if len(domains) == 2:
+            if len(domains) == 2 and source in method.targets:
                 rows.append(
                     (f"and back to {source}", to_uint8(method.translate(fake, source).cpu()))
                 )
