@@ -36,6 +36,7 @@ SMALL = {
     "mapping_layers": 1,
     "mbstd_group": 2,
     "curriculum": 2,
+    "patches": 16,
     "exclusive": [],  # of attributes that coats do not have
 }
 
@@ -163,7 +164,10 @@ def experiment(name: str, out: Path, batches: int, *overrides: str) -> Experimen
         few = {"train": 16, "test": 8}
         sets = {key: {**options, **few} for key, options in given["sets"].items()}
         data = {"name": "joint", "sets": sets, "size": 32, "batch": 2}
-    both = method_class(method["name"]).needs.view in ("unpaired", "paired")
+    view = method_class(method["name"]).needs.view
+    both = view in ("unpaired", "paired")
+    if view == "paired":
+        data["paired"] = True
     step = 0.004 if both else 0.002
     tiny = {
         "name": name,

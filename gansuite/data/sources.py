@@ -311,8 +311,12 @@ class Coats(Source):
         train: int = 2000,
         test: int = 256,
         seed: int = 0,
+        paired: bool = False,
     ) -> None:
+        """``paired``: training picture i shows the same scene in every domain, as test pictures
+        always do."""
         super().__init__()
+        self.paired = paired
         for domain in domains:
             if domain not in DOMAINS:
                 raise UserError(
@@ -347,12 +351,15 @@ class Coats(Source):
 
     def digest(self) -> str:
         facts = [_COATS_VERSION, self._domains, self._counts, self._seed]
+        facts += ["paired"] if self.paired else []
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
     def indices(self, split: str, domain: str) -> range:
-        """Which pictures of the renderer: the test ones are the same in every domain."""
+        """Which pictures of the renderer: the test ones are the same in every domain, and so are
+        the training ones of pairs, the first domain's."""
         # the place in DOMAINS decides, so horses are the same whichever coats stand beside them
-        first = 0 if split == "test" else self._RANGE * (1 + DOMAINS.index(domain))
+        coat = self._domains[0] if self.paired else domain
+        first = 0 if split == "test" else self._RANGE * (1 + DOMAINS.index(coat))
         return range(first, first + self._counts[split])
 
     def _stamp(self, split: str, domain: str) -> str:

@@ -118,7 +118,7 @@ class Needs:
         if self.view == "paired" and not spec.paired:
             raise UserError(
                 f"{who} needs pairs of pictures, data '{spec.name}'{_at(where)} is unpaired; "
-                "use data.name=paired"
+                "use data.name=paired, or data.paired=true with data.name=coats"
             )
 
 

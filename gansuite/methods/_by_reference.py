@@ -10,27 +10,31 @@ from torch import Tensor
 
 from gansuite.data.spec import Batch, DataSpec, Needs
 from gansuite.errors import UserError
-from gansuite.methods.base import Method
+from gansuite.methods._one_way import Direction, OneWay
 
 
-class ByReference(Method):
-    """From the first domain into the second, in the style of a picture.
+class ByReference(OneWay):
+    """From one domain into the style of a picture of the other.
 
     The generator ``g`` has ``g.code(picture)``, of which any convex sum is a code, and
     ``g(x, code)``. `translate` has no reference, so each picture takes, by a checksum of its own,
-    one of the first ``references`` pictures of the second domain that were trained on.
+    one of the first ``references`` pictures of the target domain that were trained on.
     """
 
     needs = Needs(view="unpaired", domains=2)
-    task = "translate"
     by_reference = True
-    one_way = True
 
     references: Tensor
     known: Tensor
 
-    def __init__(self, spec: DataSpec, weights: Mapping[str, float], references: int) -> None:
-        super().__init__(spec, weights)
+    def __init__(
+        self,
+        spec: DataSpec,
+        weights: Mapping[str, float],
+        direction: Direction,
+        references: int,
+    ) -> None:
+        super().__init__(spec, weights, direction)
         if references < 1:
             raise UserError(f"'method.references' is {references}, it must be at least 1.")
         shape = (references, spec.channels, spec.size, spec.size)
@@ -39,10 +43,11 @@ class ByReference(Method):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Keep the first references, those of the whole global batch."""
-        size = len(batch.images[1]) * self.world
+        _, styles = self.pair(batch)
+        size = len(styles) * self.world
         first, last = self.batches * size, min((self.batches + 1) * size, len(self.references))
         if first < last:
-            found = ((self.gathered(batch.images[1]) + 1) * 127.5).round().to(torch.uint8)
+            found = ((self.gathered(styles) + 1) * 127.5).round().to(torch.uint8)
             self.references[first:last] = found[: last - first]
             self.known.fill_(last)
 
@@ -50,7 +55,7 @@ class ByReference(Method):
         self, x: Tensor, references: Sequence[tuple[Tensor, float]], strength: float = 1.0
     ) -> Tensor:
         """By a convex sum of the references' codes and, with share 1 - strength, of x's own."""
-        g: Any = self.player("g")
+        g: Any = self.network("g")
         total = sum(share for _, share in references)
         code = (1 - strength) * g.code(x)
         for picture, share in references:
@@ -58,8 +63,7 @@ class ByReference(Method):
         return cast(Tensor, g(x, code))
 
     def translate(self, x: Tensor, to: str) -> Tensor:
-        if to not in self.targets:
-            raise UserError(f"This model translates to '{self.targets[0]}', not to '{to}'.")
+        self.reachable(to)
         if not self.known:  # before the first batch
             return self.stylize(x, [(x, 1.0)])
         sums = ((x.double() + 1) * 127.5).round().long().sum((1, 2, 3))

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from gansuite.data.spec import Batch, DataSpec
-from gansuite.errors import UserError
 from gansuite.losses.adversarial import adversarial
 from gansuite.losses.perceptual import (
     VGG,
@@ -23,13 +22,14 @@ from gansuite.losses.perceptual import (
 )
 from gansuite.losses.reconstruction import l1, mse
 from gansuite.methods._by_reference import ByReference
+from gansuite.methods._one_way import Direction
 from gansuite.methods.base import Step, terms
 from gansuite.networks.adain import style_generator
 from gansuite.networks.patchgan import PatchDiscriminator
 
 
 class AdaIN(ByReference):
-    """A picture of the first domain in the style of a reference, a picture of the second.
+    """A picture of one domain in the style of a reference, a picture of the other.
 
     G(x, s) decodes the content of x with the style of s. With ``injection: stats`` the style is the
     mean and deviation of the features of an encoder, frozen (the default) or ``learned``, and they
@@ -53,7 +53,8 @@ class AdaIN(ByReference):
     ``network``: ``random_vgg``, seeded; ``vgg19`` from ``network_file``; ``own``: the learned
     encoder, in which content is |E(y) - E(x)|, with its gradient in both. Losses in its eyes carry
     its name. ``levels`` of the VGG, of ``width`` channels in the first; ``references``: how many
-    pictures of the second domain `translate` chooses from; ``lr_decay`` d divides the
+    pictures of the target domain `translate` chooses from; ``direction``: from the first domain to
+    the second (``ab``) or back; ``lr_decay`` d divides the
     learning rate by 1 + d * updates (official 5e-5).
 
     Follows the paper in the weight of the style (10, on means, as the PyTorch port) and the
@@ -70,25 +71,24 @@ class AdaIN(ByReference):
         network: Literal["random_vgg", "vgg19", "own"] = "random_vgg",
         network_file: str = "",
         network_seed: int = 0,
-        levels: int = 4,
+        levels: Literal[3, 4] = 4,
         width: int = 64,
         d_width: int = 64,
         d_layers: int = 3,
         style_loss: Literal["mean_std", "gram"] = "mean_std",
         loss: str = "lsgan",
         references: int = 16,
+        direction: Direction = "ab",
         lr_decay: float = 0.0,
         weights: Mapping[str, float] = terms(
             content=1.0, style=10.0, perceptual=0.0, structural=0.0, tv=0.0, rec=0.0, gan=0.1,
             photo=0.0,
         ),
     ) -> None:  # fmt: skip
-        super().__init__(spec, weights, references)
-        if not 2 <= levels <= 4:
-            raise UserError(f"'method.levels' is {levels}, of VGG-19 it can be 2, 3 or 4.")
+        super().__init__(spec, weights, direction, references)
         last, channels = f"relu{levels}_1", spec.channels
         self.taps = [f"relu{level}_1" for level in range(1, levels + 1)]
-        self.network, self.style_loss, self.lr_decay = network, style_loss, lr_decay
+        self.eyes, self.style_loss, self.lr_decay = network, style_loss, lr_decay
         if network == "own":
             judge = VGG(last, width, channels)
         else:
@@ -105,11 +105,11 @@ class AdaIN(ByReference):
             self.turns = (("g",),)
 
     def fake(self, batch: Batch, step: Step) -> Tensor:
-        x, s = batch.images
+        x, s = self.pair(batch)
         return step.fake("fake", lambda: cast(Tensor, self.g(x, self.g.code(s))))
 
     def g_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
-        x, s = batch.images
+        x, s = self.pair(batch)
         y = self.fake(batch, step)
         phi = self.judge or cast(VGG, self.g.encoder)
         taps = [*self.taps, "relu2_2"] if self.weights["perceptual"] else self.taps
@@ -123,9 +123,9 @@ class AdaIN(ByReference):
             return mse(of_y[n - 1], adain(of_x[n - 1], *statistics(of_s[n - 1])))
 
         found: dict[str, Callable[[], Tensor]] = {
-            f"content/{self.network}": content,
-            f"style/{self.network}": lambda: style_distance(of_y[:n], of_s[:n], self.style_loss),
-            f"perceptual/{self.network}": lambda: mse(of_y[-1], of_x[-1]),
+            f"content/{self.eyes}": content,
+            f"style/{self.eyes}": lambda: style_distance(of_y[:n], of_s[:n], self.style_loss),
+            f"perceptual/{self.eyes}": lambda: mse(of_y[-1], of_x[-1]),
             "structural": lambda: structural(y, x),
             "tv": lambda: total_variation(y),
             "rec": lambda: l1(self.g(x, self.g.code(x)), x),
@@ -134,7 +134,7 @@ class AdaIN(ByReference):
         return {k: loss() for k, loss in found.items() if self.weights[k.partition("/")[0]]}
 
     def d_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
-        x, s = batch.images
+        x, s = self.pair(batch)
         fakes = {"gan": self.fake(batch, step), "photo": x}
         return {
             k: self.adversarial.d(self.d(s), self.d(f)) for k, f in fakes.items() if self.weights[k]

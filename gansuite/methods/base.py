@@ -110,6 +110,8 @@ class Method(LightningModule):
       Every weight other than 0 must meet its term within the first ``cycle`` batches. All
       parameters of a player are trained: frozen networks belong elsewhere;
     - ``sample(n, ...)`` or ``translate(x, to)``, and ``stride`` if pictures must be padded;
+    - optionally ``networks``: the attributes of a player that has several networks, all trained by
+      its optimiser, each counted and averaged by its own name;
     - optionally ``averaged``, ``memory``, ``turn``, ``walk``, ``weight_of``, ``after_update``,
       ``after_batch``, and ``lazy``: players whose regulariser takes a step of its own every so many
       rounds, for which Adam is corrected (StyleGAN2, appendix B).
@@ -120,9 +122,9 @@ class Method(LightningModule):
 
     needs: ClassVar[Needs] = Needs(view="single")
     averaged: ClassVar[tuple[str, ...]] = ("g",)
+    networks: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     task: ClassVar[Literal["generate", "translate"]] = "generate"
     by_reference: ClassVar[bool] = False  # whether it can `stylize`
-    one_way: ClassVar[bool] = False  # it translates from the first domain into the others alone
 
     turns: Sequence[Sequence[str]] = (("g", "d"),)
     lazy: Mapping[str, int] = {}
@@ -199,22 +201,34 @@ class Method(LightningModule):
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """What ``translate`` can aim at: the domains, or the attributes of a labelled table."""
-        if self.needs.view == "labelled":
-            return self.spec.labels
-        return self.spec.domains[1:] if self.one_way else self.spec.domains
+        """What ``translate`` can aim at: the domains, or the attributes of a labelled table.
+        Override where not every domain can be reached."""
+        labelled = self.needs.view == "labelled"
+        return self.spec.labels if labelled else self.spec.domains
 
     @property
     def cycle(self) -> int:
         """Batches after which turns and lazy terms repeat."""
         return math.lcm(len(self.turns), *(every for every in self.lazy.values() if every))
 
-    def player(self, name: str) -> nn.Module:
+    def networks_of(self, player: str) -> tuple[str, ...]:
+        """The attributes that hold the networks of ``player``."""
+        return self.networks.get(player, (player,))
+
+    def network(self, name: str) -> nn.Module:
         return cast(nn.Module, getattr(self, name))
 
+    def player(self, name: str) -> nn.Module:
+        """All networks of a player."""
+        names = self.networks_of(name)
+        if len(names) == 1:
+            return self.network(names[0])
+        return nn.ModuleDict({n: self.network(n) for n in names})
+
     def parameter_counts(self) -> dict[str, int]:
-        """Number of parameters of each player."""
-        return {n: sum(p.numel() for p in self.player(n).parameters()) for n in self.players}
+        """Number of parameters of each network, player by player."""
+        names = (n for player in self.players for n in self.networks_of(player))
+        return {n: sum(p.numel() for p in self.network(n).parameters()) for n in names}
 
     @contextlib.contextmanager
     def thawed(self, name: str) -> Iterator[None]:
@@ -246,7 +260,7 @@ class Method(LightningModule):
             self._averages = {n: self._copy(n) for n in self.averaged}
 
     def _copy(self, name: str) -> nn.Module:
-        return copy.deepcopy(self.player(name)).requires_grad_(False).eval()
+        return copy.deepcopy(self.network(name)).requires_grad_(False).eval()
 
     @property
     def title(self) -> str:
@@ -495,7 +509,7 @@ class Method(LightningModule):
             half_life = min(half_life, before * self.plan.ema.rampup)
         beta = 0.5 ** ((now - self._averaged_at.get(name, 0)) / max(half_life, 1e-8))
         self._averaged_at[name] = now
-        averages, live = self._averages[name], self.player(name)
+        averages, live = self._averages[name], self.network(name)
         # a non-finite update must never reach the average; decided on the device, without a sync
         floats = [t for t in (*live.parameters(), *live.buffers()) if t.is_floating_point()]
         finite = torch.isfinite(torch.stack(torch._foreach_norm(floats)).sum())
@@ -519,7 +533,7 @@ class Method(LightningModule):
         chosen = ("ema" if self._averages else "raw") if weights == "auto" else weights
         if chosen == "ema" and not self._averages:
             raise UserError("There are no averaged weights here (ema.half_life_kimg was not set).")
-        live = {n: self.player(n) for n in self._averages} if chosen == "ema" else {}
+        live = {n: self.network(n) for n in self._averages} if chosen == "ema" else {}
         was_training = self.training
         try:
             for name in live:

@@ -88,20 +88,23 @@ def device_of(method: Any) -> torch.device:
 
 
 def _target(method: Any, to: str | None, note: Callable[[str], None]) -> str:
-    domains = tuple(method.targets)
-    known = ", ".join(domains)
+    targets = tuple(method.targets)
+    known = ", ".join(targets)
     if method.task != "translate":
         raise UserError("this model makes pictures from noise; use `gansuite sample`")
-    if to is None and len(domains) > 2:
+    if to is None and len(targets) > 2:
         raise UserError(f"this model translates into {known}; say which with --to")
-    chosen = domains[-1] if to is None else to
-    if chosen not in domains:
+    chosen = targets[-1] if to is None else to
+    domains = targets if len(targets) > 1 else tuple(method.spec.domains)
+    if chosen not in targets:
+        if chosen in domains:
+            raise UserError(f"this model translates {chosen} to {known}; there is no way back")
         raise UserError(
-            f"this model knows no domain '{chosen}', only {known}{nearest(chosen, domains)}"
+            f"this model knows no domain '{chosen}', only {known}{nearest(chosen, targets)}"
         )
     sources = " or ".join(domain for domain in domains if domain != chosen)
-    other = f" (--to {domains[0]} for the way back)" if to is None and sources else ""
-    note(f"translating {sources or 'pictures'} to {chosen}{other}")
+    other = f" (--to {targets[0]} for the way back)" if to is None and len(targets) > 1 else ""
+    note(f"translating {sources} to {chosen}{other}")
     return chosen
 
 
