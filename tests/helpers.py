@@ -29,6 +29,8 @@ SMALL = {
     "blocks": 1,
     "levels": 3,
     "references": 3,
+    "init": 2,
+    "network_width": 4,
     "z_dim": 8,
     "w_dim": 8,
     "base": 64,

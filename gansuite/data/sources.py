@@ -235,17 +235,23 @@ class Source(ABC):
         :class:`UserError` naming the first unreadable file and counting the others.
         """
         count = self.counts()[split][domain]
-        facts = [_CACHE_VERSION, RESIZE_POLICIES[resize], size, channels]
-        key = hashlib.sha256(json.dumps(facts).encode())
-        with self._reading():
-            key.update(os.fsencode(self._stamp(split, domain)))
-        name = f"{self.name}-{split}-{size}x{channels}-{key.hexdigest()[:20]}"
+        name = self.cache_name(split, domain, size, channels, resize)
         return cached_array(
             cache,
             name,
             (count, channels, size, size),
             lambda out: self._fill(out, split, domain, size, channels, resize),
         )
+
+    def cache_name(
+        self, split: str, domain: str, size: int, channels: int, resize: str = "bicubic"
+    ) -> str:
+        """Names the pictures that :meth:`load` gives, and changes when they do."""
+        facts = [_CACHE_VERSION, RESIZE_POLICIES[resize], size, channels]
+        key = hashlib.sha256(json.dumps(facts).encode())
+        with self._reading():
+            key.update(os.fsencode(self._stamp(split, domain)))
+        return f"{self.name}-{split}-{size}x{channels}-{key.hexdigest()[:20]}"
 
     def _stamp(self, split: str, domain: str) -> str:
         return "\n".join(picture.stamp() for picture in self.pictures[split][domain])
