@@ -124,9 +124,11 @@ def fit(
     precision: Any = "32-true",
     callbacks: Sequence[Callback] = (),
     optim: Mapping[str, Any] | None = None,
+    given: Sequence[Batch] = (),
     **plan: Any,
 ) -> Method:
-    """Train ``method`` for ``batches`` with nothing but a Trainer around it."""
+    """Train ``method`` for ``batches`` (of pictures of 4 pixels, or those ``given``) with nothing
+    but a Trainer around it."""
     chosen = {name: Optim(**(optim or {"lr": 1e-2})) for name in method.players}
     plan.setdefault("budget", Budget(kimg=batches * batch / 1000))
     method.follow(Plan(seed=3, images_per_batch=batch, optim=chosen, **plan))
@@ -140,7 +142,8 @@ def fit(
         enable_model_summary=False,
         callbacks=list(callbacks),
     )
-    trainer.fit(method, DataLoader(Pictures(batches, batch), batch_size=None))
+    data: Any = list(given) or Pictures(batches, batch)
+    trainer.fit(method, DataLoader(data, batch_size=None))
     return method
 
 

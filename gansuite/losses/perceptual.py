@@ -214,7 +214,9 @@ def style_distance(
 
 def structural(x: Tensor, y: Tensor) -> Tensor:
     """1 - SSIM (Wang et al. 2004; window 11, sigma 1.5) of pictures in [-1, 1]."""
-    score = structural_similarity_index_measure(full(x), full(y), data_range=2.0)
+    # its luminance term is meant for brightness from 0 up
+    x, y = (full(x) + 1) / 2, (full(y) + 1) / 2
+    score = structural_similarity_index_measure(x, y, data_range=1.0)
     assert isinstance(score, Tensor)
     return 1 - score
 
