@@ -253,6 +253,13 @@ def test_translation_takes_a_reference_by_the_picture_alone(adain_gan: AdaIN) ->
         adain_gan.translate(x, "horse")
 
 
+def test_the_method_of_2017_is_one_override_away() -> None:
+    e = engine.load_experiment("adain_coats", ["method.weights.gan=0"])
+    method = engine.ready_method(e, engine.build_data(e))
+    assert method.players == ("g",)
+    assert len(method.configure_optimizers()) == 1
+
+
 def batches(n: int, parts: int) -> list[Batch]:
     g = torch.Generator().manual_seed(0)
     shape = (2, 3, 32, 32)

@@ -102,7 +102,7 @@ class AdaIN(ByReference):
         if weights["gan"] or weights["photo"]:
             self.d = PatchDiscriminator(channels, d_width, d_layers)
         else:
-            self.turns = (("g",),)
+            self.turns, self.idle = (("g",),), ("d",)
 
     def fake(self, batch: Batch, step: Step) -> Tensor:
         x, s = self.pair(batch)

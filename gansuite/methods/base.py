@@ -128,6 +128,7 @@ class Method(LightningModule):
 
     turns: Sequence[Sequence[str]] = (("g", "d"),)
     lazy: Mapping[str, int] = {}
+    idle: Sequence[str] = ()  # players that these options do without: their settings do no harm
     stride: int = 1
 
     def __init__(self, spec: DataSpec, weights: Mapping[str, float]) -> None:
@@ -248,7 +249,7 @@ class Method(LightningModule):
     def follow(self, plan: Plan) -> None:
         """Adopt the plan of a run; checks that it names this method's players."""
         for name in plan.optim:
-            if name not in self.players:
+            if name not in (*self.players, *self.idle):
                 raise UserError(
                     f"'optim.{name}' is the optimiser of no player of {self.title} "
                     f"(its players: {', '.join(self.players)})."
