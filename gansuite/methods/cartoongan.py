@@ -58,6 +58,7 @@ class CartoonGAN(OneWay):
         blocks: int = 8,
         d_width: int = 32,
         norm: Literal["instance", "instance_affine"] = "instance",
+        upsample: Literal["deconv", "resize_conv"] = "deconv",
         network: Literal["random_vgg", "vgg19"] = "random_vgg",
         network_file: str = "",
         network_seed: int = 0,
@@ -72,7 +73,7 @@ class CartoonGAN(OneWay):
         super().__init__(spec, weights, "ab")
         if init < 0:
             raise UserError(f"'method.init' is {init}, it must be 0 or more batches.")
-        self.g = CartoonGenerator(spec.channels, width, blocks, norm)
+        self.g = CartoonGenerator(spec.channels, width, blocks, norm, upsample)
         self.d = CartoonDiscriminator(spec.channels, d_width, norm)
         self.phi = perceptual_network(
             network,

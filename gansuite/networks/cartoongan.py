@@ -8,8 +8,10 @@ from gansuite.networks.layers import (
     Norm,
     ReflectionPad2d,
     ResidualBlock,
+    Upsample,
     init_normal_,
     norm_layer,
+    upsampling,
 )
 
 
@@ -24,7 +26,12 @@ class CartoonGenerator(nn.Module):
     stride = 4
 
     def __init__(
-        self, channels: int = 3, width: int = 64, blocks: int = 8, norm: Norm = "instance"
+        self,
+        channels: int = 3,
+        width: int = 64,
+        blocks: int = 8,
+        norm: Norm = "instance",
+        upsample: Upsample = "deconv",
     ) -> None:
         super().__init__()
         w = width
@@ -35,7 +42,7 @@ class CartoonGenerator(nn.Module):
             layers += [norm_layer(norm, b), nn.ReLU()]
         layers += [ResidualBlock(4 * w, norm, reflect=True, bias=True) for _ in range(blocks)]
         for a, b in ((4 * w, 2 * w), (2 * w, w)):
-            layers += [nn.ConvTranspose2d(a, b, 3, 2, 1, output_padding=1)]
+            layers += [upsampling(a, b, upsample, kernel=3, bias=True)]
             layers += [nn.Conv2d(b, b, 3, 1, 1), norm_layer(norm, b), nn.ReLU()]
         layers += [ReflectionPad2d(3), nn.Conv2d(w, channels, 7), nn.Tanh()]
         self.body = nn.Sequential(*layers)
