@@ -219,6 +219,13 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     told = "a folder (or a file, for one picture)"
     offer(sub.add_argument("output", metavar="OUT", help=told), "files")
     sub.add_argument("--to", help="the domain to translate to")
+    told = "a picture of the style, with =SHARE for a mix of several (repeat it)"
+    offer(sub.add_argument("--style", action="append", default=[], metavar="PICTURE", help=told), "files")
+    sub.add_argument("--strength", type=float, help="of the style, 0 to 1 (1)")
+    told = "give the style the picture's own colours first"
+    sub.add_argument("--keep-colours", action="store_true", help=told)
+    told = "a picture as large as the input: white is translated, black stays"
+    offer(sub.add_argument("--mask", type=Path, metavar="PICTURE", help=told), "files")
     weights_and_device(sub)
 
     sub = add("sample", _sample, "make pictures with a trained model")
@@ -356,7 +363,16 @@ def _translate(args: argparse.Namespace) -> None:
     device = devices.choose_device(args.device)
     method = engine.load_method(checkpoint, args.weights)
     written = translate(
-        method, args.input, Path(args.output), to=args.to, device=device, note=print
+        method,
+        args.input,
+        Path(args.output),
+        to=args.to,
+        style=args.style,
+        strength=args.strength,
+        keep_colours=args.keep_colours,
+        mask=args.mask,
+        device=device,
+        note=print,
     )
     print(f"{len(written)} picture(s) written to {args.output}")
 

@@ -28,6 +28,10 @@ SMALL = {
     "d_width": 4,
     "d_layers": 3,
     "blocks": 1,
+    "levels": 3,
+    "references": 3,
+    "init": 2,
+    "network_width": 4,
     "z_dim": 8,
     "w_dim": 8,
     "base": 64,
@@ -35,6 +39,7 @@ SMALL = {
     "mapping_layers": 1,
     "mbstd_group": 2,
     "curriculum": 2,
+    "patches": 16,
     "exclusive": [],  # of attributes that coats do not have
 }
 
@@ -120,9 +125,11 @@ def fit(
     precision: Any = "32-true",
     callbacks: Sequence[Callback] = (),
     optim: Mapping[str, Any] | None = None,
+    given: Sequence[Batch] = (),
     **settings: Any,
 ) -> Method:
-    """Train ``method`` for ``batches`` with nothing but a Trainer around it."""
+    """Train ``method`` for ``batches`` (of pictures of 4 pixels, or those ``given``) with nothing
+    but a Trainer around it."""
     chosen = {name: Optim(**(optim or {"lr": 1e-2})) for name in method.players}
     settings.setdefault("budget", Budget(kimg=batches * batch / 1000))
     method.configure(Settings(seed=3, images_per_batch=batch, optim=chosen, **settings))
@@ -136,7 +143,8 @@ def fit(
         enable_model_summary=False,
         callbacks=list(callbacks),
     )
-    trainer.fit(method, DataLoader(Pictures(batches, batch), batch_size=None))
+    data: Any = list(given) or Pictures(batches, batch)
+    trainer.fit(method, DataLoader(data, batch_size=None))
     return method
 
 
@@ -162,7 +170,10 @@ def experiment(name: str, out: Path, batches: int, *overrides: str) -> Experimen
         few = {"train": 16, "test": 8}
         sets = {key: {**options, **few} for key, options in given["sets"].items()}
         data = {"name": "joint", "sets": sets, "size": 32, "batch": 2}
-    both = method_class(method["name"]).needs.view in ("unpaired", "paired")
+    view = method_class(method["name"]).needs.view
+    both = view in ("unpaired", "paired")
+    if view == "paired":
+        data["paired"] = True
     step = 0.004 if both else 0.002
     tiny = {
         "name": name,

@@ -103,13 +103,14 @@ def plain_only(value: Any, where: str = "") -> Iterator[str]:
 
 
 def made(method: Method) -> Tensor:
-    """Four pictures from a generator, or two of each direction from a translator."""
+    """Four pictures from a generator, or in all from a translator to its first two targets."""
     with torch.no_grad():
         if method.task == "generate":
             return method.sample(4, torch_generator(0, "test"))
         size, channels = method.spec.size, method.spec.channels
-        x = torch.rand(2, channels, size, size, generator=torch_generator(0, "test")) * 2 - 1
-        return torch.cat([method.translate(x, to) for to in method.spec.domains[:2]])
+        n = 4 // len(method.targets[:2])
+        x = torch.rand(n, channels, size, size, generator=torch_generator(0, "test")) * 2 - 1
+        return torch.cat([method.translate(x, to) for to in method.targets[:2]])
 
 
 def test_it_trains_as_declared(session: Session) -> None:
@@ -126,6 +127,8 @@ def test_it_trains_as_declared(session: Session) -> None:
     assert set(method.averaged) <= set(method.players)
     held = [id(p) for name in method.players for p in method.player(name).parameters()]
     assert len(set(held)) == len(held)
+    counted = sum(method.parameter_counts().values())
+    assert counted == sum(p.numel() for p in method.parameters())
     assert {id(p) for p in method.parameters()} == set(held)  # nothing trains unseen
     kinds = [record["kind"] for record in read_lines(session.run.metrics)]
     assert kinds.count("train") == BATCHES / 2
@@ -138,8 +141,10 @@ def test_it_trains_as_declared(session: Session) -> None:
 def test_its_results_are_complete(session: Session) -> None:
     results = read_json(session.run.results)
     generates = session.method.task == "generate"
-    domains = session.method.spec.domains
-    names = {f"to_{domain}" for domain in domains} if len(domains) > 2 else {"a2b", "b2a"}
+    domains, targets = session.method.spec.domains, session.method.targets
+    names = {f"to_{domain}" for domain in targets}
+    if len(domains) == 2:
+        names = {{domains[1]: "a2b", domains[0]: "b2a"}[target] for target in targets}
     rows = (results["final"], results["best"], *results["references"].values())
     for row in rows:
         assert row.keys() == ({"gen"} if generates else names)
@@ -179,7 +184,7 @@ def test_it_can_be_used(session: Session, tmp_path: Path) -> None:
         return
     source = tmp_path / "in.png"
     Image.fromarray(np.full((333, 250, 3), 90, np.uint8)).save(source)
-    (written,) = translate(method, str(source), tmp_path / "out", to=method.spec.domains[0])
+    (written,) = translate(method, str(source), tmp_path / "out", to=method.targets[0])
     with Image.open(written) as image:
         assert image.size == (250, 333)
 

@@ -89,9 +89,10 @@ class Comparisons:
 
     def aims(self) -> list[tuple[str, list[str], str]]:
         method = self.session.method
-        if method.targets != method.spec.domains:  # attributes: from the pictures without each
+        if not set(method.targets) <= set(method.spec.domains):
+            # attributes: from the pictures without each
             return [(f"to_{t}", [f"not {t}"], t) for t in method.targets]
-        return aims(method.spec.domains)
+        return [aim for aim in aims(method.spec.domains) if aim[2] in method.targets]
 
     def translated(self) -> list[Comparison]:
         """One comparison per aim; several sources share the number of pictures evenly."""
@@ -103,8 +104,10 @@ class Comparisons:
         limit = max(1, self.limit // len(sources))
         inputs = [data.pictures("test", source, limit) for source in sources]
         fakes = [self._translate(x, target) for x in inputs]
-        known = set(sources) <= set(self.session.method.targets)
-        back = [self._translate(x, s) for x, s in zip(fakes, sources, strict=True) if known]
+        method = self.session.method
+        returns = set(sources) <= set(method.targets)
+        back = [self._translate(x, s) for x, s in zip(fakes, sources, strict=True) if returns]
+        known = set(sources) <= set(method.spec.domains)
         return Comparison(
             name,
             real=real,

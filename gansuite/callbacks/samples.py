@@ -31,9 +31,13 @@ def sample_rows(session: Session, count: int) -> Rows:
         generator = torch_generator(session.experiment.seed, "grid")
         made = to_uint8(method.sample(count * 4, generator).cpu())
         return [("made", made[i * count : (i + 1) * count]) for i in range(4)]
+    if method.by_reference:
+        return reference_rows(session, count)
     rows: Rows = []
     domains = method.spec.domains
     for i, source in enumerate(domains):
+        if set(method.targets) <= {source}:
+            continue  # there is no way from here
         real = data.pictures("test", source, count)
         rows.append((source, real))
         x = to_model(real, method)
@@ -45,13 +49,34 @@ def sample_rows(session: Session, count: int) -> Rows:
             truth = data.truth(source, target, count)
             if truth is not None and len(domains) == 2:
                 rows.append((f"true {target}", truth))
-            if len(domains) == 2:
+            if len(domains) == 2 and source in method.targets:
                 rows.append(
                     (f"and back to {source}", to_uint8(method.translate(fake, source).cpu()))
                 )
         if len(domains) > 2 and i == 1:
             break
     return rows
+
+
+def reference_rows(session: Session, count: int) -> Rows:
+    """Contents along the top, references down the left side, what is made of both in between; where
+    the true translation is known, it follows."""
+    method, data = session.method, session.data
+    (target,) = method.targets
+    (source,) = set(method.spec.domains) - {target}
+    contents, references = data.pictures("test", source, count - 1), data.pictures("test", target)
+    # of other scenes than the contents, where both show the same
+    picked = references[-4:]
+    corner = torch.full_like(picked[:1], 255)
+    x = to_model(contents, method)
+    rows: Rows = [(f"{source}, and below {target}", torch.cat([corner, contents]))]
+    for reference in picked.split(1):
+        made = method.stylize(x, [(to_model(reference, method), 1.0)])
+        rows.append(("", torch.cat([reference, to_uint8(made.cpu())])))
+    made = method.stylize(x, [(to_model(picked[:1], method), 1.0)], strength=0.5)
+    rows.append(("the first at half strength", torch.cat([corner, to_uint8(made.cpu())])))
+    truth = data.truth(source, target, count - 1)
+    return rows if truth is None else [*rows, (f"true {target}", torch.cat([corner, truth]))]
 
 
 def save_strips(folder: Path, comparison: Comparison, count: int) -> None:

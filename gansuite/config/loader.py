@@ -57,6 +57,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "train": (0, 10_000_000),
     "test": (0, 10_000_000),
     "mixing": (0, 1),
+    "patches": (1, 1_000_000),
+    "temperature": (1e-3, 1e3),
     "dropout": (0, 1),
     "clip": (0, 1e6),
 }

@@ -39,6 +39,7 @@ class AlternatingModule(TrainingState):
     """
 
     lazy: Mapping[str, int]
+    idle: Sequence[str]
     loss_terms: ClassVar[Mapping[str, Sequence[str]]]
     weights: dict[str, float]
     if TYPE_CHECKING:  # stated by `Method`
@@ -47,6 +48,7 @@ class AlternatingModule(TrainingState):
         def weight_of(self, term: str, step: Step) -> float: ...
         def after_update(self, update: str, step: Step) -> None: ...
         def after_batch(self) -> None: ...
+        def optim_now(self, player: str) -> Optim: ...
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +73,7 @@ class AlternatingModule(TrainingState):
             UserError: they name an optimiser of no player.
         """
         for name in settings.optim:
-            if name not in self.players:
+            if name not in (*self.players, *self.idle):
                 raise UserError(
                     f"'optim.{name}' is the optimiser of no player of {self.title} "
                     f"(its players: {', '.join(self.players)})."
@@ -83,7 +85,7 @@ class AlternatingModule(TrainingState):
         self.averages = WeightAverages(settings.ema)
         if settings.ema.half_life_kimg is not None:
             for name in self.averaged:
-                self.averages.track(name, self.player(name))
+                self.averages.track(name, self.network(name))
         self._configured = True
 
     @property
@@ -104,9 +106,7 @@ class AlternatingModule(TrainingState):
 
     def lr(self, player: str) -> float:
         """The learning rate of ``player`` now."""
-        budget = self.settings.budget
-        factor = 1.0 if budget is None else lr_factor(self.progress, budget)
-        return self.optim_of(player).lr * factor
+        return self.optim_now(player).lr
 
     # -- Lightning's hooks -------------------------------------------------------------------
 
@@ -230,9 +230,10 @@ class AlternatingModule(TrainingState):
         if update != player:
             for p in self.player(player).parameters():
                 p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+        now = self.optim_now(player)
         for group in optimizer.optimizer.param_groups:
-            group["lr"] = self.lr(player)
-        self._clip = self.optim_of(player).clip
+            group.update({k: v for k, v in now if k in group})
+        self._clip = now.clip
         optimizer.step()
         self.update_counts[player] += 1
         self.after_update(update, steps[-1])
@@ -245,13 +246,14 @@ class AlternatingModule(TrainingState):
 
     def _weighted_sum(self, player: str, found: Mapping[str, Tensor], step: Step) -> Tensor:
         total: Tensor | None = None
-        for term, loss in found.items():
+        for key, loss in found.items():
+            term = key.partition("/")[0]
             if term not in self.weights or term not in self.loss_terms.get(player, self.weights):
                 raise UserError(
                     f"The term '{term}' of {self.title}'s player '{player}' is not stated or "
                     f"has no weight (weights: {', '.join(self.weights)})."
                 )
-            self.record(f"loss/{player}/{term}", loss)
+            self.record(f"loss/{player}/{key}", loss)
             part = loss * self.weight_of(term, step)
             total = part if total is None else total + part
         assert total is not None

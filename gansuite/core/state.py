@@ -42,6 +42,7 @@ class TrainingState(LightningModule):
     """
 
     averaged: ClassVar[tuple[str, ...]]
+    networks: ClassVar[Mapping[str, tuple[str, ...]]]
     alternation: Sequence[Sequence[str]]
     spec: DataSpec
 
@@ -65,12 +66,24 @@ class TrainingState(LightningModule):
         names = {player_of(update) for updates in self.alternation for update in updates}
         return tuple(sorted(names, key=lambda name: (name != "g", name)))
 
-    def player(self, name: str) -> nn.Module:
+    def networks_of(self, player: str) -> tuple[str, ...]:
+        """The attributes that hold the networks of ``player``."""
+        return self.networks.get(player, (player,))
+
+    def network(self, name: str) -> nn.Module:
         return cast(nn.Module, getattr(self, name))
 
+    def player(self, name: str) -> nn.Module:
+        """All networks of a player."""
+        names = self.networks_of(name)
+        if len(names) == 1:
+            return self.network(names[0])
+        return nn.ModuleDict({n: self.network(n) for n in names})
+
     def parameter_counts(self) -> dict[str, int]:
-        """Number of parameters of each player."""
-        return {n: sum(p.numel() for p in self.player(n).parameters()) for n in self.players}
+        """Number of parameters of each network, player by player."""
+        names = (n for player in self.players for n in self.networks_of(player))
+        return {n: sum(p.numel() for p in self.network(n).parameters()) for n in names}
 
     @contextlib.contextmanager
     def trainable(self, name: str) -> Iterator[None]:
@@ -131,7 +144,7 @@ class TrainingState(LightningModule):
         chosen = ("ema" if self.averages else "raw") if weights == "auto" else weights
         if chosen == "ema" and not self.averages:
             raise UserError("There are no averaged weights here (ema.half_life_kimg was not set).")
-        live = {n: self.player(n) for n in self.averages.modules} if chosen == "ema" else {}
+        live = {n: self.network(n) for n in self.averages.modules} if chosen == "ema" else {}
         was_training = self.training
         try:
             for name in live:
@@ -201,7 +214,7 @@ class TrainingState(LightningModule):
         self._load_averages(state["averages"])
 
     def _load_averages(self, state: Mapping[str, Any]) -> None:
-        self.averages.load_state_dict(state, {n: self.player(n) for n in self.averaged})
+        self.averages.load_state_dict(state, {n: self.network(n) for n in self.averaged})
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Continue exactly where `training_state` was taken."""

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gansuite.data.renderings import RENDERINGS
 from gansuite.errors import UserError, nearest
 from gansuite.rng import numpy_generator
 
@@ -209,7 +210,8 @@ _COATS: dict[str, Callable[[Skin], Array]] = {
 }
 
 COATS: tuple[str, ...] = tuple(_COATS)
-"""The domains."""
+DOMAINS: tuple[str, ...] = (*COATS, *RENDERINGS)
+"""The coats, and the renderings of whole scenes."""
 
 
 # ------------------------------------------------------------------------------------- geometry
@@ -487,13 +489,14 @@ def _capsule(bone: _Bone, x: Array, y: Array, own: float) -> tuple[Array, ...]:
 
 
 def _draw(coat: str, p: Params, size: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    stage = _Stage(p, size, _COATS[coat])
+    animal, rendering = RENDERINGS.get(coat, (coat, lambda rgb: rgb))
+    stage = _Stage(p, size, _COATS[animal])
     stage.shadow()
     for name in ("far hind leg", "far fore leg"):
         stage.part(name, shade=0.7)
     for name in ("tail", "ear", "body", "mane", "eye", "near hind leg", "near fore leg"):
         stage.part(name)
-    rgb = np.clip(stage.rgb, 0, 1) * np.float32(255) + np.float32(0.5)
+    rgb = rendering(np.clip(stage.rgb, 0, 1)) * np.float32(255) + np.float32(0.5)
     return rgb.astype(np.uint8), stage.alpha > 0
 
 
@@ -503,14 +506,14 @@ def render_many(
     """Pictures uint8 [N, size, size, 3] and the animals' masks bool [N, size, size].
 
     Deterministic in (coat, index, size, seed). The mask holds every pixel the animal touches;
-    outside it the pictures of all coats are equal.
+    outside it the pictures of all coats are equal. ``coat`` may be a rendering of `RENDERINGS`.
 
     Raises:
         UserError: unknown coat, or a size outside 32..256.
     """
-    if coat not in _COATS:
+    if coat not in DOMAINS:
         raise UserError(
-            f"unknown coat '{coat}'{nearest(coat, COATS)} (there are: {', '.join(COATS)})"
+            f"unknown coat '{coat}'{nearest(coat, DOMAINS)} (there are: {', '.join(DOMAINS)})"
         )
     if not SIZES[0] <= size <= SIZES[1]:
         raise UserError(f"coats are drawn at size {SIZES[0]} to {SIZES[1]}, not {size}")

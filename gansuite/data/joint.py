@@ -90,6 +90,12 @@ class Joint(Source):
         part, own = self._parts[domain]
         return part.load(split, own, size, channels, cache, resize)
 
+    def cache_name(
+        self, split: str, domain: str, size: int, channels: int, resize: str = "bicubic"
+    ) -> str:
+        part, own = self._parts[domain]
+        return part.cache_name(split, own, size, channels, resize)
+
     def label_vectors(self, split: str, domain: str) -> np.ndarray:
         part, own = self._parts[domain]
         known = part.label_vectors(split, own)

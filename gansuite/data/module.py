@@ -13,7 +13,9 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from gansuite.data.cache import cached_array
 from gansuite.data.catalogue import SOURCES, build_source
+from gansuite.data.edges import EdgeSmoothing, changed
 from gansuite.data.sources import Source
 from gansuite.data.spec import Batch, DataSpec, Needs
 from gansuite.data.views import Endless, Pictures, Slice, TestBatches, TrainBatches, TrainView
@@ -41,6 +43,8 @@ class DataModule(LightningDataModule):
 
     start_batch: int
     """The first batch that :meth:`train_dataloader` yields; set by the engine on resume."""
+    smoothed_share: float | None = None
+    """The share of the pixels that the smoothing of edges changed, where a method needs it."""
 
     def __init__(
         self,
@@ -184,8 +188,20 @@ class DataModule(LightningDataModule):
                 flip=self.flip,
                 seed=self.seed,
                 sets=[len(found.domains) for found in self.spec.joint],
+                derived=Pictures(self._smoothed(domains[-1])) if self.needs.smoothed else None,
             )
         return self._view
+
+    def _smoothed(self, domain: str) -> np.ndarray:
+        """The training pictures of ``domain`` with smoothed edges, made once for its parameters."""
+        images = self._array("train", domain, self.load_size, self.resize)
+        edges = EdgeSmoothing.at(self.load_size)
+        name = self.source.cache_name("train", domain, self.load_size, self.channels, self.resize)
+        smoothed = cached_array(
+            self.cache, f"{name}-{edges.key}", images.shape, lambda out: edges.fill(out, images)
+        )
+        self.smoothed_share = changed(images, smoothed)
+        return smoothed
 
     def train_batch(self, index: int, rank: int = 0, world: int = 1) -> Batch:
         """Batch ``index`` (0, 1, ...): a pure function of (seed, index).

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from gansuite.config import user_path
 from gansuite.data.cache import cached_array
-from gansuite.data.coats import COATS, SIZES, render_many
+from gansuite.data.coats import DOMAINS, SIZES, render_many
 from gansuite.data.images import (
     IMAGE_SUFFIXES,
     RESIZE_POLICIES,
@@ -33,6 +33,7 @@ from gansuite.data.images import (
     resize_uint8,
     to_channels,
 )
+from gansuite.data.renderings import RENDERINGS
 from gansuite.data.spec import DataSpec, LabelSet
 from gansuite.errors import UserError, nearest
 from gansuite.imaging import unlike_a_file
@@ -234,17 +235,23 @@ class Source(ABC):
         :class:`UserError` naming the first unreadable file and counting the others.
         """
         count = self.counts()[split][domain]
-        facts = [_CACHE_VERSION, RESIZE_POLICIES[resize], size, channels]
-        key = hashlib.sha256(json.dumps(facts).encode())
-        with self._reading():
-            key.update(os.fsencode(self._stamp(split, domain)))
-        name = f"{self.name}-{split}-{size}x{channels}-{key.hexdigest()[:20]}"
+        name = self.cache_name(split, domain, size, channels, resize)
         return cached_array(
             cache,
             name,
             (count, channels, size, size),
             lambda out: self._fill(out, split, domain, size, channels, resize),
         )
+
+    def cache_name(
+        self, split: str, domain: str, size: int, channels: int, resize: str = "bicubic"
+    ) -> str:
+        """Names the pictures that :meth:`load` gives, and changes when they do."""
+        facts = [_CACHE_VERSION, RESIZE_POLICIES[resize], size, channels]
+        key = hashlib.sha256(json.dumps(facts).encode())
+        with self._reading():
+            key.update(os.fsencode(self._stamp(split, domain)))
+        return f"{self.name}-{split}-{size}x{channels}-{key.hexdigest()[:20]}"
 
     def _stamp(self, split: str, domain: str) -> str:
         return "\n".join(picture.stamp() for picture in self.pictures[split][domain])
@@ -301,7 +308,7 @@ class Coats(Source):
     summary = "drawn animals in several coats; no download, true translations known"
     expected = "nothing: the pictures are drawn"
     aligned = True
-    _RANGE = 10_000_000  # indices: test [0, R), the k-th of COATS [R(k+1), R(k+2))
+    _RANGE = 10_000_000  # indices: test [0, R), the k-th of DOMAINS [R(k+1), R(k+2))
 
     def __init__(
         self,
@@ -310,13 +317,17 @@ class Coats(Source):
         train: int = 2000,
         test: int = 256,
         seed: int = 0,
+        paired: bool = False,
     ) -> None:
+        """``paired``: training picture i shows the same scene in every domain, as test pictures
+        always do."""
         super().__init__()
+        self.paired = paired
         for domain in domains:
-            if domain not in COATS:
+            if domain not in DOMAINS:
                 raise UserError(
-                    f"data.domains: unknown coat '{domain}'{nearest(domain, COATS)}; "
-                    f"there are {', '.join(COATS)}"
+                    f"data.domains: unknown coat '{domain}'{nearest(domain, DOMAINS)}; "
+                    f"there are {', '.join(DOMAINS)}"
                 )
         no_twice(domains)
         for key, value in (("train", train), ("test", test)):
@@ -346,12 +357,15 @@ class Coats(Source):
 
     def digest(self) -> str:
         facts = [_COATS_VERSION, self._domains, self._counts, self._seed]
+        facts += ["paired"] if self.paired else []
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
     def indices(self, split: str, domain: str) -> range:
-        """Which pictures of the renderer: the test ones are the same in every domain."""
-        # the place in COATS decides, so horses are the same whichever coats stand beside them
-        first = 0 if split == "test" else self._RANGE * (1 + list(COATS).index(domain))
+        """Which pictures of the renderer: the test ones are the same in every domain, and so are
+        the training ones of pairs, the first domain's."""
+        # the place in DOMAINS decides, so horses are the same whichever coats stand beside them
+        coat = self._domains[0] if self.paired else domain
+        first = 0 if split == "test" else self._RANGE * (1 + DOMAINS.index(coat))
         return range(first, first + self._counts[split])
 
     def _stamp(self, split: str, domain: str) -> str:
@@ -381,6 +395,8 @@ class Coats(Source):
                 out[i] = array.transpose(2, 0, 1)
 
     def masks(self, domain: str, size: int) -> np.ndarray | None:
+        if RENDERINGS.keys() & set(self._domains):
+            return None  # they change the whole picture
         _, masks = render_many(domain, self.indices("test", domain), size=size, seed=self._seed)
         return masks[:, None]
 

@@ -89,11 +89,14 @@ class Needs:
 
     ``domains`` is an exact number (None: any number from ``min_domains`` up). For the labelled
     view of an attribute table, which has one domain and many labels, the labels are counted.
+    ``smoothed``, of the unpaired view: the batch also has the last domain's pictures with their
+    edges smoothed.
     """
 
     view: View
     domains: int | None = None
     min_domains: int = 1
+    smoothed: bool = False
 
     def check(self, spec: DataSpec, who: str = "this method", where: str = "") -> None:
         """Raise :class:`UserError` naming what ``spec`` lacks; ``who`` and ``where`` are named."""
@@ -120,7 +123,7 @@ class Needs:
         if self.view == "paired" and not spec.paired:
             raise UserError(
                 f"{who} needs pairs of pictures, data '{spec.name}'{_at(where)} is unpaired; "
-                "use data.name=paired"
+                "use data.name=paired, or data.paired=true with data.name=coats"
             )
 
 
@@ -133,8 +136,9 @@ class Batch:
     """One batch of real pictures.
 
     ``images``: uint8 [N,C,H,W], one tensor per domain for the unpaired and paired views, exactly
-    one for single and labelled. ``labels``: float32 [N,K] for the labelled view, else None; with
-    S > 1 label sets [N,K+S], of which the last S say whose labels are known (one-hot).
+    one for single and labelled; derived pictures follow (`Needs.smoothed`). ``labels``: float32
+    [N,K] for the labelled view, else None; with S > 1 label sets [N,K+S], of which the last S say
+    whose labels are known (one-hot).
     """
 
     images: tuple[Tensor, ...]

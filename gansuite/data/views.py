@@ -116,12 +116,14 @@ class TrainView:
         flip: bool,
         seed: int,
         sets: Sequence[int] = (),
+        derived: Pictures | None = None,
     ) -> None:
         """``vectors``: float32 [N,K] over the pooled domains, for the labelled view. ``sets``: the
         number of domains of each label set, which take turns: batch i is of set i mod their
-        number."""
+        number. ``derived``: made of the last domain's pictures, for the unpaired view; the same
+        ones follow them, cropped and mirrored alike."""
         self.view, self.batch, self.vectors = view, batch, vectors
-        self.domains = tuple(domains)
+        self.domains, self.derived = tuple(domains), derived
         if view == "unpaired":
             groups: list[tuple[Pictures, ...]] = [(pictures,) for pictures in domains]
         elif view == "paired":
@@ -151,7 +153,10 @@ class TrainView:
         if self.view == "paired":
             return Batch(tuple(stream.gather(positions, (side,)) for side in self.domains))
         if self.vectors is None:
-            return Batch(tuple(stream.gather(positions) for stream in self.streams))
+            images = [stream.gather(positions) for stream in self.streams]
+            if self.derived is not None:
+                images.append(self.streams[-1].gather(positions, (self.derived,)))
+            return Batch(tuple(images))
         before = sum(len(earlier) for earlier in self.streams[:which])
         rows = before + np.array(stream.picked(positions))
         return Batch((stream.gather(positions),), torch.from_numpy(self.vectors[rows]))

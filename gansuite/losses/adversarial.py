@@ -35,6 +35,13 @@ class Adversarial(ABC):
         """The generator's loss, a scalar; only ``relativistic`` needs ``real_logits``."""
         return self._g(full(fake_logits), None if real_logits is None else full(real_logits))
 
+    def d_fake(self, fake_logits: Tensor) -> Tensor:
+        """The part of ``d`` that its fakes have, where it is the sum of two parts."""
+        return self._f(full(fake_logits))
+
+    def _f(self, f: Tensor) -> Tensor:
+        raise UserError(f"The loss {type(self).__name__} knows no fakes without real pictures.")
+
     @abstractmethod
     def _d(self, r: Tensor, f: Tensor) -> Tensor: ...
 
@@ -48,7 +55,10 @@ class NonSaturating(Adversarial):
     undecided = 2 * math.log(2)
 
     def _d(self, r: Tensor, f: Tensor) -> Tensor:
-        return F.softplus(-r).mean() + F.softplus(f).mean()
+        return F.softplus(-r).mean() + self._f(f)
+
+    def _f(self, f: Tensor) -> Tensor:
+        return F.softplus(f).mean()
 
     def _g(self, f: Tensor, r: Tensor | None) -> Tensor:
         return F.softplus(-f).mean()
@@ -67,7 +77,10 @@ class LSGAN(Adversarial):
     undecided = 0.25
 
     def _d(self, r: Tensor, f: Tensor) -> Tensor:
-        return 0.5 * ((r - 1).square().mean() + f.square().mean())
+        return 0.5 * (r - 1).square().mean() + self._f(f)
+
+    def _f(self, f: Tensor) -> Tensor:
+        return 0.5 * f.square().mean()
 
     def _g(self, f: Tensor, r: Tensor | None) -> Tensor:
         return (f - 1).square().mean()

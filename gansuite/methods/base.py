@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from gansuite.config import Optim
 from gansuite.core.module import AlternatingModule
+from gansuite.core.schedule import lr_factor
 from gansuite.core.step import Step
 from gansuite.data.spec import Batch, DataSpec, Needs
 from gansuite.errors import UserError, nearest
@@ -38,13 +40,14 @@ class Method(AlternatingModule):
       belong elsewhere);
     - ``<player>_losses(batch, step) -> dict[str, Tensor]`` for every player: unweighted scalars by
       the name of their weight. A term that is not due is absent, an empty dict skips the update;
-    - ``loss_terms``: the names of these terms, by player;
+    - ``loss_terms``: the names of these terms, by player. A loss ``term/network`` says in which
+      network's eyes it is measured, and has the weight of ``term``;
     - ``alternation``: for each batch, cycled, the updates in order. ``"g"`` is an update of player
       ``g``; ``"g.path"`` a further one of the same player in the same batch, whose losses come
       from ``g_path_losses``;
     - ``sample(n, ...)`` or ``translate(x, to)``, and ``stride`` if pictures must be padded;
     - where it needs them: ``averaged``, ``rank_state``, ``updates_in``, ``latent_pairs``,
-      ``weight_of``, ``after_update`` and ``lazy``.
+      ``weight_of``, ``optim_now``, ``after_update``, ``networks`` and ``lazy``.
 
     Under the project's own engine or under anybody's ``lightning.Trainer`` it trains alike::
 
@@ -62,11 +65,19 @@ class Method(AlternatingModule):
     """The terms of each player's losses, {"g": ("gan", "cycle"), ...}; checked against the weights
     when it is made, and each loss against them."""
 
+    networks: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """The attributes of a player that has several networks, all trained by its optimiser, each
+    counted and averaged by its own name."""
+    by_reference: ClassVar[bool] = False
+    """Whether it can `stylize`."""
+
     alternation: Sequence[Sequence[str]] = (("g", "d"),)
     lazy: Mapping[str, int] = {}
     """Players whose regulariser takes a step of its own every so many batches, for which Adam's
     learning rate and betas are corrected (StyleGAN2, appendix B)."""
     _given: dict[str, Any]
+    idle: Sequence[str] = ()
+    """Players that these options do without: settings of theirs do no harm."""
     stride: int = 1
     """What the sides of a picture must be multiples of."""
 
@@ -108,9 +119,21 @@ class Method(AlternatingModule):
         """``x``, float [N, C, H, W] in [-1, 1], as a picture of domain ``to``, same shape."""
         raise UserError(f"{type(self).__name__} makes pictures; it does not translate them.")
 
+    def stylize(
+        self, x: Tensor, references: Sequence[tuple[Tensor, float]], strength: float = 1.0
+    ) -> Tensor:
+        """``x``, float [N, C, H, W] in [-1, 1], in the style of the ``references``: pictures
+        [1 or N, C, h, w] of any size with their shares, which sum to a positive number.
+        ``strength`` 0 leaves the style as it is, 1 replaces it. Declared by ``by_reference``."""
+        raise UserError(
+            f"{self.title} translates between the domains it was trained on, not by a reference "
+            f"picture; use --to, or a method that has styles (adain)."
+        )
+
     @property
     def targets(self) -> tuple[str, ...]:
-        """What ``translate`` can aim at: the domains, or the attributes of a labelled table."""
+        """What ``translate`` can aim at: the domains, or the attributes of a labelled table.
+        Override where not every domain can be reached."""
         labelled = self.needs.view == "labelled"
         return self.spec.labels if labelled else self.spec.domains
 
@@ -123,6 +146,12 @@ class Method(AlternatingModule):
     def weight_of(self, term: str, step: Step) -> float:
         """The weight of a term now; override for weights that change on the way."""
         return self.weights[term]
+
+    def optim_now(self, player: str) -> Optim:
+        """The optimiser settings of ``player`` for its next update; override to schedule them."""
+        now, budget = self.optim_of(player), self.settings.budget
+        factor = 1.0 if budget is None else lr_factor(self.progress, budget)
+        return now.model_copy(update={"lr": now.lr * factor})
 
     def after_update(self, update: str, step: Step) -> None:
         """Called after an update of a player, e.g. to clip a critic's weights."""

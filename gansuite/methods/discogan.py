@@ -76,6 +76,10 @@ class DiscoGAN(TwoWay):
         if architecture == "gan":
             self.weights["rec"], self.rate = 0.0, [0.0, 0.0]
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return tuple(self.spec.domains[i] for _, i in self.sides.values())
+
     def weight_of(self, term: str, step: Step) -> float:
         rate = self.rate[step.batches >= self.curriculum]
         share = {"dis": 1.0, "rec": rate}.get(term, 1 - rate)

@@ -52,6 +52,33 @@ def keeping_statistics(module: nn.Module) -> Iterator[None]:
             m.momentum = momentum
 
 
+@contextlib.contextmanager
+def picture_statistics(module: nn.Module) -> Iterator[None]:
+    """Inside, batch norms in eval mode normalise each picture by its own mean and variance, as they
+    do in train mode in a batch of one."""
+
+    def own(norm: nn.Module, inputs: tuple[Tensor], _: Tensor) -> Tensor:
+        assert isinstance(norm, _BatchNorm)
+        return _instance_norm(inputs[0], norm.weight, norm.bias, norm.eps)
+
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+    handles = [m.register_forward_hook(own) for m in norms]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _instance_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    if x.shape[-2:] == (1, 1):
+        # 1/sqrt(eps) would blow the rounding of x - mean up; the product keeps the graph whole
+        x = x * 0
+        return x if bias is None else x + bias[:, None, None]
+    # not F.group_norm, whose check refuses a batch of one at small sizes
+    return torch.group_norm(x, x.shape[1], weight, bias, eps)
+
+
 class InstanceNorm2d(nn.Module):
     """Instance normalisation of [N, C, H, W] without running statistics.
 
@@ -67,12 +94,7 @@ class InstanceNorm2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[-2:] == (1, 1):
-            # 1/sqrt(eps) would blow the rounding of x - mean up; the product keeps the graph whole
-            x = x * 0
-            return x if self.bias is None else x + self.bias[:, None, None]
-        # not F.group_norm, whose check refuses a batch of one at small sizes
-        return torch.group_norm(x, self.channels, self.weight, self.bias, self.eps)
+        return _instance_norm(x, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.channels}, affine={self.weight is not None}, eps={self.eps}"
@@ -109,6 +131,34 @@ class NearestUpsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
         return x[:, :, :, None, :, None].expand(n, c, h, 2, w, 2).reshape(n, c, 2 * h, 2 * w)
+
+
+class BlurDown(nn.Module):
+    """[N, C, H, W] -> [N, C, ceil(H/2), ceil(W/2)]: every second pixel of the picture filtered with
+    [1, 2, 1]/4 both ways, borders reflected (Zhang 2019, arXiv:1904.11486; CUT)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pad = ReflectionPad2d(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pad(x)
+        # slices: a strided depthwise convolution is slow on CPUs, in bf16 ten times so
+        x = 0.25 * (x[..., :-2:2] + x[..., 2::2]) + 0.5 * x[..., 1:-1:2]
+        return 0.25 * (x[..., :-2:2, :] + x[..., 2::2, :]) + 0.5 * x[..., 1:-1:2, :]
+
+
+class BlurUp(nn.Module):
+    """[N, C, H, W] -> [N, C, 2H, 2W]: zeros between the pixels, then [1, 3, 3, 1]/4 both ways,
+    borders replicated (CUT). The same as bilinear enlargement, but deterministic."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = torch.cat([x[..., :1], x[..., :-1]], -1)
+        after = torch.cat([x[..., 1:], x[..., -1:]], -1)
+        x = torch.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], -1).flatten(-2)
+        before = torch.cat([x[..., :1, :], x[..., :-1, :]], -2)
+        after = torch.cat([x[..., 1:, :], x[..., -1:, :]], -2)
+        return torch.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], -2).flatten(-3, -2)
 
 
 def norm_layer(name: Norm, channels: int) -> nn.Module:
@@ -173,9 +223,19 @@ class ResidualBlock(nn.Module):
 
 def init_normal_(module: nn.Module, std: float = 0.02) -> None:
     """Convolutions and linear layers ~ N(0, std), scales of norms ~ N(1, std), biases 0."""
+    _init_(module, lambda weight: nn.init.normal_(weight, 0.0, std), std)
+
+
+def init_xavier_(module: nn.Module, gain: float = 0.02) -> None:
+    """Convolutions and linear layers ~ N(0, gain^2 2 / (fan in + fan out)), scales of norms
+    ~ N(1, gain), biases 0."""
+    _init_(module, lambda weight: nn.init.xavier_normal_(weight, gain), gain)
+
+
+def _init_(module: nn.Module, weight_: Callable[[Tensor], Tensor], std: float) -> None:
     for m in module.modules():
         if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-            nn.init.normal_(m.weight, 0.0, std)
+            weight_(m.weight)
         elif isinstance(m, (nn.BatchNorm2d, nn.GroupNorm, InstanceNorm2d)):
             if m.weight is not None:
                 nn.init.normal_(m.weight, 1.0, std)

@@ -38,7 +38,9 @@ class UNetGenerator(UNet):
     """[N, channels, H, W] -> [N, out_channels, H, W], both in [-1, 1].
 
     8 ``downs`` is CycleGAN's U-Net-256, 7 its U-Net-128; with that few pixels the innermost map is
-    1x1 and has no norm. Biases everywhere, as there with instance norm. Weights ~ N(0, .02).
+    1x1 and has no norm. Biases everywhere with instance norm, only in the last layer with batch
+    norm, as there. ``dropout`` is the probability in those ups between the innermost and the outer
+    four (pix2pix: 3 of 8, 2 of 7). Weights ~ N(0, .02).
     """
 
     def __init__(
@@ -49,17 +51,22 @@ class UNetGenerator(UNet):
         upsample: Upsample = "deconv",
         out_channels: int | None = None,
         norm: Norm = "instance",
+        dropout: float = 0.0,
     ) -> None:
-        widths = [width * min(2**i, 8) for i in range(downs)]
-        down: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1)]
+        widths, bias = [width * min(2**i, 8) for i in range(downs)], norm != "batch"
+        down: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1, bias=bias)]
         for i, (a, b) in enumerate(pairwise(widths), start=2):
-            layers = [nn.LeakyReLU(0.2), nn.Conv2d(a, b, 4, 2, 1)]
+            layers = [nn.LeakyReLU(0.2), nn.Conv2d(a, b, 4, 2, 1, bias=bias)]
             down.append(nn.Sequential(*layers, norm_layer(norm if i < downs else "none", b)))
         up: list[nn.Module] = []
         for i in reversed(range(downs)):
             a = widths[i] * (1 if i == downs - 1 else 2)
             b = widths[i - 1] if i else out_channels or channels
-            end = norm_layer(norm, b) if i else nn.Tanh()
-            up.append(nn.Sequential(nn.ReLU(), upsampling(a, b, upsample, bias=True), end))
+            end = [norm_layer(norm, b) if i else nn.Tanh()]
+            if dropout and 4 <= i < downs - 1:
+                end += [nn.Dropout(dropout)]
+            up.append(
+                nn.Sequential(nn.ReLU(), upsampling(a, b, upsample, bias=bias or not i), *end)
+            )
         super().__init__(down, up)
         init_normal_(self)

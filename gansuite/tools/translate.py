@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from gansuite.imaging import (
     read_picture,
     save_picture,
 )
+from gansuite.tools.style import Style, check_mask, read_mask, read_style
 
 LARGE = 1024  # pixels of the longer side from which a picture's size is worth a remark
 _SMALLEST = 16  # networks that pad by reflection inside need a few pixels at every depth
@@ -36,12 +37,17 @@ def translate(
     output: Path,
     *,
     to: str | None = None,
+    style: Sequence[str] = (),
+    strength: float | None = None,
+    keep_colours: bool = False,
+    mask: Path | None = None,
     batch: int = 8,
     device: torch.device | str | None = None,
     note: Callable[[str], None] = lambda line: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Path]:
-    """Translate every picture of ``inputs`` into domain ``to``; the files written, in order.
+    """Translate every picture of ``inputs`` into domain ``to``, or, with a method that takes
+    references, in a ``style``; the files written, in order.
 
     ``inputs`` is a file, a folder (searched through, sub-folders are kept) or a pattern with
     ``*``, ``?``, ``[...]`` or ``**``. ``output`` is a folder, or a file name when ``inputs`` is one
@@ -49,16 +55,24 @@ def translate(
     alpha, 16 bits and grey. A picture whose format cannot hold the result becomes PNG.
     ``note`` gets one line for each thing worth knowing, ``progress`` the counts.
 
-    ``to`` may be left out when the method knows two domains: then it is the second. ``device``
-    moves the method there; by default it stays where its parameters are.
+    ``to`` may be left out when the method knows two domains: then it is the second. ``style``: see
+    :func:`gansuite.tools.style.read_style`. ``mask``: a picture as large as each of the inputs,
+    white where they are translated and black where they stay as they are. ``device`` moves the
+    method there; by default it stays where its parameters are.
 
     Raises UserError, before anything is written, when the method does not translate, ``to`` is
     unknown or missing, nothing is found, a picture is unreadable, a result would replace an input
     or two results have one name.
     """
-    target = _target(method, to, note)
+    chosen = read_style(style, method, strength=strength, keep_colours=keep_colours)
+    if chosen is not None and to is not None:
+        raise UserError("--style and --to both say what to translate to; give one of them")
+    target = _target(method, to, note) if chosen is None else chosen
+    region = None if mask is None else read_mask(mask)
     sources, targets = _plan(inputs, Path(output))
     survey = _survey(sources, method, note)
+    for source, (_, size) in zip(sources, survey, strict=True) if mask is not None else ():
+        check_mask(cast(np.ndarray, region), cast(Path, mask), source, size)
     targets = _holding(sources, targets, [kind for kind, _ in survey], note)
     if device is not None and isinstance(method, nn.Module):
         method.to(device)
@@ -68,7 +82,7 @@ def translate(
         x = torch.stack([_to_network(p, method.spec.channels, padded) for p in pictures])
         results = _run(method, x, target, place, sources[group.start])
         for i, picture, result in zip(group, pictures, results, strict=True):
-            done = _from_network(result, picture)
+            done = _from_network(result, picture, region)
             save_picture(picture_image(done), targets[i], icc=done.icc)
             progress(i + 1, len(sources))
     return targets
@@ -81,19 +95,22 @@ def device_of(method: Any) -> torch.device:
 
 
 def _target(method: Any, to: str | None, note: Callable[[str], None]) -> str:
-    domains = tuple(method.targets)
-    known = ", ".join(domains)
+    targets = tuple(method.targets)
+    known = ", ".join(targets)
     if method.task != "translate":
         raise UserError("this model makes pictures from noise; use `gansuite sample`")
-    if to is None and len(domains) > 2:
+    if to is None and len(targets) > 2:
         raise UserError(f"this model translates into {known}; say which with --to")
-    chosen = domains[1] if to is None else to
-    if chosen not in domains:
+    chosen = targets[-1] if to is None else to
+    domains = targets if len(targets) > 1 else tuple(method.spec.domains)
+    if chosen not in targets:
+        if chosen in domains:
+            raise UserError(f"this model translates {chosen} to {known}; there is no way back")
         raise UserError(
-            f"this model knows no domain '{chosen}', only {known}{nearest(chosen, domains)}"
+            f"this model knows no domain '{chosen}', only {known}{nearest(chosen, targets)}"
         )
     sources = " or ".join(domain for domain in domains if domain != chosen)
-    other = f" (--to {domains[0]} for the way back)" if to is None else ""
+    other = f" (--to {targets[0]} for the way back)" if to is None and len(targets) > 1 else ""
     note(f"translating {sources} to {chosen}{other}")
     return chosen
 
@@ -235,7 +252,7 @@ def _to_network(picture: Picture, channels: int, padded: tuple[int, int]) -> Ten
     return torch.from_numpy(wide).permute(2, 0, 1).expand(channels, -1, -1)
 
 
-def _from_network(result: Tensor, picture: Picture) -> Picture:
+def _from_network(result: Tensor, picture: Picture, region: np.ndarray | None) -> Picture:
     """Crop, grey where the picture was grey, back to its bits; alpha as it was."""
     height, width, before = picture.colour.shape
     top, left = (result.shape[1] - height) // 2, (result.shape[2] - width) // 2
@@ -244,14 +261,18 @@ def _from_network(result: Tensor, picture: Picture) -> Picture:
         x = x @ _LUMINANCE[:, None]
     dtype = picture.colour.dtype
     values = (x.clamp(-1, 1).double() + 1) * (np.iinfo(dtype).max / 2)
-    return replace(picture, colour=values.round().numpy().astype(dtype))
+    array = values.numpy()
+    if region is not None:
+        array = region * array + (1 - region) * picture.colour
+    return replace(picture, colour=array.round().astype(dtype))
 
 
 @torch.inference_mode()
-def _run(method: Any, x: Tensor, to: str, device: torch.device, first: Path) -> Tensor:
+def _run(method: Any, x: Tensor, to: str | Style, device: torch.device, first: Path) -> Tensor:
     height, width = x.shape[2:]
     try:
-        result: Tensor = method.translate(x.to(device), to)
+        x = x.to(device)
+        result = to.apply(method, x) if isinstance(to, Style) else method.translate(x, to)
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"'{first}' ({width} x {height}) does not fit into the memory of {device}; "

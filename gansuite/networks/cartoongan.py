@@ -1,0 +1,74 @@
+"""CartoonGAN: Chen et al. 2018, after the authors' code. Weights ~ N(0, .02)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from gansuite.networks.layers import (
+    Norm,
+    ReflectionPad2d,
+    ResidualBlock,
+    Upsample,
+    init_normal_,
+    norm_layer,
+    upsampling,
+)
+
+
+class CartoonGenerator(nn.Module):
+    """[N, channels, H, W] -> the same, both in [-1, 1]; H, W multiples of 4.
+
+    Each halving and each doubling is a convolution of stride 2 and one of stride 1 with nothing in
+    between, then norm and ReLU. 11,120,195 parameters at width 64 with 8 blocks, 11,129,667 with
+    the affine norm of the released networks.
+    """
+
+    stride = 4
+
+    def __init__(
+        self,
+        channels: int = 3,
+        width: int = 64,
+        blocks: int = 8,
+        norm: Norm = "instance",
+        upsample: Upsample = "deconv",
+    ) -> None:
+        super().__init__()
+        w = width
+        layers: list[nn.Module] = [ReflectionPad2d(3), nn.Conv2d(channels, w, 7)]
+        layers += [norm_layer(norm, w), nn.ReLU()]
+        for a, b in ((w, 2 * w), (2 * w, 4 * w)):
+            layers += [nn.Conv2d(a, b, 3, 2, 1), nn.Conv2d(b, b, 3, 1, 1)]
+            layers += [norm_layer(norm, b), nn.ReLU()]
+        layers += [ResidualBlock(4 * w, norm, reflect=True, bias=True) for _ in range(blocks)]
+        for a, b in ((4 * w, 2 * w), (2 * w, w)):
+            layers += [upsampling(a, b, upsample, kernel=3, bias=True)]
+            layers += [nn.Conv2d(b, b, 3, 1, 1), norm_layer(norm, b), nn.ReLU()]
+        layers += [ReflectionPad2d(3), nn.Conv2d(w, channels, 7), nn.Tanh()]
+        self.body = nn.Sequential(*layers)
+        init_normal_(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+class CartoonDiscriminator(nn.Module):
+    """[N, channels, H, W] in [-1, 1] -> patch logits [N, 1, H/4, W/4], each of 37 pixels.
+
+    1,128,385 parameters at width 32, 1,129,665 with the affine norm.
+    """
+
+    def __init__(self, channels: int = 3, width: int = 32, norm: Norm = "instance") -> None:
+        super().__init__()
+        w = width
+        layers: list[nn.Module] = [nn.Conv2d(channels, w, 3, 1, 1), nn.LeakyReLU(0.2)]
+        for a in (w, 4 * w):
+            b = 2 * w if a == w else 4 * w
+            layers += [nn.Conv2d(a, b, 3, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(b, 2 * b, 3, 1, 1)]
+            layers += [norm_layer(norm, 2 * b), nn.LeakyReLU(0.2)]
+        layers += [nn.Conv2d(8 * w, 8 * w, 3, 1, 1), norm_layer(norm, 8 * w), nn.LeakyReLU(0.2)]
+        self.body = nn.Sequential(*layers, nn.Conv2d(8 * w, 1, 3, 1, 1))
+        init_normal_(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
