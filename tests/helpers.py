@@ -161,8 +161,8 @@ def experiment(name: str, out: Path, batches: int, *overrides: str) -> Experimen
         few = {"train": 16, "test": 8}
         sets = {key: {**options, **few} for key, options in given["sets"].items()}
         data = {"name": "joint", "sets": sets, "size": 32, "batch": 2}
-    both = method_class(method["name"]).needs.view in ("unpaired", "paired")
-    step = 0.004 if both else 0.002
+    needs = method_class(method["name"]).needs
+    step = 0.002 * needs.batches * (2 if needs.view in ("unpaired", "paired") else 1)
     tiny = {
         "name": name,
         "out": str(out),

@@ -36,7 +36,7 @@ class DataModule(LightningDataModule):
 
     spec: DataSpec
     images_per_batch: int
-    """Real pictures drawn per global batch, all domains together."""
+    """Real pictures drawn per global batch, all domains and `Needs.batches` together."""
     start_batch: int
     """The first batch that :meth:`train_dataloader` yields; set by the engine on resume."""
 
@@ -75,7 +75,7 @@ class DataModule(LightningDataModule):
         self.spec = source.spec(size, self.channels)
         needs.check(self.spec, where=source.where)
         domains = len(self.spec.domains) if needs.view in ("unpaired", "paired") else 1
-        self.images_per_batch = batch * domains
+        self.images_per_batch = batch * domains * needs.batches
         self.start_batch = 0
         self._view: TrainView | None = None
         self._arrays: dict[tuple[str, str, int, str], np.ndarray] = {}
@@ -121,6 +121,7 @@ class DataModule(LightningDataModule):
                 flip=self.flip,
                 seed=self.seed,
                 sets=[len(found.domains) for found in self.spec.joint],
+                batches=self.needs.batches,
             )
         return self._view
 
@@ -128,8 +129,8 @@ class DataModule(LightningDataModule):
         """Batch ``index`` (0, 1, ...): a pure function of (seed, index).
 
         With ``world`` processes, rank r gets the contiguous slice r of the same global batch.
-        Images uint8 [batch/world,C,size,size]. Raises :class:`UserError` when ``batch`` cannot be
-        divided by ``world``.
+        Images uint8 [batches*batch/world,C,size,size] (`Needs.batches`). Raises
+        :class:`UserError` when ``batch`` cannot be divided by ``world``.
         """
         return self._train_view()(index, rank, world)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -87,11 +87,14 @@ class Needs:
 
     ``domains`` is an exact number (None: any number from ``min_domains`` up). For the labelled
     view of an attribute table, which has one domain and many labels, the labels are counted.
+    ``batches``: how many batches of ``data.batch`` are drawn for one batch of training, whose
+    phases take them in turn; every picture counts (R3GAN: new pictures for each player).
     """
 
     view: View
     domains: int | None = None
     min_domains: int = 1
+    batches: int = 1
 
     def check(self, spec: DataSpec, who: str = "this method", where: str = "") -> None:
         """Raise :class:`UserError` naming what ``spec`` lacks; ``who`` and ``where`` are named."""
@@ -132,11 +135,22 @@ class Batch:
 
     ``images``: uint8 [N,C,H,W], one tensor per domain for the unpaired and paired views, exactly
     one for single and labelled. ``labels``: float32 [N,K] for the labelled view, else None; with
-    S > 1 label sets [N,K+S], of which the last S say whose labels are known (one-hot).
+    S > 1 label sets [N,K+S], of which the last S say whose labels are known (one-hot). Where a
+    method needs several batches at a time, they lie one after another in each tensor.
     """
 
     images: tuple[Tensor, ...]
     labels: Tensor | None = None
+
+    def split(self, k: int) -> list[Batch]:
+        """``k`` equal parts, in order."""
+        if k == 1:
+            return [self]
+        images = [x.chunk(k) for x in self.images]
+        labels = self.labels.chunk(k) if self.labels is not None else [None] * k
+        return [
+            replace(self, images=tuple(x[i] for x in images), labels=labels[i]) for i in range(k)
+        ]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """A copy on ``device``."""

@@ -55,7 +55,8 @@ class Stateful(Protocol):
 @dataclass(frozen=True)
 class Plan:
     """What a run asks of a method. ``images_per_batch`` counts the real pictures of one global
-    batch, all domains together; ``accumulate`` is the number of chunks it is computed in."""
+    batch, all domains and `Needs.batches` together; ``accumulate`` is the number of
+    chunks it is computed in."""
 
     seed: int
     images_per_batch: int
@@ -96,6 +97,11 @@ def lr_factor(progress: float, budget: Budget) -> float:
     return 1 - max(0.0, epoch + 1 - n0) / (n - n0 + 1)
 
 
+def cosine(start: float, end: float, share: float) -> float:
+    """From ``start`` to ``end`` along half a cosine as ``share`` goes from 0 to 1, then ``end``."""
+    return end + (start - end) * (1 + math.cos(math.pi * min(share, 1.0))) / 2
+
+
 class Method(LightningModule):
     """Base of all methods. A subclass states:
 
@@ -109,9 +115,9 @@ class Method(LightningModule):
       weight other than 0 must meet its term within the first ``cycle`` batches. All parameters
       of a player are trained: frozen networks belong elsewhere;
     - ``sample(n, ...)`` or ``translate(x, to)``, and ``stride`` if pictures must be padded;
-    - optionally ``averaged``, ``memory``, ``turn``, ``walk``, ``weight_of``, ``after_update``,
-      ``after_batch``, and ``lazy``: players whose regulariser takes a step of its own every so many
-      rounds, for which Adam is corrected (StyleGAN2, appendix B).
+    - optionally ``averaged``, ``memory``, ``turn``, ``walk``, ``weight_of``, ``optim_now``,
+      ``after_update``, ``after_batch``, and ``lazy``: players whose regulariser takes a step of its
+      own every so many rounds, for which Adam is corrected (StyleGAN2, appendix B).
 
     In a further phase (``player.something``) the parameters that its losses do not reach have the
     gradient 0, so Adam's moments decay there too, as in StyleGAN2's code.
@@ -168,6 +174,12 @@ class Method(LightningModule):
     def weight_of(self, term: str, step: Step) -> float:
         """The weight of a term now; override for weights that change on the way."""
         return self.weights[term]
+
+    def optim_now(self, player: str) -> Optim:
+        """The optimiser settings of ``player`` for its next update; override to schedule them."""
+        now = self.optim_of(player)
+        factor = lr_factor(self.progress, self.plan.budget)
+        return now.model_copy(update={"lr": now.lr * factor})
 
     def after_update(self, phase: str, step: Step) -> None:
         """Called after an update of a player, e.g. to clip a critic's weights."""
@@ -311,11 +323,11 @@ class Method(LightningModule):
         turn = self.turn(self.batches)
         # layers that draw by themselves (dropout) are also a function of the position only
         seed_device(derive(self.noise_seed, "layers", self.batches, self.rank), self.device)
-        chunks = self._split(batch)
-        steps = [Step(self, turn, batch, i) for i in range(len(chunks))]
+        drawn = batch.split(self.needs.batches)
+        steps = [Step(self, turn, batch, i) for i in range(self.plan.accumulate)]
         updated = set()
         for position, phase in enumerate(turn):
-            if self._update(phase, position, chunks, steps):
+            if self._update(phase, position, drawn[position % len(drawn)], steps):
                 updated.add(player_of(phase))
         for name in set(map(player_of, turn)):
             self.rounds[name] += 1
@@ -331,15 +343,7 @@ class Method(LightningModule):
         if self.batches == self.cycle:
             self._check_weights()
 
-    def _split(self, batch: Batch) -> list[Batch]:
-        k = self.plan.accumulate
-        if k == 1:
-            return [batch]
-        images = [x.chunk(k) for x in batch.images]
-        labels = batch.labels.chunk(k) if batch.labels is not None else [None] * k
-        return [Batch(tuple(x[i] for x in images), labels[i]) for i in range(k)]
-
-    def _update(self, phase: str, position: int, chunks: list[Batch], steps: list[Step]) -> bool:
+    def _update(self, phase: str, position: int, batch: Batch, steps: list[Step]) -> bool:
         """One optimiser step of the player on turn; False when no term was due."""
         player = player_of(phase)
         losses = getattr(self, phase.replace(".", "_") + "_losses")
@@ -348,11 +352,11 @@ class Method(LightningModule):
         optimizer = self._optimizers[player]
         optimizer.zero_grad()
         updated = False
-        for chunk, step in zip(chunks, steps, strict=True):
-            step.position = position
+        for chunk, step in zip(batch.split(len(steps)), steps, strict=True):
+            step.position, step.batch = position, batch
             found: dict[str, Tensor] = losses(chunk, step)
             if found:
-                total = self._weigh(player, found, step) / len(chunks)
+                total = self._weigh(player, found, step) / len(steps)
                 self.manual_backward(total)
                 updated = True
         if not updated:
@@ -361,7 +365,6 @@ class Method(LightningModule):
             for p in self.player(player).parameters():
                 p.grad = torch.zeros_like(p) if p.grad is None else p.grad
         self._schedule(optimizer.optimizer, player)
-        self._clipping = self.optim_of(player).clip
         optimizer.step()
         self.taken[player] += 1
         self.after_update(phase, steps[-1])
@@ -455,12 +458,13 @@ class Method(LightningModule):
 
     def lr(self, player: str) -> float:
         """The learning rate of ``player`` now."""
-        return self.optim_of(player).lr * lr_factor(self.progress, self.plan.budget)
+        return self.optim_now(player).lr
 
     def _schedule(self, optimizer: torch.optim.Optimizer, player: str) -> None:
-        lr = self.lr(player)
+        now = self.optim_now(player)
         for group in optimizer.param_groups:
-            group["lr"] = lr
+            group.update({k: v for k, v in now if k in group})
+        self._clipping = now.clip
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip here: under 16-mixed the gradients are unscaled by now."""
