@@ -3,6 +3,7 @@ arXiv:2501.05441)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import cast
 
@@ -72,11 +73,17 @@ class R3GAN(Unconditional):
         weights: Mapping[str, float] = terms(gan=1.0, r1=0.025, r2=0.025),
     ) -> None:
         super().__init__(spec, weights, z_dim, "none")
-        if not 0 <= start_beta2 < 1 or not 0 <= augment_p <= 1:
-            key, value = (
-                ("start_beta2", start_beta2) if 0 <= augment_p <= 1 else ("augment_p", augment_p)
-            )
-            raise UserError(f"'method.{key}' is {value}; it must be between 0 and 1.")
+        ranges = {
+            "burn_in": (burn_in, 1.0),
+            "burn_in_kimg": (burn_in_kimg or 0.0, math.inf),
+            "start_lr": (start_lr, 1e6),
+            "start_beta2": (start_beta2, 1 - 1e-9),
+            "start_gamma": (start_gamma, 1e6),
+            "augment_p": (augment_p, 1.0),
+        }
+        for key, (value, most) in ranges.items():
+            if not 0 <= value <= most:
+                raise UserError(f"'method.{key}' is {value}; it must be from 0 to {most:g}.")
         widths = stage_widths(spec.size, width, wide_to)
         self.g = R3GANGenerator(spec.channels, z_dim, widths, blocks, group)
         self.d = R3GANDiscriminator(spec.channels, widths, blocks, group)
@@ -88,10 +95,9 @@ class R3GAN(Unconditional):
 
     def burnt(self, start: float, end: float) -> float:
         """Now, of what goes from ``start`` to ``end`` over the burn-in."""
-        kimg = self.burn_in_kimg
-        length, now = (
-            (self.burn_in, self.progress) if kimg is None else (kimg, self.images_seen / 1000)
-        )
+        length, now = self.burn_in, self.progress
+        if self.burn_in_kimg is not None:
+            length, now = self.burn_in_kimg, self.images_seen / 1000
         return cosine(start, end, now / length) if length else end
 
     def optim_now(self, player: str) -> Optim:
