@@ -397,7 +397,7 @@ PUBLISHED = {
     "vanilla_mnist": {"data.train": 50_000, "method.latent": "unit_uniform"},
     "stylegan_cifar10": {"data.flip": False, "method.augment": "ada"},
     "r3gan_cifar10": {"data.batch": 64, "method.width": 768, "method.augment_p": 0.55},
-    "r3gan_afhq": {"method.augment_p": 0.3, "method.start_gamma": 10.0, "method.start_lr": 4.0},
+    "r3gan_afhq": {"data.flip": True, "method.augment_p": 0.3},
     "dualgan_facades": {"data.flip": False, "data.resize": "bilinear_aliased"},
     "discogan_edges2shoes": {"data.flip": False, "data.resize": "bilinear_aliased"},
     "stargan_celeba": {"data.resize": "bilinear", "data.split": "official"},
