@@ -170,11 +170,10 @@ def experiment(name: str, out: Path, batches: int, *overrides: str) -> Experimen
         few = {"train": 16, "test": 8}
         sets = {key: {**options, **few} for key, options in given["sets"].items()}
         data = {"name": "joint", "sets": sets, "size": 32, "batch": 2}
-    view = method_class(method["name"]).needs.view
-    both = view in ("unpaired", "paired")
-    if view == "paired":
+    needs = method_class(method["name"]).needs
+    if needs.view == "paired":
         data["paired"] = True
-    step = 0.004 if both else 0.002
+    step = 0.002 * needs.batches * (2 if needs.view in ("unpaired", "paired") else 1)
     tiny = {
         "name": name,
         "out": str(out),

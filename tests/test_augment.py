@@ -31,7 +31,7 @@ def pictures(n: int = 4, c: int = 3, side: int = 16) -> Tensor:
     return torch.rand(n, c, side, side, generator=gen(n, c, side)) * 2 - 1
 
 
-ALL = [DiffAugment(), ADA(1.0), ADA(0.5)]
+ALL = [DiffAugment(), ADA(1.0), ADA(0.5), ADA(0.8, colour=0.5, cutout=1.0)]
 
 
 @pytest.mark.parametrize("augment", ALL)
@@ -203,6 +203,36 @@ def test_ada_update() -> None:
 
 
 # ------------------------------------------------------------------------------- DiffAugment
+
+
+def test_ada_with_less_colour_and_cutout(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = pictures(1, 3, 16).expand(4000, -1, -1, -1)
+    out = ADA(0.6, cutout=0.5)(x * 0 + 1, draws(8)) == 0
+    hit = out[:, 0].flatten(1).any(1)
+    assert float(hit.float().mean()) == pytest.approx(0.3, abs=0.03)
+    rows = out[hit][:, 0].any(2)
+    assert torch.equal(out[hit][:, 0], rows[:, :, None] & out[hit][:, 0].any(1)[:, None])
+    inside = ~rows[:, 0] & ~rows[:, -1]
+    assert (rows[inside].sum(1) == 8).all()
+    assert rows.sum(1).min() >= 4
+    middle = (rows.float() @ torch.arange(16.0)) / rows.sum(1)
+    assert float(middle[inside].mean()) == pytest.approx(7.5, abs=0.3)
+    # the square of the centre u = 1/2: pixels whose centres are within a quarter of the side
+    gates = [1.0] * 13 + [0.5] * 8
+    drawn = iter([gates, [0.0] * 7, [0.0, 0.5, 0.25]])
+    monkeypatch.setattr(
+        module, "_draw", lambda *a, **k: tuple(torch.full((4000,), v) for v in next(drawn))
+    )
+    hole = ADA(0.5, cutout=1.0)(x * 0 + 1, draws())[0, 0] == 0
+    centres = (torch.arange(16) + 0.5) / 16
+    expected = ((centres - 0.5).abs() < 0.25)[:, None] & ((centres - 0.25).abs() < 0.25)
+    assert torch.equal(hole, expected)
+    # colour at half the probability: a gate of 0.4 opens at p = 0.5 but not at 0.25
+    for colour, opened in ((1.0, True), (0.5, False)):
+        gates = [1.0] * 8 + [0.4] + [1.0] * 4 + [0.5] * 8
+        drawn = iter([gates, [1.0] * 7])
+        changed = not torch.equal(ADA(0.5, colour=colour)(x, draws()), x)
+        assert changed == opened
 
 
 def test_diffaugment_policy() -> None:

@@ -59,11 +59,12 @@ class Numbered(Source):
 
 
 def module(
-    view: str = "unpaired", counts: tuple[int, ...] = (5, 3), **options: object
+    view: str = "unpaired", counts: tuple[int, ...] = (5, 3), batches: int = 1, **options: object
 ) -> DataModule:
     source = Numbered(dict(zip("abcd", counts, strict=False)), paired=view == "paired")
     settings = {"size": 4, "load_size": 6, "batch": 4, "seed": SEED} | options
-    return DataModule(source, Needs(view), **settings)  # type: ignore[arg-type]
+    needs = Needs(view, batches=batches)  # type: ignore[arg-type]
+    return DataModule(source, needs, **settings)  # type: ignore[arg-type]
 
 
 def expected(stream: int, position: int, n: int) -> tuple[int, int, int, bool]:
@@ -128,6 +129,20 @@ def test_ranks_get_the_slices_of_the_global_batch(view: str) -> None:
                 None if whole.labels is None else torch.cat([p.labels for p in parts]),  # type: ignore[misc]
             )
             assert same(whole, joined)
+
+
+@pytest.mark.parametrize("view", ["single", "unpaired", "paired", "labelled"])
+def test_several_batches_drawn_together(view: str) -> None:
+    """Of 2, batch i has the pictures that batches 2i and 2i + 1 would have, in each process a
+    slice of either, and all are counted."""
+    one, both = module(view, counts=(5, 5)), module(view, counts=(5, 5), batches=2)
+    assert both.images_per_batch == 2 * one.images_per_batch
+    for index in (0, 3):
+        for world in (1, 2):
+            for rank in range(world):
+                halves = both.train_batch(index, rank, world).split(2)
+                for k, half in enumerate(halves):
+                    assert same(half, one.train_batch(2 * index + k, rank, world))
 
 
 @pytest.mark.parametrize("batch", [1, 2])

@@ -37,11 +37,12 @@ CASES = {
         *("stylegan_coats", "8", DOUBLE, "method.mbstd_group=1", "data.batch=4"),
         *("method.augment=ada", "method.weights.path=2"),
     ),
+    "r3gan": ("r3gan_coats", "8", DOUBLE, "method.augment_p=0.5"),  # two batches at a time
     # batch norm or statistics of the batch: not equal to one process, but the ranks stay equal
     "batchnorm": ("vanilla_coats", "6"),
     "discogan": ("discogan_coats", "6"),
 }
-LIKE_ONE = ("cyclegan", "vanilla", "dualgan", "stargan", "joint", "stylegan")
+LIKE_ONE = ("cyclegan", "vanilla", "dualgan", "stargan", "joint", "stylegan", "r3gan")
 
 
 def run_on_two(out: Path, cases: dict[str, Any], stop: int = 0) -> None:

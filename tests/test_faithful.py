@@ -397,6 +397,8 @@ PUBLISHED = {
     "vanilla_cifar10_wgangp": {"data.flip": False, "method.fresh_fakes": 2},
     "vanilla_mnist": {"data.train": 50_000, "method.latent": "unit_uniform"},
     "stylegan_cifar10": {"data.flip": False, "method.augment": "ada"},
+    "r3gan_cifar10": {"data.batch": 64, "method.width": 768, "method.augment_p": 0.55},
+    "r3gan_afhq": {"data.flip": True, "method.augment_p": 0.3},
     "dualgan_facades": {"data.flip": False, "data.resize": "bilinear_aliased"},
     "discogan_edges2shoes": {"data.flip": False, "data.resize": "bilinear_aliased"},
     "stargan_celeba": {"data.resize": "bilinear", "data.split": "official"},
@@ -419,6 +421,7 @@ def test_published_settings(name: str) -> None:
 def test_a_reduced_budget_is_called_reduced() -> None:
     folder = Path(engine.__file__).resolve().parents[1] / "experiments"
     reduced = ("discogan_edges2shoes", "discogan_horse2zebra", "stylegan_afhq", "stylegan_cifar10")
+    reduced += ("r3gan_cifar10", "r3gan_afhq")
     for name in reduced:
         first = (folder / f"{name}.yaml").read_text().splitlines()[0]
         assert "reduced" in first.partition("   ")[0]

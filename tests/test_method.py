@@ -32,7 +32,7 @@ from gansuite.cli import main
 from gansuite.config import Budget, Ema, Optim
 from gansuite.core.schedule import critic_alternation, lr_factor
 from gansuite.core.settings import Settings
-from gansuite.data.spec import Batch, DataSpec
+from gansuite.data.spec import Batch, DataSpec, Needs
 from gansuite.draws import Draws
 from gansuite.errors import UserError
 from gansuite.methods._unconditional import Signs
@@ -392,6 +392,55 @@ def test_learning_rate_closed_form() -> None:
     assert [lr_factor(p, linear) for p in (0, 0.5, 0.75, 1, 1.2)] == [1, 1, 0.5, 0, 0]
     assert [lr_factor(p, Budget(kimg=1)) for p in (0, 0.5, 1)] == [1, 1, 1]
     assert lr_factor(0.25, Budget(kimg=1, decay_from=0.0)) == 0.75
+
+
+def test_every_setting_of_an_optimiser_may_be_scheduled() -> None:
+    class Scheduled(Toy):
+        def optim_now(self, player: str) -> Optim:
+            now = super().optim_now(player)
+            k = self.batches
+            later = {"betas": [0.1 * k, 0.9 + 0.01 * k], "eps": 1e-6 * (k + 1), "clip": 1.0 + k}
+            return now.model_copy(update={**later, "weight_decay": 0.5 * k, "lr": now.lr / (k + 1)})
+
+    def note(m: Toy) -> None:
+        (group,) = m._raw_optimizers()[1].param_groups
+        kept = [group[key] for key in ("lr", "eps", "weight_decay")]
+        seen.append((*kept, *group["betas"], m._clipping))
+
+    seen: list[Any] = []
+    method = Scheduled()
+    fit(method, 3, callbacks=[EachBatch(note)], optim={"lr": 0.6, "betas": [0.5, 0.5]})
+    expected = [
+        (0.6 / (k + 1), 1e-6 * (k + 1), 0.5 * k, 0.1 * k, 0.9 + 0.01 * k, 1.0 + k) for k in range(3)
+    ]
+    assert [pytest.approx(row) for row in expected] == seen
+    assert method.lr("d") == pytest.approx(0.15)  # as it is logged
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_phases_take_the_batches_drawn_together_in_turn(accumulate: int) -> None:
+    class Both(Toy):
+        needs = Needs(view="single", batches=2)
+
+        def note(self, batch: Batch, step: Step) -> None:
+            seen.append((step.phase, batch.images[0].clone(), step.batch.images[0].clone()))
+
+        def d_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+            self.note(batch, step)
+            return super().d_losses(batch, step)
+
+        def g_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+            self.note(batch, step)
+            return super().g_losses(batch, step)
+
+    seen: list[tuple[str, Tensor, Tensor]] = []
+    fit(Both((("d", "g"),)), 1, batch=8, accumulate=accumulate)
+    (x,) = Pictures(1, 8)[0].images
+    for name, half in zip("dg", (x / 127.5 - 1).split(4), strict=True):
+        chunks = [chunk for phase, chunk, _ in seen if phase == name]
+        assert len(chunks) == accumulate
+        assert torch.equal(torch.cat(chunks), half)
+        assert all(torch.equal(whole, half) for phase, _, whole in seen if phase == name)
 
 
 def test_learning_rate_stairs_as_the_optimisers_see_them() -> None:

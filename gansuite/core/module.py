@@ -21,7 +21,7 @@ from gansuite.core.schedule import corrected_for_lazy, lr_factor, player_of
 from gansuite.core.settings import Settings
 from gansuite.core.state import TrainingState
 from gansuite.core.step import Step
-from gansuite.data.spec import Batch
+from gansuite.data.spec import Batch, Needs
 from gansuite.errors import NotFinite, UserError
 from gansuite.rng import derive, seed_device
 
@@ -40,6 +40,7 @@ class AlternatingModule(TrainingState):
 
     lazy: Mapping[str, int]
     idle: Sequence[str]
+    needs: ClassVar[Needs]
     loss_terms: ClassVar[Mapping[str, Sequence[str]]]
     weights: dict[str, float]
     if TYPE_CHECKING:  # stated by `Method`
@@ -141,18 +142,19 @@ class AlternatingModule(TrainingState):
         real = self.prepared(batch)
         updates = self.updates_in(self.batches)
         images = self.settings.images_per_batch
-        self.images_per_batch = images or self.world * sum(map(len, real.images))
+        own = sum(map(len, real.images[: len(self.spec.domains)]))  # without derived ones
+        self.images_per_batch = images or self.world * own
         # layers that draw by themselves (dropout) are also a function of the position only
         seed_device(derive(self.noise_seed, "layers", self.batches, self.rank), self.device)
         optimizers = self._optimizers
         self._count_one_step(optimizers, player_of(updates[0]))
-        chunks = self._split(real)
-        steps = [Step(self, updates, real, i) for i in range(len(chunks))]
+        drawn = real.split(self.needs.batches)
+        steps = [Step(self, updates, real, i) for i in range(self.settings.accumulate)]
         updated = set()
         for position, update in enumerate(updates):
             for step in steps:
-                step.position = position
-            if self._update(update, optimizers, chunks, steps):
+                step.position, step.batch = position, drawn[position % len(drawn)]
+            if self._update(update, optimizers, steps):
                 updated.add(player_of(update))
         for name in set(map(player_of, updates)):
             self.player_batches[name] += 1
@@ -160,8 +162,9 @@ class AlternatingModule(TrainingState):
         self.ledger.close_batch(self.batches)
         self.batches += 1
         self.images_seen += self.images_per_batch
-        for name in updated & self.averages.modules.keys():
-            self.averages.update(name, self.player(name), self.images_seen, self.images_per_batch)
+        moved = {network for player in updated for network in self.networks_of(player)}
+        for name in moved & self.averages.modules.keys():
+            self.averages.update(name, self.network(name), self.images_seen, self.images_per_batch)
         self._advance()
         if (
             self.logs_itself
@@ -200,17 +203,7 @@ class AlternatingModule(TrainingState):
 
         chosen._on_after_step = once
 
-    def _split(self, batch: Batch) -> list[Batch]:
-        k = self.settings.accumulate
-        if k == 1:
-            return [batch]
-        images = [x.chunk(k) for x in batch.images]
-        labels = batch.labels.chunk(k) if batch.labels is not None else [None] * k
-        return [Batch(tuple(x[i] for x in images), labels[i]) for i in range(k)]
-
-    def _update(
-        self, update: str, optimizers: Mapping[str, Any], chunks: list[Batch], steps: list[Step]
-    ) -> bool:
+    def _update(self, update: str, optimizers: Mapping[str, Any], steps: list[Step]) -> bool:
         """One optimiser step of a player; False when no term was due."""
         player = player_of(update)
         losses = getattr(self, update.replace(".", "_") + "_losses")
@@ -219,10 +212,10 @@ class AlternatingModule(TrainingState):
         optimizer = optimizers[player]
         optimizer.zero_grad()
         updated = False
-        for chunk, step in zip(chunks, steps, strict=True):
+        for chunk, step in zip(steps[0].batch.split(len(steps)), steps, strict=True):
             found: dict[str, Tensor] = losses(chunk, step)
             if found:
-                total = self._weighted_sum(player, found, step) / len(chunks)
+                total = self._weighted_sum(player, found, step) / len(steps)
                 self.manual_backward(total)
                 updated = True
         if not updated:

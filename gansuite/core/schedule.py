@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from gansuite.config import Budget, Optim
 from gansuite.errors import UserError
 from gansuite.losses.path_length import lazy_adam
@@ -40,6 +42,11 @@ def lr_factor(progress: float, budget: Budget) -> float:
     n, n0 = budget.decay_steps, budget.decay_steps * budget.decay_from
     epoch = min(int(progress * n + 1e-9), n - 1)
     return 1 - max(0.0, epoch + 1 - n0) / (n - n0 + 1)
+
+
+def cosine(start: float, end: float, share: float) -> float:
+    """From ``start`` to ``end`` along half a cosine as ``share`` goes from 0 to 1, then ``end``."""
+    return end + (start - end) * (1 + math.cos(math.pi * min(share, 1.0))) / 2
 
 
 def corrected_for_lazy(optim: Optim, every: int) -> Optim:

@@ -34,7 +34,7 @@ class Step:
         self.position = 0  # of the update within the batch
         self._method = method
         self._updates = updates
-        self._batch = batch
+        self.batch = batch  # of the update, all its chunks
         self._kept: dict[str, Tensor] = {}
         self._used: dict[str, int] = {}  # where the maker took a picture with its graph
         self._shards = method.world * method.settings.accumulate
@@ -71,7 +71,7 @@ class Step:
     def shuffled_labels(self) -> Tensor:
         """The labels of the global batch in a random order: this part's, [n, K]. Every process
         must call it."""
-        mine = self._batch.labels
+        mine = self.batch.labels
         assert mine is not None
         whole = self._method.gathered(mine)
         n = len(whole) // self._shards

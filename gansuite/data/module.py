@@ -139,9 +139,9 @@ class DataModule(LightningDataModule):
 
     @property
     def images_per_batch(self) -> int:
-        """Real pictures drawn per global batch, all domains together."""
+        """Real pictures drawn per global batch, all domains and `Needs.batches` together."""
         domains = len(self.spec.domains) if self.needs.view in ("unpaired", "paired") else 1
-        return self.batch * domains
+        return self.batch * domains * self.needs.batches
 
     def setup(self, stage: str | None = None) -> None:
         """Read all training and test pictures, so that a damaged file is met before training."""
@@ -189,6 +189,7 @@ class DataModule(LightningDataModule):
                 seed=self.seed,
                 sets=[len(found.domains) for found in self.spec.joint],
                 derived=Pictures(self._smoothed(domains[-1])) if self.needs.smoothed else None,
+                batches=self.needs.batches,
             )
         return self._view
 
@@ -207,8 +208,8 @@ class DataModule(LightningDataModule):
         """Batch ``index`` (0, 1, ...): a pure function of (seed, index).
 
         With ``world`` processes, rank r gets the contiguous slice r of the same global batch.
-        Images uint8 [batch/world,C,size,size]. Raises :class:`UserError` when ``batch`` cannot be
-        divided by ``world``.
+        Images uint8 [batches*batch/world,C,size,size] (`Needs.batches`). Raises
+        :class:`UserError` when ``batch`` cannot be divided by ``world``.
         """
         return self._train_view()(index, rank, world)
 

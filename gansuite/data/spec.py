@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -91,12 +91,15 @@ class Needs:
     view of an attribute table, which has one domain and many labels, the labels are counted.
     ``smoothed``, of the unpaired view: the batch also has the last domain's pictures with their
     edges smoothed.
+    ``batches``: how many batches of ``data.batch`` are drawn for one batch of training, whose
+    updates take them in turn; every picture counts (R3GAN: new pictures for each player).
     """
 
     view: View
     domains: int | None = None
     min_domains: int = 1
     smoothed: bool = False
+    batches: int = 1
 
     def check(self, spec: DataSpec, who: str = "this method", where: str = "") -> None:
         """Raise :class:`UserError` naming what ``spec`` lacks; ``who`` and ``where`` are named."""
@@ -138,7 +141,8 @@ class Batch:
     ``images``: uint8 [N,C,H,W], one tensor per domain for the unpaired and paired views, exactly
     one for single and labelled; derived pictures follow (`Needs.smoothed`). ``labels``: float32
     [N,K] for the labelled view, else None; with S > 1 label sets [N,K+S], of which the last S say
-    whose labels are known (one-hot).
+    whose labels are known (one-hot). Where a method needs several batches at a time, they lie one
+    after another in each tensor.
     """
 
     images: tuple[Tensor, ...]
@@ -188,6 +192,16 @@ class Batch:
         if labels is not None and labels.ndim == 1:
             labels = F.one_hot(labels.long(), len(domains))
         return cls(tuple(images), None if labels is None else labels.float())
+
+    def split(self, k: int) -> list[Batch]:
+        """``k`` equal parts, in order."""
+        if k == 1:
+            return [self]
+        images = [x.chunk(k) for x in self.images]
+        labels = self.labels.chunk(k) if self.labels is not None else [None] * k
+        return [
+            replace(self, images=tuple(x[i] for x in images), labels=labels[i]) for i in range(k)
+        ]
 
     def to(self, device: torch.device | str, non_blocking: bool | None = None) -> Batch:
         """A copy on ``device``; by default without waiting for a GPU."""

@@ -76,12 +76,12 @@ class Stream:
             self._draws[block] = generator.random((_BLOCK, 3))
         return self._draws[block][row]
 
-    def picked(self, positions: range) -> list[int]:
+    def picked(self, positions: Sequence[int]) -> list[int]:
         """Indices into the pooled pictures."""
         n = len(self)
         return [int(self.order(p // n)[p % n]) for p in positions]
 
-    def gather(self, positions: range, parts: Sequence[Pictures] | None = None) -> Tensor:
+    def gather(self, positions: Sequence[int], parts: Sequence[Pictures] | None = None) -> Tensor:
         """uint8 [len(positions),C,size,size]; ``parts`` stands in for the own pictures."""
         parts = self.parts if parts is None else parts
         size, picked = self.size, self.picked(positions)
@@ -117,12 +117,14 @@ class TrainView:
         seed: int,
         sets: Sequence[int] = (),
         derived: Pictures | None = None,
+        batches: int = 1,
     ) -> None:
         """``vectors``: float32 [N,K] over the pooled domains, for the labelled view. ``sets``: the
         number of domains of each label set, which take turns: batch i is of set i mod their
         number. ``derived``: made of the last domain's pictures, for the unpaired view; the same
-        ones follow them, cropped and mirrored alike."""
-        self.view, self.batch, self.vectors = view, batch, vectors
+        ones follow them, cropped and mirrored alike. ``batches`` of ``batch`` pictures are drawn
+        at a time."""
+        self.view, self.batch, self.vectors, self.batches = view, batch, vectors, batches
         self.domains, self.derived = tuple(domains), derived
         if view == "unpaired":
             groups: list[tuple[Pictures, ...]] = [(pictures,) for pictures in domains]
@@ -138,7 +140,8 @@ class TrainView:
         ]
 
     def __call__(self, index: int, rank: int = 0, world: int = 1) -> Batch:
-        """The part of global batch ``index`` that belongs to ``rank``: a contiguous slice."""
+        """The part of global batch ``index`` that belongs to ``rank``: a contiguous slice, or one
+        of each of ``batches`` that are drawn together."""
         if self.batch % world:
             raise UserError(
                 f"data.batch is {self.batch} for all processes together and cannot be divided by "
@@ -147,8 +150,10 @@ class TrainView:
             )
         share = self.batch // world
         turn, which = divmod(index, len(self.streams)) if self.vectors is not None else (index, 0)
-        start = turn * self.batch + rank * share
-        positions = range(start, start + share)
+        starts = [
+            (turn * self.batches + k) * self.batch + rank * share for k in range(self.batches)
+        ]
+        positions = [p for start in starts for p in range(start, start + share)]
         stream = self.streams[which]
         if self.view == "paired":
             return Batch(tuple(stream.gather(positions, (side,)) for side in self.domains))

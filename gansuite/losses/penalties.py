@@ -15,12 +15,13 @@ from gansuite.draws import Draws
 from gansuite.losses.precision import full, full_float32, no_autocast
 
 
-def _input_gradient(critic: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """d(sum of the outputs)/dx as [N, C*H*W]: each sample's patch outputs are summed."""
+def _input_gradient(critic: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """The outputs and d(their sum)/dx as [N, C*H*W]: each sample's patch outputs are summed."""
     x = full(x.detach()).requires_grad_(True)
     with no_autocast(x.device), full_float32():
-        (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
-    return gradient.flatten(1)
+        outputs = critic(x)
+        (gradient,) = torch.autograd.grad(outputs.sum(), x, create_graph=True)
+    return outputs, gradient.flatten(1)
 
 
 def gradient_penalty(
@@ -40,7 +41,7 @@ def gradient_penalty(
     """
     alpha = draws.rand(len(real), 1, 1, 1)
     x = torch.lerp(fake.detach().to(real), real.detach(), alpha.to(real))
-    norm = (_input_gradient(critic, x).square().sum(1) + eps).sqrt()
+    norm = (_input_gradient(critic, x)[1].square().sum(1) + eps).sqrt()
     return (norm - center).square().mean()
 
 
@@ -49,7 +50,13 @@ def r1(critic: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
 
     With fakes in place of ``real`` it is R2.
     """
-    return _input_gradient(critic, real).square().sum(1).mean()
+    return judged_r1(critic, real)[1]
+
+
+def judged_r1(critic: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """The critic's outputs of ``x``, and `r1` from the same pass: for a penalty of every update."""
+    outputs, gradient = _input_gradient(critic, x)
+    return outputs, gradient.square().sum(1).mean()
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gansuite.config import Optim
 from gansuite.core.schedule import critic_alternation
 from gansuite.data.spec import Batch, DataSpec, Needs
 from gansuite.errors import UserError, nearest
@@ -119,9 +120,10 @@ class StarGAN(Method):
         k = len(self.spec.labels)
         return classification(logits, label, self.sets, label[:, k:] if self.spec.joint else None)
 
-    def lr(self, player: str) -> float:
-        lr, base = super().lr(player), self.optim_of(player).lr
-        return base - (base - lr) / 1000 if self.legacy_lr else lr
+    def optim_now(self, player: str) -> Optim:
+        now, base = super().optim_now(player), self.optim_of(player).lr
+        legacy = {"lr": base - (base - now.lr) / 1000}
+        return now.model_copy(update=legacy) if self.legacy_lr else now
 
     def translate(self, x: Tensor, to: str) -> Tensor:
         """``x`` with the label ``to``: alone if it is a folder's; an attribute beside those that
