@@ -219,8 +219,11 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     told = "a folder (or a file, for one picture)"
     offer(sub.add_argument("output", metavar="OUT", help=told), "files")
     sub.add_argument("--to", help="the domain to translate to")
-    told = "a picture of the style, with =SHARE for a mix of several (repeat it)"
-    offer(sub.add_argument("--style", action="append", default=[], metavar="PICTURE", help=told), "files")
+    told = "a picture of the style; with =SHARE of several (repeat it)"
+    offer(
+        sub.add_argument("--style", action="append", default=[], metavar="PICTURE", help=told),
+        "files",
+    )
     sub.add_argument("--strength", type=float, help="of the style, 0 to 1 (1)")
     told = "give the style the picture's own colours first"
     sub.add_argument("--keep-colours", action="store_true", help=told)

@@ -423,7 +423,7 @@ def test_the_phases_take_the_batches_drawn_together_in_turn(accumulate: int) -> 
         needs = Needs(view="single", batches=2)
 
         def note(self, batch: Batch, step: Step) -> None:
-            seen.append((step.phase, batch.images[0].clone(), step.batch.images[0].clone()))
+            seen.append((step.update, batch.images[0].clone(), step.batch.images[0].clone()))
 
         def d_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
             self.note(batch, step)
@@ -437,10 +437,10 @@ def test_the_phases_take_the_batches_drawn_together_in_turn(accumulate: int) -> 
     fit(Both((("d", "g"),)), 1, batch=8, accumulate=accumulate)
     (x,) = Pictures(1, 8)[0].images
     for name, half in zip("dg", (x / 127.5 - 1).split(4), strict=True):
-        chunks = [chunk for phase, chunk, _ in seen if phase == name]
+        chunks = [chunk for update, chunk, _ in seen if update == name]
         assert len(chunks) == accumulate
         assert torch.equal(torch.cat(chunks), half)
-        assert all(torch.equal(whole, half) for phase, _, whole in seen if phase == name)
+        assert all(torch.equal(whole, half) for update, _, whole in seen if update == name)
 
 
 def test_learning_rate_stairs_as_the_optimisers_see_them() -> None:

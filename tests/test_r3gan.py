@@ -18,7 +18,9 @@ from gansuite.data.spec import Batch, DataSpec
 from gansuite.draws import Draws
 from gansuite.errors import UserError
 from gansuite.losses.adversarial import Relativistic
-from gansuite.methods.base import Plan, Step, cosine
+from gansuite.core.schedule import cosine
+from gansuite.core.settings import Settings
+from gansuite.methods.base import Step
 from gansuite.methods.r3gan import R3GAN
 from gansuite.networks.augment import ADA
 from gansuite.networks.r3gan import (
@@ -43,7 +45,7 @@ def of_size(size: int) -> DataSpec:
 def ready(size: int = 8, **options: Any) -> tuple[R3GAN, Step, Batch]:
     """A float64 method with blocks that do something, its first step and two pictures."""
     method = R3GAN(of_size(size), **{"width": 8, "blocks": 1, "group": 8, "z_dim": 3, **options})
-    method.double().follow(Plan(seed=1, images_per_batch=4))
+    method.double().configure(Settings(seed=1, images_per_batch=4))
     for p in method.parameters():
         p.data.add_(0.2 * torch.randn_like(p))
     x = torch.rand(2, 3, size, size, dtype=torch.float64) * 2 - 1
@@ -360,7 +362,7 @@ def test_schedules_as_the_updates_see_them(unit: dict[str, float]) -> None:
 def test_without_a_burn_in_the_settings_are_those_given() -> None:
     for unit in ({"burn_in": 0.0}, {"burn_in_kimg": 0.0}):
         method = R3GAN(toy_spec(), width=4, blocks=1, **unit)  # type: ignore[arg-type]
-        method.follow(Plan(seed=0, images_per_batch=4, budget=Budget(kimg=1)))
+        method.configure(Settings(seed=0, images_per_batch=4, budget=Budget(kimg=1)))
         assert (method.lr("g"), method.optim_now("d").betas) == (2e-4, [0.5, 0.999])
 
 
@@ -383,4 +385,4 @@ def test_fewer_updates_for_the_same_pictures() -> None:
     method = R3GAN(toy_spec(), width=4, blocks=1)
     fit(method, 3, batch=4, callbacks=[EachBatch(lambda m: seen.append(m.images_seen))])
     assert seen == [4, 8, 12]
-    assert method.taken == {"g": 3, "d": 3}
+    assert method.update_counts == {"g": 3, "d": 3}

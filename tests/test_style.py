@@ -308,7 +308,7 @@ def test_every_term_and_both_injections(options: dict[str, Any]) -> None:
     fit(method, 1, given=batches(1, 2))
     assert method.met == set(everything)
     eyes = options.get("network", "random_vgg")
-    assert f"loss/g/content/{eyes}" in method.collect()
+    assert f"loss/g/content/{eyes}" in method.loss_means()
     after = parameters(method.g)
     learns = {k.partition(".")[0] for k in after if not torch.equal(before[k], after[k])}
     stats = options.get("injection") != "mlp"
@@ -423,7 +423,7 @@ def test_the_discriminator_rests_while_the_generator_begins() -> None:
     assert terms[1] == {"content"}
     assert terms[2] == {"content", "gan", "edge"}
     assert rates == [0.5, 0.5, 0.01, 0.01]
-    assert method.taken == {"g": 4, "d": 2}
+    assert method.update_counts == {"g": 4, "d": 2}
 
 
 @pytest.mark.parametrize("size", [32, 128])

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gansuite.config import Optim
 from gansuite.core.averages import WeightAverages
 from gansuite.core.optimizers import build_optimizer
-from gansuite.core.schedule import corrected_for_lazy, lr_factor, player_of
+from gansuite.core.schedule import corrected_for_lazy, player_of
 from gansuite.core.settings import Settings
 from gansuite.core.state import TrainingState
 from gansuite.core.step import Step

@@ -102,7 +102,7 @@ class AdaIN(ByReference):
         if weights["gan"] or weights["photo"]:
             self.d = PatchDiscriminator(channels, d_width, d_layers)
         else:
-            self.turns, self.idle = (("g",),), ("d",)
+            self.alternation, self.idle = (("g",),), ("d",)
 
     def fake(self, batch: Batch, step: Step) -> Tensor:
         x, s = self.pair(batch)
@@ -141,4 +141,4 @@ class AdaIN(ByReference):
         }
 
     def lr(self, player: str) -> float:
-        return super().lr(player) / (1 + self.lr_decay * self.taken.get(player, 0))
+        return super().lr(player) / (1 + self.lr_decay * self.update_counts.get(player, 0))

@@ -88,14 +88,14 @@ class CartoonGAN(OneWay):
         self.stride = self.g.stride
         self.adversarial = adversarial("nonsaturating" if loss == "bce" else loss)
         self.pool = ImagePool(pool)
-        self.memory = {"pool": self.pool}
-        self.turns = (("d", "g"),)
+        self.rank_state = {"pool": self.pool}
+        self.alternation = (("d", "g"),)
 
-    def turn(self, batch: int) -> Sequence[str]:
-        return ("g",) if batch < self.init else super().turn(batch)
+    def updates_in(self, batch: int) -> Sequence[str]:
+        return ("g",) if batch < self.init else super().updates_in(batch)
 
     @property
-    def cycle(self) -> int:
+    def period(self) -> int:
         return self.init + 1  # the first batch with every term
 
     def lr(self, player: str) -> float:

@@ -53,7 +53,7 @@ class CUT(OneWay):
     """
 
     needs = Needs(view="unpaired", domains=2)
-    turns = (("d", "g"),)
+    alternation = (("d", "g"),)
     networks = {"g": ("g", "f")}
 
     def __init__(
@@ -91,7 +91,7 @@ class CUT(OneWay):
 
     def mirrored(self, step: Step) -> bool:
         """Whether G sees this batch in a mirror."""
-        chance = step.once("mirror", lambda: torch.tensor(step.draws.common(1)))
+        chance = step.shared("mirror", lambda: torch.tensor(step.draws.common(1)))
         return self.mirrors and float(chance) < 0.5
 
     def fakes(self, batch: Batch, step: Step) -> tuple[Tensor, ...]:

@@ -42,7 +42,7 @@ class Pix2Pix(OneWay):
     """
 
     needs = Needs(view="paired", domains=2)
-    turns = (("d", "g"),)
+    alternation = (("d", "g"),)
 
     def __init__(
         self,

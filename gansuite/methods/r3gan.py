@@ -16,7 +16,8 @@ from gansuite.errors import UserError
 from gansuite.losses.adversarial import Relativistic
 from gansuite.losses.penalties import judged_r1
 from gansuite.methods._unconditional import Unconditional
-from gansuite.methods.base import Step, cosine, terms
+from gansuite.core.schedule import cosine
+from gansuite.methods.base import Step, terms
 from gansuite.networks.augment import ADA
 from gansuite.networks.r3gan import R3GANDiscriminator, R3GANGenerator, stage_widths
 
@@ -53,7 +54,7 @@ class R3GAN(Unconditional):
     """
 
     needs = Needs(view="single", batches=2)
-    turns = (("d", "g"),)
+    alternation = (("d", "g"),)
 
     def __init__(
         self,
