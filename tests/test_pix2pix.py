@@ -170,10 +170,10 @@ def test_odd_sizes_are_refused_with_a_way_out(tmp_path: Path) -> None:
 def test_scores_to_the_truth_come_from_the_shared_evaluation(
     tmp_path: Path, monkeypatch: Any
 ) -> None:
-    e = experiment("pix2pix_coats", tmp_path, 1, "method.direction=ba")
+    e = experiment("pix2pix_coats", tmp_path, 1, "method.direction=ab")
     session = train(monkeypatch, e)
     final = session.notes["final"]
-    assert final.keys() == {"b2a"}
-    assert {"psnr", "ssim", "l1", "psnr_mask", "psnr_outside"} <= final["b2a"].keys()
-    assert "cycle_l1" not in final["b2a"]  # there is no way back
-    assert (session.run.path / "samples" / "strip_b2a_truth.png").is_file()
+    assert final.keys() == {"a2b"}
+    assert {"psnr", "ssim", "l1", "psnr_mask", "psnr_outside"} <= final["a2b"].keys()
+    assert "cycle_l1" not in final["a2b"]  # there is no way back
+    assert (session.run.path / "samples" / "strip_a2b_truth.png").is_file()
