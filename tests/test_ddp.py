@@ -31,6 +31,9 @@ CASES = {
         "ema.half_life_kimg=0.01",
     ),
     "dualgan": ("dualgan_coats", "8", DOUBLE),
+    "cut": ("cut_coats", "8", DOUBLE),
+    "fastcut": ("fastcut_coats", "8", DOUBLE),
+    "pix2pix": ("pix2pix_coats", "8", DOUBLE),
     "stargan": ("stargan_coats", "8", DOUBLE),  # labels shuffled over both
     "joint": ("stargan_coats_joint", "12", DOUBLE),
     "stylegan": (
@@ -42,7 +45,10 @@ CASES = {
     "batchnorm": ("vanilla_coats", "6"),
     "discogan": ("discogan_coats", "6"),
 }
-LIKE_ONE = ("cyclegan", "vanilla", "dualgan", "stargan", "joint", "stylegan", "r3gan")
+LIKE_ONE = (
+    *("cyclegan", "vanilla", "dualgan", "cut", "fastcut", "pix2pix", "stargan", "joint"),
+    *("stylegan", "r3gan"),
+)
 
 
 def run_on_two(out: Path, cases: dict[str, Any], stop: int = 0) -> None:

@@ -408,6 +408,9 @@ PUBLISHED = {
         "method.legacy_lr": True,
     },
     "cyclegan_horse2zebra": {"data.resize": "bicubic"},
+    "cut_horse2zebra": {"budget.kimg": 400 * 1334 * 2 / 1000, "budget.decay_from": 0.5},
+    "fastcut_horse2zebra": {"budget.kimg": 200 * 1334 * 2 / 1000, "budget.decay_from": 0.75},
+    "pix2pix_facades": {"method.norm": "batch", "data.load_size": 286, "budget.decay_steps": 200},
 }
 
 

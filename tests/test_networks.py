@@ -74,6 +74,12 @@ COUNTS: list[tuple[int, Make]] = [
     (7_845_123, lambda: ResnetGenerator(blocks=6, norm="instance_affine")),
     (54_409_603, lambda: UNetGenerator()),
     (41_825_667, lambda: UNetGenerator(downs=7)),
+    (54_413_955, lambda: UNetGenerator(norm="batch")),
+    (41_828_995, lambda: UNetGenerator(downs=7, norm="batch")),
+    (11_378_179, lambda: ResnetGenerator(antialias=True)),
+    (2_764_737, lambda: PatchDiscriminator(antialias=True)),
+    (2_765_633, lambda: PatchDiscriminator(norm="batch")),
+    (2_768_705, lambda: PatchDiscriminator(6, norm="batch")),
     (136_385, lambda: PatchDiscriminator(layers=1)),
     (662_977, lambda: PatchDiscriminator(layers=2)),
     (2_764_737, lambda: PatchDiscriminator()),
@@ -132,6 +138,7 @@ def test_discriminators_give_one_logit_per_picture(size: int, channels: int) -> 
 
 TRANSLATORS: list[Callable[[layers.Upsample], nn.Module]] = [
     lambda up: ResnetGenerator(width=4, blocks=1, upsample=up),
+    lambda up: ResnetGenerator(width=4, blocks=1, upsample=up, antialias=True),
     lambda up: UNetGenerator(width=2, downs=5, upsample=up),
     lambda up: DualGANGenerator(32, width=2, upsample=up),
     lambda up: DiscoGANGenerator(width=2, upsample=up),
@@ -168,6 +175,7 @@ def test_patch_discriminator_maps(size: int, side: int) -> None:
     with torch.device("meta"):
         x = torch.zeros(1, 3, size, size)
         assert PatchDiscriminator()(x).shape == (1, 1, side, side)
+        assert PatchDiscriminator(antialias=True)(x).shape == (1, 1, side, side)
         assert PixelDiscriminator()(x).shape == (1, 1, size, size)
 
 

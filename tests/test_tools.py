@@ -225,6 +225,13 @@ def test_the_direction_is_the_second_domain_unless_said(tmp_path: Path) -> None:
         translate(many, source, tmp_path / "out")
     translate(many, source, tmp_path / "out", to="leopard")
     assert many.calls[-1][1] == "leopard"
+    one = Translator()
+    one.targets = ("horse",)
+    translate(one, source, tmp_path / "out", note=notes.append)
+    assert one.calls[-1][1] == "horse"
+    assert "translating zebra to horse" in notes
+    with pytest.raises(UserError, match="translates zebra to horse; there is no way back"):
+        translate(one, source, tmp_path / "out", to="zebra")
 
 
 def test_pictures_of_one_size_share_a_batch(tmp_path: Path) -> None:

@@ -133,34 +133,6 @@ class NearestUpsample(nn.Module):
         return x[:, :, :, None, :, None].expand(n, c, h, 2, w, 2).reshape(n, c, 2 * h, 2 * w)
 
 
-class BlurDown(nn.Module):
-    """[N, C, H, W] -> [N, C, ceil(H/2), ceil(W/2)]: every second pixel of the picture filtered with
-    [1, 2, 1]/4 both ways, borders reflected (Zhang 2019, arXiv:1904.11486; CUT)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pad = ReflectionPad2d(1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.pad(x)
-        # slices: a strided depthwise convolution is slow on CPUs, in bf16 ten times so
-        x = 0.25 * (x[..., :-2:2] + x[..., 2::2]) + 0.5 * x[..., 1:-1:2]
-        return 0.25 * (x[..., :-2:2, :] + x[..., 2::2, :]) + 0.5 * x[..., 1:-1:2, :]
-
-
-class BlurUp(nn.Module):
-    """[N, C, H, W] -> [N, C, 2H, 2W]: zeros between the pixels, then [1, 3, 3, 1]/4 both ways,
-    borders replicated (CUT). The same as bilinear enlargement, but deterministic."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        before = torch.cat([x[..., :1], x[..., :-1]], -1)
-        after = torch.cat([x[..., 1:], x[..., -1:]], -1)
-        x = torch.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], -1).flatten(-2)
-        before = torch.cat([x[..., :1, :], x[..., :-1, :]], -2)
-        after = torch.cat([x[..., 1:, :], x[..., -1:, :]], -2)
-        return torch.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], -2).flatten(-3, -2)
-
-
 def norm_layer(name: Norm, channels: int) -> nn.Module:
     """The normalisation ``name`` for ``channels``.
 

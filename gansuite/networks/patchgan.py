@@ -6,7 +6,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from gansuite.networks.layers import BlurDown, Norm, init_normal_, norm_layer
+from gansuite.networks.blur import BlurDown
+from gansuite.networks.layers import Norm, init_normal_, norm_layer
 
 
 class PatchDiscriminator(nn.Module):

@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from gansuite.networks.blur import BlurDown, BlurUp
 from gansuite.networks.layers import (
-    BlurDown,
-    BlurUp,
     Norm,
     ReflectionPad2d,
     ResidualBlock,
