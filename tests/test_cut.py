@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gansuite.core.settings import Settings
 from gansuite.data.spec import Batch, DataSpec
 from gansuite.errors import UserError
 from gansuite.losses.patchnce import patch_nce
-from gansuite.methods.base import Plan, Step
+from gansuite.methods.base import Step
 from gansuite.methods.cut import CUT
 from gansuite.networks.blur import BlurDown, BlurUp
 from gansuite.networks.layers import init_xavier_
@@ -43,7 +44,7 @@ def tiny(**options: Any) -> CUT:
     with torch.no_grad():  # weights with which one picture is told from another
         for p in method.parameters():
             p.mul_(10)
-    method.follow(Plan(seed=9, images_per_batch=4))
+    method.configure(Settings(seed=9, images_per_batch=4))
     return method
 
 

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from helpers import experiment, train
 from torch import Tensor, nn
 
+from gansuite.core.settings import Settings
 from gansuite.data import DataModule, Needs, build_source
 from gansuite.data.spec import Batch, DataSpec
 from gansuite.errors import UserError
-from gansuite.methods.base import Plan, Step
+from gansuite.methods.base import Step
 from gansuite.methods.pix2pix import Pix2Pix
 from gansuite.networks.layers import picture_statistics
 from gansuite.networks.unet import UNetGenerator
@@ -33,7 +34,7 @@ def pictures(n: int, name: str = "pix2pix", size: int = 32) -> Tensor:
 def tiny(size: int = 32, **options: Any) -> Pix2Pix:
     torch.manual_seed(0)
     method = Pix2Pix(spec(size), **{"width": 4, "d_width": 4, **options}).double()
-    method.follow(Plan(seed=9, images_per_batch=4))
+    method.configure(Settings(seed=9, images_per_batch=4))
     return method
 
 

@@ -14,12 +14,12 @@ from helpers import EachBatch, Pictures, fit, toy_spec
 from torch import Tensor, nn
 
 from gansuite.config import Budget
+from gansuite.core.schedule import cosine
+from gansuite.core.settings import Settings
 from gansuite.data.spec import Batch, DataSpec
 from gansuite.draws import Draws
 from gansuite.errors import UserError
 from gansuite.losses.adversarial import Relativistic
-from gansuite.core.schedule import cosine
-from gansuite.core.settings import Settings
 from gansuite.methods.base import Step
 from gansuite.methods.r3gan import R3GAN
 from gansuite.networks.augment import ADA

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from gansuite.config import Optim
+from gansuite.core.schedule import cosine
 from gansuite.data.spec import Batch, DataSpec, Needs
 from gansuite.errors import UserError
 from gansuite.losses.adversarial import Relativistic
 from gansuite.losses.penalties import judged_r1
 from gansuite.methods._unconditional import Unconditional
-from gansuite.core.schedule import cosine
 from gansuite.methods.base import Step, terms
 from gansuite.networks.augment import ADA
 from gansuite.networks.r3gan import R3GANDiscriminator, R3GANGenerator, stage_widths
