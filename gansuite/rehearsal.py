@@ -12,7 +12,7 @@ from gansuite.data.spec import Batch, DataSpec
 from gansuite.errors import UserError
 from gansuite.methods.base import Method, Step
 
-_REFUSED = (ValueError, RuntimeError)
+_REFUSED = (ValueError, RuntimeError, UserError)
 
 
 def rehearse(method: Method, pictures: int, build: Callable[[DataSpec], Method]) -> None:

@@ -118,7 +118,7 @@ def test_it_trains_as_declared(session: Session) -> None:
     assert method.batches == BATCHES
     assert (type(method).__doc__ or "").strip()
     records = [r for r in read_lines(session.run.metrics) if r["kind"] == "train"]
-    logged = {tuple(key.split("/")[1:]) for r in records for key in r if key.startswith("loss/")}
+    logged = {tuple(key.split("/")[1:3]) for r in records for key in r if key.startswith("loss/")}
     stated = {(player, term) for player, terms in method.loss_terms.items() for term in terms}
     assert stated | {(player, "total") for player in method.players} >= logged
     assert {t for _, t in logged} - {"total"} >= {t for t, w in method.weights.items() if w}

@@ -405,7 +405,7 @@ def test_every_setting_of_an_optimiser_may_be_scheduled() -> None:
     def note(m: Toy) -> None:
         (group,) = m._raw_optimizers()[1].param_groups
         kept = [group[key] for key in ("lr", "eps", "weight_decay")]
-        seen.append((*kept, *group["betas"], m._clipping))
+        seen.append((*kept, *group["betas"], m._clip))
 
     seen: list[Any] = []
     method = Scheduled()

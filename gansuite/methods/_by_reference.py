@@ -43,7 +43,7 @@ class ByReference(OneWay):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Keep the first references, those of the whole global batch."""
-        _, styles = self.pair(batch)
+        _, styles = self.pair(self.prepared(batch))
         size = len(styles) * self.world
         first, last = self.batches * size, min((self.batches + 1) * size, len(self.references))
         if first < last:

@@ -9,6 +9,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
+from gansuite.config import Optim
 from gansuite.data.spec import Batch, DataSpec
 from gansuite.losses.adversarial import adversarial
 from gansuite.losses.perceptual import (
@@ -61,6 +62,11 @@ class AdaIN(ByReference):
     official code in the biased variance. Known deviations: its eps of 1e-5 on both sides (the code
     has none on the style's); pictures are squashed, not cropped, to the training size.
     """
+
+    loss_terms = {
+        "g": ("content", "style", "perceptual", "structural", "tv", "rec", "gan"),
+        "d": ("gan", "photo"),
+    }
 
     def __init__(
         self,
@@ -140,5 +146,6 @@ class AdaIN(ByReference):
             k: self.adversarial.d(self.d(s), self.d(f)) for k, f in fakes.items() if self.weights[k]
         }
 
-    def lr(self, player: str) -> float:
-        return super().lr(player) / (1 + self.lr_decay * self.update_counts.get(player, 0))
+    def optim_now(self, player: str) -> Optim:
+        now, done = super().optim_now(player), self.update_counts.get(player, 0)
+        return now.model_copy(update={"lr": now.lr / (1 + self.lr_decay * done)})

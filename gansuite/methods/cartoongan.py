@@ -4,11 +4,12 @@ Cartoonization", CVPR)."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from gansuite.config import Optim
 from gansuite.data.spec import Batch, DataSpec, Needs
 from gansuite.errors import UserError
 from gansuite.losses.adversarial import adversarial
@@ -48,6 +49,7 @@ class CartoonGAN(OneWay):
     found and blurred at the training size, 5 pixels wide from 128 pixels on, 3 below.
     """
 
+    loss_terms = {"g": ("content", "gan"), "d": ("gan", "edge")}
     needs = Needs(view="unpaired", domains=2, smoothed=True)
 
     def __init__(
@@ -98,9 +100,9 @@ class CartoonGAN(OneWay):
     def period(self) -> int:
         return self.init + 1  # the first batch with every term
 
-    def lr(self, player: str) -> float:
-        first = self.batches < self.init and self.init_lr is not None
-        return cast(float, self.init_lr) if first else super().lr(player)
+    def optim_now(self, player: str) -> Optim:
+        now, first = super().optim_now(player), self.batches < self.init
+        return now.model_copy(update={"lr": self.init_lr}) if first and self.init_lr else now
 
     def d_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         photo, cartoon, smoothed = batch.images

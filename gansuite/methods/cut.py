@@ -52,6 +52,7 @@ class CUT(OneWay):
     cropped at random to the end (the code only resizes in the decaying part of the budget).
     """
 
+    loss_terms = {"g": ("gan", "nce", "idt"), "d": ("gan",)}
     needs = Needs(view="unpaired", domains=2)
     alternation = (("d", "g"),)
     networks = {"g": ("g", "f")}

@@ -41,6 +41,7 @@ class Pix2Pix(OneWay):
     both go on with it as their only noise.
     """
 
+    loss_terms = {"g": ("gan", "l1"), "d": ("gan",)}
     needs = Needs(view="paired", domains=2)
     alternation = (("d", "g"),)
 

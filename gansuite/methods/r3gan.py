@@ -53,6 +53,7 @@ class R3GAN(Unconditional):
     float32 throughout (the code: bf16 above 4x4 pixels); ADA interpolates bilinearly.
     """
 
+    loss_terms = {"g": ("gan",), "d": ("gan", "r1", "r2")}
     needs = Needs(view="single", batches=2)
     alternation = (("d", "g"),)
 
