@@ -337,7 +337,7 @@ def test_every_experiment(path: Path, here: Path, monkeypatch: Any) -> None:
     assert f"make exp NAME={path.stem}\n" in head[0]
     e = catalogue.load_experiment(path.stem)
     assert e.name == path.stem
-    assert e.name.startswith(e.method["name"])
+    assert e.name.startswith((e.method["name"], e.method.get("preset", e.method["name"])))
     (here / "again.yaml").write_text(e.yaml())
     assert catalogue.load_experiment("again.yaml") == e
 

@@ -247,7 +247,7 @@ from gansuite.methods.base import Method, Step, terms
 
 
 class Toy(Method):
-    """One layer against another."""
+    """One layer against another"""
 
     needs = Needs(view="single")
 
@@ -294,7 +294,7 @@ def test_a_method_is_one_file_and_one_experiment(tmp_path: Path) -> None:
         )
 
     listed = run("gansuite", "list").stdout
-    assert "One layer against another." in listed
+    assert "One layer against another" in listed
     assert "toy_coats" in listed
     wrong = run("gansuite", "exp", "toy_coats", "method.widht=3")
     assert wrong.returncode == 2

@@ -21,6 +21,7 @@ from gansuite.runs import read_checkpoint, read_json, read_lines
 # gradient is nothing but rounding (a bias before a norm), one bit becomes a whole step; so do the
 # signs of an L1 loss. In double precision all of it stays far below what a mistake would show.
 DOUBLE = "trainer.precision=64-true"
+ROOT = Path(__file__).resolve().parents[1]
 CASES = {
     "cyclegan": ("cyclegan_coats", "8", DOUBLE, "method.pool=50"),  # still filling
     "pools": ("cyclegan_coats", "20", "method.pool=4"),  # each process has its own history
@@ -125,9 +126,8 @@ def check_against_one(case: str, two: Path, monkeypatch: Any) -> None:
 
 
 KILLED = """
-import os, sys
+import os
 from gansuite.callbacks.checkpoint import Checkpoint
-from gansuite.cli import main
 
 def save(self, trainer, path, save=Checkpoint.save):
     save(self, trainer, path)
@@ -136,7 +136,6 @@ def save(self, trainer, path, save=Checkpoint.save):
         os._exit(9)
 
 Checkpoint.save = save
-main(sys.argv[1:])
 """
 
 
@@ -161,18 +160,17 @@ def test_the_command_runs_on_two_processes_and_resumes(tmp_path: Path) -> None:
     """Both processes are killed behind the first checkpoint; the same command goes on from there,
     and comes to what an undisturbed run comes to."""
     more = ("trainer.devices=2", "optim.d.kind=sgd", "optim.g.kind=sgd")
-    killed = tmp_path / "killed.py"
-    killed.write_text(KILLED)
+    (tmp_path / "sitecustomize.py").write_text(KILLED)  # in every process that finds it
+    path = os.environ.get("PYTHONPATH", "")
 
-    def call(out: Path, *start: str) -> subprocess.CompletedProcess[str]:
+    def call(out: Path, *first: str) -> subprocess.CompletedProcess[str]:
         out.mkdir(exist_ok=True)
-        python, *rest = command(experiment("vanilla_coats", out, 8, *more), out)
-        return subprocess.run(
-            [python, *(start or rest[:2]), *rest[2:]], capture_output=True, text=True, timeout=300
-        )
+        whole = command(experiment("vanilla_coats", out, 8, *more), out)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*first, str(ROOT), path])}
+        return subprocess.run(whole, capture_output=True, text=True, timeout=300, env=environment)
 
     a, b = (tmp_path / x / "vanilla_coats" / "seed0" for x in "ab")
-    assert call(tmp_path / "a", str(killed)).returncode != 0
+    assert call(tmp_path / "a", str(tmp_path)).returncode == 1
     assert read_checkpoint(a)["method"]["counters"]["batches"] == 4
     assert not (a / "results.json").exists()
     for out, expected in (("a", "Report:"), ("b", "Report:"), ("a", "is done")):

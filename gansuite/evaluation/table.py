@@ -292,7 +292,7 @@ METRICS: dict[str, Info] = {
         "Perceptual path length",
         "lower",
         "How smoothly pictures follow the noise.",
-        ("walk",),
+        ("latent_pairs",),
         _of("PathLength", network="vgg", epsilon="ppl_epsilon"),
         "vgg",
     ),
