@@ -243,13 +243,15 @@ import torch
 from torch import Tensor, nn
 
 from gansuite.data.spec import Batch, DataSpec, Needs
+from gansuite.losses.precision import full
 from gansuite.methods.base import Method, Step, terms
 
 
 class Toy(Method):
-    """One layer against another"""
+    """One layer against another."""
 
     needs = Needs(view="single")
+    loss_terms = {"g": ("gan",), "d": ("gan",)}
 
     def __init__(
         self, spec: DataSpec, *, width: int = 8, weights: Mapping[str, float] = terms(gan=1.0)
@@ -264,12 +266,12 @@ class Toy(Method):
         return step.fake("fake", lambda: self.g(step.randn(n, self.g[0].in_features)))
 
     def g_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
-        return {"gan": -self.d(self.fake(len(batch.images[0]), step)).float().mean()}
+        return {"gan": -full(self.d(self.fake(len(batch.images[0]), step))).mean()}
 
     def d_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         (real,) = batch.images
         fake = self.fake(len(real), step)
-        return {"gan": (self.d(fake).float() - self.d(real).float()).mean()}
+        return {"gan": full(self.d(fake) - self.d(real)).mean()}
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         z = torch.randn(n, self.g[0].in_features, generator=generator)

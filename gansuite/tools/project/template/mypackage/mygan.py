@@ -21,6 +21,7 @@ class MyGAN(Method):
     """
 
     needs = Needs(view="single")
+    loss_terms = {"g": ("gan",), "d": ("gan",)}
 
     def __init__(
         self,
