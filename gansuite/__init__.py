@@ -23,10 +23,15 @@ if TYPE_CHECKING:
     from gansuite.data.spec import Batch, DataSpec, Needs
     from gansuite.errors import NotFinite, UserError
     from gansuite.evaluation import metrics
+    from gansuite.methods.adain import AdaIN
     from gansuite.methods.base import Method, terms
+    from gansuite.methods.cartoongan import CartoonGAN
+    from gansuite.methods.cut import CUT
     from gansuite.methods.cyclegan import CycleGAN
     from gansuite.methods.discogan import DiscoGAN
     from gansuite.methods.dualgan import DualGAN
+    from gansuite.methods.pix2pix import Pix2Pix
+    from gansuite.methods.r3gan import R3GAN
     from gansuite.methods.stargan import StarGAN
     from gansuite.methods.stylegan import StyleGAN
     from gansuite.methods.vanilla import VanillaGAN
@@ -53,14 +58,23 @@ _WHERE = {
     "DualGAN": "methods.dualgan",
     "StarGAN": "methods.stargan",
     "StyleGAN": "methods.stylegan",
+    "AdaIN": "methods.adain",
+    "CUT": "methods.cut",
+    "CartoonGAN": "methods.cartoongan",
+    "Pix2Pix": "methods.pix2pix",
+    "R3GAN": "methods.r3gan",
     "VanillaGAN": "methods.vanilla",
 }
 _MODULES = {"metrics": "evaluation.metrics", "networks": "networks", "losses": "losses"}
 
 
 __all__ = [
+    "CUT",
+    "R3GAN",
+    "AdaIN",
     "Batch",
     "Budget",
+    "CartoonGAN",
     "CycleGAN",
     "DataModule",
     "DataSpec",
@@ -72,6 +86,7 @@ __all__ = [
     "Needs",
     "NotFinite",
     "Optim",
+    "Pix2Pix",
     "Settings",
     "StarGAN",
     "Step",

@@ -26,6 +26,7 @@ import gansuite
 from gansuite import CycleGAN, DataModule, Ema, Evaluate, Settings, StarGAN, UserError, VanillaGAN
 from gansuite.data.spec import Batch
 from gansuite.evaluation.metrics import Diversity, FrechetDistance
+from gansuite.methods import method_class, method_names
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY: dict[str, Any] = {"size": 32, "batch": 2, "train": 12, "test": 5}
@@ -213,6 +214,7 @@ def test_data_by_name_or_folder(here: Path) -> None:
 def test_every_public_name_is_there() -> None:
     for name in gansuite.__all__:
         assert getattr(gansuite, name) is not None
+    assert {method_class(name).__name__ for name in method_names()} <= set(gansuite.__all__)
     with pytest.raises(AttributeError, match="no_such"):
         gansuite.no_such  # noqa: B018
     code = "import gansuite, sys; print(sorted({'torch', 'lightning', 'numpy'} & set(sys.modules)))"
