@@ -35,6 +35,9 @@ CASES = {
     "cut": ("cut_coats", "8", DOUBLE),
     "fastcut": ("fastcut_coats", "8", DOUBLE),
     "pix2pix": ("pix2pix_coats", "8", DOUBLE),
+    "adain": ("adain_coats", "8", DOUBLE),  # references gathered from both
+    # the generator alone for two batches, then both; a history that is still filling
+    "cartoongan": ("cartoongan_coats", "8", DOUBLE, "method.pool=50"),
     "stargan": ("stargan_coats", "8", DOUBLE),  # labels shuffled over both
     "joint": ("stargan_coats_joint", "12", DOUBLE),
     "stylegan": (
@@ -48,7 +51,7 @@ CASES = {
 }
 LIKE_ONE = (
     *("cyclegan", "vanilla", "dualgan", "cut", "fastcut", "pix2pix", "stargan", "joint"),
-    *("stylegan", "r3gan"),
+    *("stylegan", "r3gan", "adain", "cartoongan"),
 )
 
 
