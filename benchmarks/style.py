@@ -14,9 +14,9 @@ import torch
 
 from gansuite import engine
 from gansuite.config import Experiment
+from gansuite.evaluation import Comparison, Protocol, build_extractor, reference_rows
 from gansuite.evaluation.comparison import to_uint8
-from gansuite.evaluation.features import RandomVGG16
-from gansuite.evaluation.style import style_rows
+from gansuite.evaluation.score import score
 from gansuite.runs import read_checkpoint
 
 path, *rest = sys.argv[1:]
@@ -27,21 +27,28 @@ data = engine.build_data(Experiment.model_validate(read_checkpoint(path)["experi
 (origin,) = set(method.spec.domains) - {target}
 source, style = data.pictures("test", origin, count), data.pictures("test", target, 2 * count)
 style = style[count:] if len(style) > count else style  # of other scenes, where both show the same
-x, network = method.scaled(source), RandomVGG16()
+reference = style[torch.arange(len(source)) % len(style)] if method.by_reference else None
+columns = ("content_kept", "style_reached", "reference_reached")
+extractor = build_extractor()
+protocol = Protocol.of(extractor, size=data.size, style=True, samples=count, metrics=columns)
+x = method.scaled(source)
 rows = {}
 with torch.no_grad():
     for strength in (0.0, 0.5, 1.0) if method.by_reference else (1.0,):
-        if method.by_reference:
-            reference = method.scaled(style[torch.arange(len(x)) % len(style)])
-            made = method.stylize(x, [(reference, 1.0)], strength)
+        if reference is not None:
+            made = method.stylize(x, [(method.scaled(reference), 1.0)], strength)
         else:
             made = method.translate(x, target)
-        found = style_rows(source, to_uint8(made), style, network)
-        rows[f"strength {strength:g}"] = found.pop("made")
-        rows.update(found)
+        c = Comparison("style", style, to_uint8(made), source, reference=reference)
+        rows[f"strength {strength:g}"] = score(c, protocol, extractor)
+references = reference_rows(c, protocol, extractor, train=data.pictures("train", target, count))
+for row in ("do_nothing", "copy_the_style"):
+    rows[row] = references[row]
 truth = data.truth(origin, target, count)
 if truth is not None:
-    rows["the true stylisation"] = style_rows(source, truth, style, network)["made"]
-print(f"{'':22}content kept  style reached")
+    true = Comparison("style", style, truth, source, reference=reference)
+    rows["the true stylisation"] = score(true, protocol, extractor)
+print(f"{'':22}" + "".join(f"{column.replace('_', ' '):>20}" for column in columns))
 for name, scores in rows.items():
-    print(f"{name:22}{scores['content_kept']:12.3f}{scores['style_reached']:15.4f}")
+    cells = (f"{scores[m]:20.3f}" if m in scores else " " * 20 for m in columns)
+    print(f"{name:22}" + "".join(cells))

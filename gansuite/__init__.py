@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from gansuite import losses, networks
-    from gansuite.callbacks.scores import Evaluate, distances
+    from gansuite.callbacks.scores import Evaluate
     from gansuite.config import Budget, Ema, Optim
     from gansuite.core.settings import Settings
     from gansuite.core.step import Step
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gansuite.data.spec import Batch, DataSpec, Needs
     from gansuite.errors import NotFinite, UserError
     from gansuite.evaluation import metrics
+    from gansuite.evaluation.evaluator import Evaluator
     from gansuite.methods.adain import AdaIN
     from gansuite.methods.base import Method, terms
     from gansuite.methods.cartoongan import CartoonGAN
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 # name -> where it is: nothing is imported (PyTorch takes seconds) before it is asked for
 _WHERE = {
     "Evaluate": "callbacks.scores",
-    "distances": "callbacks.scores",
+    "Evaluator": "evaluation.evaluator",
     "Budget": "config",
     "Ema": "config",
     "Optim": "config",
@@ -82,6 +83,7 @@ __all__ = [
     "DualGAN",
     "Ema",
     "Evaluate",
+    "Evaluator",
     "Method",
     "Needs",
     "NotFinite",
@@ -94,7 +96,6 @@ __all__ = [
     "UserError",
     "VanillaGAN",
     "__version__",
-    "distances",
     "losses",
     "metrics",
     "networks",

@@ -38,9 +38,7 @@ from gansuite.data.check import Report
 from gansuite.data.spec import DataSpec
 from gansuite.devices import idle_devices, processes_of
 from gansuite.errors import UserError
-from gansuite.evaluation.extractor import extractor_of
-from gansuite.evaluation.protocol import Protocol
-from gansuite.evaluation.score import score
+from gansuite.evaluation.evaluator import Evaluator
 from gansuite.losses.precision import full_float32
 from gansuite.methods import method_class, method_names
 from gansuite.methods.base import Method
@@ -409,15 +407,7 @@ def evaluate(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     data = build_data(e)
     cuda = e.trainer.accelerator in {"auto", "gpu", "cuda"} and torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
-    extractor = extractor_of(e.evaluate, data, device=device)
-    spec = data.spec
-    protocol = Protocol.of(
-        extractor,
-        size=spec.size,
-        channels=spec.channels,
-        samples=e.evaluate.pictures,
-        weights=e.evaluate.weights,
-    )
+    evaluator = Evaluator.of(e.evaluate, data, device=device)
     method = ready_method(e, data)
     with fitting(file):
         method.load_weights(content["method"])
@@ -429,15 +419,16 @@ def evaluate(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         found = Comparisons(Session(e, data, method, Run(file.parent.parent)))()
     images_seen = content["method"]["counters"]["images_seen"]
     notes = content["notes"]
-    same = protocol.id == notes["protocol"]["id"] and spec.digest == content["data"]["digest"]
+    same = evaluator.protocol.id == notes["protocol"]["id"]
+    same = same and data.spec.digest == content["data"]["digest"]
     return {
         "experiment": e.name,
         "seed": e.seed,
         "images_seen": images_seen,
         "weights": weights,
-        "protocol": {"id": protocol.id, **protocol.to_dict()},
+        "protocol": evaluator.report(),
         "references": notes["references"] if same else {},
-        "final": {c.name: score(c, protocol, extractor) for c in found},
+        "final": evaluator.scores(found),
         "recorded": Run(file.parent.parent).scores_at(images_seen) if same else None,
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,25 +14,17 @@ from gansuite.callbacks.record import Recorder
 from gansuite.callbacks.samples import save_strips, to_model
 from gansuite.callbacks.session import RunCallback, Session
 from gansuite.errors import UserError, nearest
-from gansuite.evaluation.comparison import Comparison, to_uint8
-from gansuite.evaluation.extractor import check_weights, extractor_of, inception_file
+from gansuite.evaluation.comparison import Comparison, directions, to_uint8
+from gansuite.evaluation.evaluator import Evaluator
+from gansuite.evaluation.extractor import check_weights, inception_file
 from gansuite.evaluation.learned import from_state, learned_features
 from gansuite.evaluation.pixels import l1
 from gansuite.evaluation.protocol import HIGHER_IS_BETTER, Protocol
-from gansuite.evaluation.score import Statistics, reference_rows, score, training_pictures
+from gansuite.methods._by_reference import ByReference
 from gansuite.processes import cpu_group, told
 from gansuite.rng import torch_generator
 
 Make = Callable[[int, Tensor], Tensor]
-
-
-def aims(domains: Sequence[str]) -> list[tuple[str, list[str], str]]:
-    """(name, sources, target): ``a2b`` and ``b2a`` for two domains, else ``to_<target>`` from
-    all others."""
-    if len(domains) == 2:
-        a, b = domains
-        return [("a2b", [a], b), ("b2a", [b], a)]
-    return [(f"to_{t}", [d for d in domains if d != t], t) for t in domains]
 
 
 class Comparisons:
@@ -87,18 +79,18 @@ class Comparisons:
             latent_pairs = (first, second)
         return [Comparison("gen", real=real, fake=fake, latent_pairs=latent_pairs)]
 
-    def aims(self) -> list[tuple[str, list[str], str]]:
+    def directions(self) -> list[tuple[str, list[str], str]]:
         method = self.session.method
         if not set(method.targets) <= set(method.spec.domains):
             # attributes: from the pictures without each
             return [(f"to_{t}", [f"not {t}"], t) for t in method.targets]
-        return [aim for aim in aims(method.spec.domains) if aim[2] in method.targets]
+        return [way for way in directions(method.spec.domains) if way[2] in method.targets]
 
     def translated(self) -> list[Comparison]:
-        """One comparison per aim; several sources share the number of pictures evenly."""
-        return [self._aim(*aim) for aim in self.aims()]
+        """One for each direction; several sources share the number of pictures evenly."""
+        return [self._translated(*way) for way in self.directions()]
 
-    def _aim(self, name: str, sources: list[str], target: str) -> Comparison:
+    def _translated(self, name: str, sources: list[str], target: str) -> Comparison:
         data = self.session.data
         real = data.pictures("test", target, self.limit)
         limit = max(1, self.limit // len(sources))
@@ -117,7 +109,16 @@ class Comparisons:
             mask=_joined([data.masks(s, limit) for s in sources if known]),
             rec=torch.cat(back) if back else None,
             idt=self._translate(real, target),
+            reference=_joined([self._references(x) for x in inputs]),
+            target=target,
         )
+
+    def _references(self, pictures: Tensor) -> Tensor | None:
+        """The picture that each is translated in the style of."""
+        method = self.session.method
+        if not isinstance(method, ByReference):
+            return None
+        return self._each(pictures, lambda j, part: method.reference_of(to_model(part, method)))
 
     def __call__(self) -> list[Comparison]:
         if self.session.method.world > 1:
@@ -125,11 +126,6 @@ class Comparisons:
             for buffer in self.session.method.buffers():
                 torch.distributed.broadcast(buffer, 0)
         return self.generated() if self.session.method.task == "generate" else self.translated()
-
-    def training(self, name: str, count: int) -> Tensor:
-        """Training pictures of the domain that comparison ``name`` aims at (`reference_rows`)."""
-        targets = {n: target for n, _, target in self.aims()} if name != "gen" else {}
-        return training_pictures(self.session.data, targets.get(name), count)
 
 
 def _joined(parts: list[Tensor | None]) -> Tensor | None:
@@ -150,36 +146,28 @@ class Evaluate(RunCallback):
         self.compare = Comparisons(session)
         e = session.experiment.evaluate
         check_weights(e)
-        self._real: dict[str, Statistics] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        e, spec = self.session.experiment.evaluate, self.session.data.spec
-        session = self.session
+        session, e = self.session, self.session.experiment.evaluate
         ready: tuple[Any, str] | None = None
         if session.main:  # one process trains and fetches, the others are given what it has
             learned = learned_features(session.data) if e.learned else None
             ready = learned and learned.state_dict(), inception_file(e, session.data, print)
         state, inception = trainer.strategy.broadcast(ready, src=0) or (None, "")
-        self.extractor = extractor_of(
+        self.evaluator = Evaluator.of(
             e.model_copy(update={"inception": inception}),
             session.data,
             device=trainer.strategy.root_device,
             learned=from_state(state) if state else None,
         )
-        self.protocol = Protocol.of(
-            self.extractor,
-            size=spec.size,
-            channels=spec.channels,
-            samples=e.pictures,
-            weights=e.weights,
-        )
-        ranking = [m for m in self.protocol.metrics if HIGHER_IS_BETTER[m] is not None]
+        protocol = self.evaluator.protocol
+        ranking = [m for m in protocol.metrics if HIGHER_IS_BETTER[m] is not None]
         if e.best_by not in ranking:
             raise UserError(
                 f"'evaluate.best_by' is '{e.best_by}', by which this protocol cannot rank"
                 f"{nearest(e.best_by, ranking)} (known: {', '.join(ranking)})."
             )
-        self.session.notes["protocol"] = {"id": self.protocol.id, **self.protocol.to_dict()}
+        session.notes["protocol"] = self.evaluator.report()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if "references" in self.session.notes:
@@ -187,16 +175,7 @@ class Evaluate(RunCallback):
         session = self.session
         with session.evaluating(), session.method.evaluating("raw"):
             found = self.compare()
-            rows: dict[str, dict[str, Any]] = {"do_nothing": {}, "real_vs_real": {}}
-            if session.main:
-                for c in found:
-                    train = self.compare.training(c.name, len(c.fake))
-                    real = self._statistics(c)
-                    found_rows = reference_rows(
-                        c, self.protocol, self.extractor, train=train, real=real
-                    )
-                    for row, scores in found_rows.items():
-                        rows.setdefault(row, {})[c.name] = scores
+            rows = self.evaluator.references(found) if session.main else {}
             known = self._rankable(found, rows["real_vs_real"]) if session.main else []
             known = told(known)
             by = session.experiment.evaluate.best_by
@@ -213,16 +192,9 @@ class Evaluate(RunCallback):
         """The metrics that these comparisons have and that can rank."""
         names = {m for row in floor.values() for m in row}  # what needs no truth and no source
         if self.session.experiment.evaluate.best_by not in names:
-            names |= {m for c in found for m in self._score(c)}
-        return [m for m in self.protocol.metrics if m in names and HIGHER_IS_BETTER[m] is not None]
-
-    def _statistics(self, c: Comparison) -> Statistics:
-        if c.name not in self._real:
-            self._real[c.name] = Statistics(c.real, self.protocol, self.extractor)
-        return self._real[c.name]
-
-    def _score(self, c: Comparison) -> dict[str, float]:
-        return score(c, self.protocol, self.extractor, real=self._statistics(c))
+            names |= {m for row in self.evaluator.scores(found).values() for m in row}
+        metrics = self.evaluator.protocol.metrics
+        return [m for m in metrics if m in names and HIGHER_IS_BETTER[m] is not None]
 
     def act(self, trainer: Trainer) -> None:
         session, e = self.session, self.session.experiment.evaluate
@@ -230,7 +202,7 @@ class Evaluate(RunCallback):
         with session.evaluating():
             with session.method.evaluating(e.weights):
                 found = self.compare()
-            scores = {c.name: self._score(c) for c in found} if session.main else {}
+            scores = self.evaluator.scores(found) if session.main else {}
             for c in found if session.main else ():
                 save_strips(session.run.path / "samples", c, e.samples)
             session.notes["change"] = {

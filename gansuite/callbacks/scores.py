@@ -6,80 +6,75 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from torch import nn
-from torchmetrics import Metric, MetricCollection
+from torch import Tensor
+from torchmetrics import MetricCollection
 
 from gansuite.evaluation.comparison import to_uint8
-from gansuite.evaluation.features import RandomVGG16
-from gansuite.evaluation.metrics import (
-    Diversity,
-    FrechetDistance,
-    KernelDistance,
-    PrecisionRecall,
-    SetMetric,
-)
+from gansuite.evaluation.evaluator import Evaluator
+from gansuite.evaluation.extractor import build_extractor
+from gansuite.evaluation.metrics import SetMetric
+from gansuite.evaluation.protocol import Protocol
+from gansuite.evaluation.score import SetScores
 
-
-def distances(feature: nn.Module | None = None, name: str = "random") -> MetricCollection:
-    """Frechet and kernel distance, precision, recall and diversity on the vectors of ``feature``:
-    uint8 [N, C, H, W] -> [N, d]. Without one: a seeded, untrained VGG-16."""
-    feature = feature or RandomVGG16(0)
-    return MetricCollection(
-        {
-            f"fd_{name}": FrechetDistance(feature),
-            f"kd_{name}": KernelDistance(feature),
-            "precision_recall": PrecisionRecall(feature),
-            "diversity": Diversity(feature),
-        },
-        compute_groups=False,
-    )
+METRICS = ("fd_random", "kd_random", "precision", "recall", "diversity")
+"""What is scored unless something else is asked for: it needs no weights and no training."""
 
 
 class Evaluate(Callback):
     """Scores what a method makes of the validation pictures, for each direction apart: ``a2b`` and
     ``b2a`` of two domains, ``to_<domain>`` of more, ``gen`` of a generator.
 
-    ``metrics``: makes a `MetricCollection` for each direction (default: `distances`). Metrics of
-    two sets (`SetMetric`) are given all made and all real pictures of the target domain; others
-    are called as torchmetrics' FID is, ``update(imgs, real=...)``. The values are logged as
-    ``<direction>/<metric>`` through ``log_dict``, reduced over all processes.
+    ``metrics``: an `Evaluator`, whose metrics of two sets are scored (default: `METRICS`, on a
+    seeded, untrained VGG-16), or what makes a `MetricCollection` for each direction: metrics of two
+    sets, called as torchmetrics' FID is, ``update(imgs, real=...)``, with all made and all real
+    pictures of the target domain. The values are logged as ``<direction>/<metric>`` through
+    ``log``, reduced over all processes.
 
         trainer = Trainer(max_steps=1000, val_check_interval=200, callbacks=[Evaluate()])
     """
 
-    def __init__(self, metrics: Callable[[], MetricCollection] = distances) -> None:
-        self.make = metrics
-        self.collections: dict[str, MetricCollection] = {}
+    def __init__(self, metrics: Evaluator | Callable[[], MetricCollection] | None = None) -> None:
+        self.metrics = metrics
+        self.directions: dict[str, SetScores | MetricCollection] = {}
+
+    def _of(self, direction: str, pl_module: LightningModule, size: int) -> Any:
+        if direction not in self.directions:
+            if self.metrics is None:
+                extractor = build_extractor()
+                self.metrics = Evaluator(
+                    Protocol.of(extractor, size=size, metrics=METRICS), extractor
+                )
+            self.directions[direction] = (
+                self.metrics.sets()
+                if isinstance(self.metrics, Evaluator)
+                else self.metrics().to(pl_module.device)
+            )
+        return self.directions[direction]
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for collection in self.collections.values():
-            collection.reset()
+        for scores in self.directions.values():
+            scores.reset()
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any
     ) -> None:
-        for direction, sides in (outputs or {}).items():
-            if direction not in self.collections:
-                self.collections[direction] = self.make().to(pl_module.device)
-            for metric in self.collections[direction].values():
-                self._update(metric, sides)
-
-    @staticmethod
-    def _update(metric: Metric, sides: Mapping[str, Any]) -> None:
-        for side in ("fake", "real"):
-            pictures = sides[side]
-            if len(pictures):
-                seen = to_uint8(pictures)
-                seen = seen.cpu() if isinstance(metric, SetMetric) else seen
-                metric.update(seen, real=side == "real")
+        found: Mapping[str, Mapping[str, Tensor]] = outputs or {}
+        for direction, sides in found.items():
+            scores = self._of(direction, pl_module, sides["real"].shape[-1])
+            for side in ("fake", "real"):
+                if not len(sides[side]):
+                    continue
+                seen = to_uint8(sides[side])
+                if isinstance(scores, SetScores):
+                    scores.update(seen.cpu(), real=side == "real")
+                    continue
+                for metric in scores.values():
+                    here = seen.cpu() if isinstance(metric, SetMetric) else seen
+                    metric.update(here, real=side == "real")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for direction, collection in self.collections.items():
-            for key, value in collection.compute().items():
-                pl_module.log(f"{direction}/{key}", value.float())
+        for direction, scores in self.directions.items():
+            values = scores.compute()
+            found = values[0] if isinstance(scores, SetScores) else values
+            for key, value in found.items():
+                pl_module.log(f"{direction}/{key}", float(value))

@@ -93,7 +93,9 @@ class Evaluate(Section):
     file of the Inception weights, for FID, KID and IS as well (``auto``: of published data sets,
     where it can be had); ``vgg``: that of VGG-16, for LPIPS and the perceptual path length;
     ``dino``, ``clip``: safetensors files, for fd_dino and cmmd; ``learned``: whether a network is
-    trained on the training pictures once per data set, for fd_learned."""
+    trained on the training pictures once per data set, for fd_learned; ``style``: whether the
+    content kept and the style reached are scored (``auto``: of data with a domain that is a style
+    by its name: painted, cartoon, style, monet, cezanne, ukiyoe, vangogh)."""
 
     every_kimg: Long | None = None
     pictures: int = Field(default=256, ge=2, le=10_000_000)
@@ -106,6 +108,7 @@ class Evaluate(Section):
     dino: str = ""
     clip: str = ""
     learned: bool = True
+    style: Literal["auto"] | bool = "auto"
 
 
 class Log(Section):

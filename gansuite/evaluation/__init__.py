@@ -7,18 +7,19 @@ from gansuite.lazy import attributes
 
 if TYPE_CHECKING:
     from gansuite.evaluation.comparison import Comparison, to_uint8
+    from gansuite.evaluation.evaluator import Evaluator
     from gansuite.evaluation.extractor import Extractor, build_extractor, extractor_of
-    from gansuite.evaluation.score import Statistics, reference_rows, training_pictures
+    from gansuite.evaluation.score import Statistics, reference_rows
 else:
     __getattr__ = attributes(
         __name__,
         {
             "Comparison": "comparison",
             "to_uint8": "comparison",
+            "Evaluator": "evaluator",
             "Extractor": "extractor",
             "build_extractor": "extractor",
             "extractor_of": "extractor",
-            "training_pictures": "score",
             "Statistics": "score",
             "reference_rows": "score",
         },
@@ -28,6 +29,7 @@ __all__ = [
     "HIGHER_IS_BETTER",
     "OFFLINE",
     "Comparison",
+    "Evaluator",
     "Extractor",
     "Protocol",
     "Statistics",
@@ -36,5 +38,4 @@ __all__ = [
     "extractor_of",
     "reference_rows",
     "to_uint8",
-    "training_pictures",
 ]

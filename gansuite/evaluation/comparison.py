@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,8 +18,10 @@ class Comparison:
     domain. ``fake`` [N]: what the method made. ``source`` [N]: the inputs of the fakes. ``truth``
     [N]: the true translation of the inputs. ``mask`` bool [N, 1, H, W]: where the object is.
     ``rec`` [N]: the cycle's reconstruction of ``source``. ``idt`` [M]: the network that makes the
-    fakes, applied to ``real``. ``latent_pairs``: two sets of fakes in float [-1, 1], [N] each, the
-    second a step of the protocol's ``ppl_epsilon`` further in latent space.
+    fakes, applied to ``real``. ``reference`` [N]: the picture that each fake was to have the style
+    of. ``target``: the domain that is aimed at, None for all. ``latent_pairs``: two sets of fakes
+    in float [-1, 1], [N] each, the second a step of the protocol's ``ppl_epsilon`` further in
+    latent space.
 
     Raises ValueError for another dtype or for sizes that disagree.
     """
@@ -31,11 +35,13 @@ class Comparison:
     rec: Tensor | None = None
     idt: Tensor | None = None
     latent_pairs: tuple[Tensor, Tensor] | None = None
+    reference: Tensor | None = None
+    target: str | None = None
 
     def __post_init__(self) -> None:
         size = self.real.shape[-2:]
         counts = {"real": None, "fake": None, "idt": len(self.real)}
-        for key in ("real", "fake", "source", "truth", "rec", "idt"):
+        for key in ("real", "fake", "source", "truth", "rec", "idt", "reference"):
             images = getattr(self, key)
             if images is None:
                 continue
@@ -54,23 +60,21 @@ class Comparison:
 
     def head(self, n: int) -> Comparison:
         """The first ``n`` pictures of every set."""
+        cut: dict[str, Any] = {
+            f.name: x[:n] for f in fields(self) if isinstance(x := getattr(self, f.name), Tensor)
+        }
+        if self.latent_pairs is not None:
+            cut["latent_pairs"] = tuple(x[:n] for x in self.latent_pairs)
+        return replace(self, **cut)
 
-        def cut(images: Tensor | None) -> Tensor | None:
-            return None if images is None else images[:n]
 
-        return Comparison(
-            self.name,
-            self.real[:n],
-            self.fake[:n],
-            cut(self.source),
-            cut(self.truth),
-            cut(self.mask),
-            cut(self.rec),
-            cut(self.idt),
-            None
-            if self.latent_pairs is None
-            else (self.latent_pairs[0][:n], self.latent_pairs[1][:n]),
-        )
+def directions(domains: Sequence[str]) -> list[tuple[str, list[str], str]]:
+    """(name, sources, target): ``a2b`` and ``b2a`` for two domains, else ``to_<target>`` from
+    all others."""
+    if len(domains) == 2:
+        a, b = domains
+        return [("a2b", [a], b), ("b2a", [b], a)]
+    return [(f"to_{t}", [d for d in domains if d != t], t) for t in domains]
 
 
 def check_images(images: Tensor, what: str = "images") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from gansuite.errors import UserError
 from gansuite.evaluation.features import Inception, RandomVGG16
 from gansuite.evaluation.learned import LearnedFeatures, learned_features
 from gansuite.evaluation.perceptual import LPIPS
+from gansuite.evaluation.style import StyleStatistics
 from gansuite.evaluation.vit import Clip, Dino
 from gansuite.evaluation.weights import INCEPTION, VGG
 
@@ -31,6 +33,11 @@ class Extractor:
     learned: LearnedFeatures | None = None
     dino: Dino | None = None
     clip: Clip | None = None
+
+    @functools.cached_property
+    def style(self) -> StyleStatistics:
+        """The random network, asked for the statistics of its channels."""
+        return StyleStatistics(self.random)
 
     def ids(self) -> dict[str, str]:
         """What the protocol calls them; empty for one that is not there."""

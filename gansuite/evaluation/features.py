@@ -116,19 +116,24 @@ class RandomVGG16(Frozen):
         parts = [self._features(chunk) for chunk in images.split(CHUNK)]
         return torch.cat(parts)
 
-    def _features(self, images: Tensor) -> Tensor:
+    def maps(self, images: Tensor) -> Iterator[Tensor]:
+        """What each stage makes of a few uint8 pictures, of at most ``largest`` pixels a side."""
         x = rgb(images).to(self.device()).float() / 127.5 - 1
         side = max(x.shape[-2:])
         if side > self.largest:
             h, w = (max(8, round(s * self.largest / side)) for s in x.shape[-2:])
             x = F.interpolate(x, (h, w), mode="bilinear", antialias=True)
         x = x.contiguous(memory_format=torch.channels_last)
-        pooled = []
-        with exact(x.device):
-            for number, stage in enumerate(self.stages):
+        for number, stage in enumerate(self.stages):
+            with exact(x.device):
                 x = stage(F.max_pool2d(x, 2) if number else x)
-                pooled.append(x.mean((2, 3)))
-            pooled.append(F.adaptive_avg_pool2d(x, 2).flatten(1))
+            yield x
+
+    def _features(self, images: Tensor) -> Tensor:
+        pooled = []
+        for x in self.maps(images):
+            pooled.append(x.mean((2, 3)))
+        pooled.append(F.adaptive_avg_pool2d(x, 2).flatten(1))
         # on the CPU: some devices (MPS) have no float64
         both = zip(pooled, self.projections, strict=True)
         return torch.cat([p.cpu().double() @ w.cpu().double() for p, w in both], 1)

@@ -29,6 +29,8 @@ from torchmetrics.utilities.data import dim_zero_cat
 from gansuite import rng
 from gansuite.evaluation import frechet, neighbours, pixels, swd
 from gansuite.evaluation.comparison import check_images
+from gansuite.evaluation.style import ReferenceReached as ReferenceReached
+from gansuite.evaluation.style import StyleReached as StyleReached
 
 
 def _double(value: float) -> Tensor:
@@ -338,11 +340,12 @@ class PSNR(PeakSignalNoiseRatio):
         errors[-1].clamp_min_(pixels.MSE_FLOOR * preds[0].numel())
 
 
-class SSIM(StructuralSimilarityIndexMeasure):
-    """torchmetrics' structural similarity of uint8 pictures: Gaussian window 11 (sigma 1.5), range
-    255; -1 to 1. NaN below 11 pixels."""
+class _Structural(Metric):
+    """What SSIM and MS-SSIM share: uint8 pictures, ``chunk`` at a time; NaN where a side is below
+    ``smallest`` pixels, which the windows need."""
 
-    smallest = 11
+    smallest: int
+    chunk: int
     why = ""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -353,33 +356,25 @@ class SSIM(StructuralSimilarityIndexMeasure):
         if min(preds.shape[-2:]) < self.smallest:
             self.why = f"pictures below {self.smallest}x{self.smallest}"
             return
-        for x, y in zip(preds.split(32), target.split(32), strict=True):
+        for x, y in zip(preds.split(self.chunk), target.split(self.chunk), strict=True):
             super().update(x.float(), y.float())  # in double it takes 15 times as long
 
     def compute(self) -> Tensor:
-        return NAN if self.why else super().compute()  # type: ignore[return-value]
+        return NAN if self.why else super().compute()  # type: ignore[no-any-return]
 
 
-class MSSSIM(MultiScaleStructuralSimilarityIndexMeasure):
+class SSIM(_Structural, StructuralSimilarityIndexMeasure):
+    """torchmetrics' structural similarity of uint8 pictures: Gaussian window 11 (sigma 1.5), range
+    255; -1 to 1. NaN below 11 pixels."""
+
+    smallest, chunk = 11, 32
+
+
+class MSSSIM(_Structural, MultiScaleStructuralSimilarityIndexMeasure):
     """torchmetrics' multi-scale structural similarity (Wang et al. 2003) of uint8 pictures, five
     scales; NaN below 176 pixels, which five scales of its window need."""
 
-    smallest = 176
-    why = ""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(data_range=255.0, **kwargs)
-        self.set_dtype(torch.float64)
-
-    def update(self, preds: Tensor, target: Tensor) -> None:
-        if min(preds.shape[-2:]) < self.smallest:
-            self.why = f"pictures below {self.smallest}x{self.smallest}"
-            return
-        for x, y in zip(preds.split(8), target.split(8), strict=True):
-            super().update(x.float(), y.float())
-
-    def compute(self) -> Tensor:
-        return NAN if self.why else super().compute()
+    smallest, chunk = 176, 8
 
 
 class L1(MeanAbsoluteError):

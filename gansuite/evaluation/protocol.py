@@ -26,9 +26,9 @@ class Protocol:
     pictures on each side, the first ones of ``split`` in file order. ``weights``: which weights of
     the method, ``raw``, ``ema`` or ``auto`` (ema where the method keeps one). ``extractor``,
     ``inception``, ``vgg``, ``learned``, ``dino`` and ``clip`` name the networks with the hash of
-    their weights. ``metrics``: those
-    asked for; one that has no meaning for a comparison (PSNR without a truth) is absent from its
-    scores.
+    their weights; ``style``: whether the content kept and the style reached are asked for.
+    ``metrics``: those asked for; one that has no meaning for a comparison (PSNR without a truth) is
+    absent from its scores.
     ``fid_small``: report FID also below 2048 pictures, where it mostly measures their number.
     ``swd_repeats``: the paper has 4; both sets meet the same directions, so more of them change the
     distance by about 4 % and cost as much as all other metrics together. ``ppl_epsilon``: the step
@@ -47,6 +47,7 @@ class Protocol:
     learned: str = ""
     dino: str = ""
     clip: str = ""
+    style: bool = False
     fid_small: bool = False
     resize: str = "bicubic antialiased, whole picture"
     seed: int = 0
@@ -70,8 +71,7 @@ class Protocol:
             option = NEEDS.get(metric)
             if option and not getattr(self, option):
                 raise UserError(
-                    f"evaluate.metrics: '{metric}' needs a network that is not there;"
-                    f" set evaluate.{option}"
+                    f"evaluate.metrics: '{metric}' is not there without evaluate.{option}; set it"
                 )
         if self.weights not in ("raw", "ema", "auto"):
             raise UserError(f"evaluate.weights: raw, ema or auto, not '{self.weights}'")
@@ -81,10 +81,9 @@ class Protocol:
     @classmethod
     def of(cls, extractor: Extractor, **settings: Any) -> Protocol:
         """The protocol of these networks; all their metrics unless ``metrics`` is given."""
-        networks: dict[str, Any] = {**extractor.ids()}
-        there = tuple(m for m in HIGHER_IS_BETTER if m not in NEEDS or networks[NEEDS[m]])
-        settings.setdefault("metrics", there)
-        return cls(**{**settings, "metrics": tuple(settings["metrics"])}, **networks)
+        given: dict[str, Any] = {**settings, **extractor.ids()}
+        there = tuple(m for m in HIGHER_IS_BETTER if m not in NEEDS or given.get(NEEDS[m]))
+        return cls(**{**given, "metrics": tuple(settings.get("metrics", there))})
 
     @property
     def id(self) -> str:

@@ -10,7 +10,6 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from gansuite import rng
-from gansuite.data.module import DataModule
 from gansuite.evaluation.comparison import Comparison
 from gansuite.evaluation.extractor import Extractor
 from gansuite.evaluation.learned import blurred
@@ -18,15 +17,23 @@ from gansuite.evaluation.protocol import Protocol
 from gansuite.evaluation.table import METRICS, Make
 
 
-class Statistics:
-    """The metrics of two sets of a protocol with the real side filled in, once for all scorings.
+class SetScores:
+    """The metrics of two sets of a protocol, to be updated batch by batch as torchmetrics' FID is;
+    each network sees a batch once for all of its metrics.
 
-    ``groups``: the network that looks (or ``images``) -> a `MetricCollection`, made on first use.
+    ``groups``: the network that looks (or ``images``) -> a `MetricCollection`. ``reset`` keeps the
+    real side unless ``keep_real`` is false; ``sync``: the states of all processes count.
     """
 
-    def __init__(self, images: Tensor, protocol: Protocol, extractor: Extractor) -> None:
+    def __init__(
+        self,
+        protocol: Protocol,
+        extractor: Extractor,
+        *,
+        keep_real: bool = True,
+        sync: bool = False,
+    ) -> None:
         _check_networks(protocol, extractor)
-        self.images = images[: protocol.samples]
         self.protocol = protocol
         self._extractor = extractor
         makers: dict[str, dict[Make, str]] = {}
@@ -41,7 +48,8 @@ class Statistics:
             )
             for network, wanted in makers.items()
         }
-        self._filled = False
+        for metric in (m for metrics in self.groups.values() for m in metrics.values()):
+            metric.reset_real_features, metric.sync_on_compute = not keep_real, sync
 
     def _seen(self, network: str, images: Tensor) -> Tensor:
         if network == "images":
@@ -51,19 +59,41 @@ class Statistics:
             raise ValueError(f"no network '{network}' was built")
         return look(images)
 
-    def compare(self, fakes: Tensor) -> tuple[dict[str, float], dict[str, str]]:
-        """The metrics of two sets, NaN where undefined, and why they are."""
+    def update(self, images: Tensor, real: bool) -> None:
+        """Add uint8 pictures [N, C, H, W] to one side."""
+        for network, metrics in self.groups.items():
+            metrics.update(self._seen(network, images), real=real)
+
+    def reset(self) -> None:
+        for metrics in self.groups.values():
+            metrics.reset()
+
+    def compute(self) -> tuple[dict[str, float], dict[str, str]]:
+        """The metrics by their names, NaN where undefined, and why they are."""
         found: dict[str, float] = {}
         why: dict[str, str] = {}
-        for network, metrics in self.groups.items():
-            if not self._filled:
-                metrics.update(self._seen(network, self.images), real=True)
-            metrics.reset()
-            metrics.update(self._seen(network, fakes), real=False)
+        for metrics in self.groups.values():
             for first, metric in metrics.items():
                 _note(first, metric, self.protocol, found, why)
-        self._filled = True
         return found, why
+
+
+class Statistics(SetScores):
+    """`SetScores` with the real side filled in, once for all scorings."""
+
+    def __init__(self, images: Tensor, protocol: Protocol, extractor: Extractor) -> None:
+        super().__init__(protocol, extractor)
+        self.images = images[: protocol.samples]
+        self._filled = False
+
+    def compare(self, fakes: Tensor) -> tuple[dict[str, float], dict[str, str]]:
+        """`compute` for these made pictures."""
+        if not self._filled:
+            self.update(self.images, real=True)
+            self._filled = True
+        self.reset()
+        self.update(fakes, real=False)
+        return self.compute()
 
 
 def _note(
@@ -130,11 +160,18 @@ def reference_rows(
     to the training pictures (`gaussian_pictures`), which has their means, contrasts and colours and
     draws nothing. ``real_vs_real``: the noise floor, as many training pictures as there are fakes.
     ``blurred``, without sources: these training pictures, through a Gaussian of 1 pixel per 64.
-    ``train``: uint8 training pictures of the target domain; without them only what needs none.
+    ``copy_the_style``, of a protocol with ``style``: training pictures of the target in the place
+    of the translations, whatever the sources. ``train``: uint8 training pictures of the target
+    domain; without them only what needs none.
     """
     c = comparison
     rows = {}
     if c.source is not None:
+        if protocol.style and train is not None:
+            copied = train[torch.arange(len(c.fake)) * len(train) // len(c.fake)]
+            c = replace(c, reference=None if c.reference is None else copied)
+            copies = replace(c, fake=copied, rec=None, idt=None)
+            rows["copy_the_style"] = score(copies, protocol, extractor, real=real)
         idle = replace(c, fake=c.source, rec=c.source, idt=c.real)
         rows["do_nothing"] = score(idle, protocol, extractor, real=real)
     if train is not None:
@@ -165,15 +202,6 @@ def gaussian_pictures(images: Tensor, n: int, *, seed: int = 0) -> Tensor:
     normal = rng.numpy_generator(seed, "gaussian pictures").standard_normal((n, len(x)), "float32")
     drawn = torch.from_numpy(normal) @ (x - mean) / max(1, len(x) - 1) ** 0.5 + mean
     return drawn.view(n, *images.shape[1:]).round().clamp(0, 255).byte()
-
-
-def training_pictures(data: DataModule, target: str | None, count: int) -> Tensor:
-    """Training pictures of ``target`` (None: of all domains) for `reference_rows` with ``count``
-    fakes: for a generator, enough of them to fit a Gaussian."""
-    if target is None:
-        pixels = data.spec.channels * data.spec.size**2
-        count = max(count, min(1024, 2**26 // pixels))
-    return data.pictures("train", target, count)
 
 
 def _check_networks(protocol: Protocol, extractor: Extractor) -> None:

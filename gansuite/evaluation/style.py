@@ -1,108 +1,124 @@
-"""Stylised pictures, scored twice: how much of the content is kept, and how much of the style is
-reached. Each alone is won by a trivial output, doing nothing or a copy of the style, so the two are
-read together and beside these (`style_rows`). Pictures are uint8 [N, 1 or 3, H, W].
+"""How much of a style is reached: one half of the score of a stylised picture.
+
+The other half is how much of the content is kept (SSIM to the content picture). Each alone is won
+by a trivial output, doing nothing or a copy of the style, so the two are read together and beside
+these (`table.Info.pair`, `score.reference_rows`). Pictures are uint8 [N, 1 or 3, H, W].
 """
 
 from __future__ import annotations
 
+import hashlib
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torchmetrics import Metric
-from torchmetrics.image import StructuralSimilarityIndexMeasure
 from torchmetrics.utilities.data import dim_zero_cat
 
-from gansuite.evaluation.comparison import check_images, rgb
-from gansuite.evaluation.features import CHUNK, STAGES, RandomVGG16, exact
+from gansuite.evaluation.comparison import check_images
+from gansuite.evaluation.features import CHUNK, STAGES, RandomVGG16
+
+STYLES = frozenset(("painted", "cartoon", "style", "monet", "cezanne", "ukiyoe", "vangogh"))
+"""Domains that are a style by their name, for ``evaluate.style=auto``."""
 
 
-class ContentKept(StructuralSimilarityIndexMeasure):
-    """SSIM of the stylised pictures to the contents, -1 to 1: 1 for doing nothing."""
+def has_style(domains: Iterable[str]) -> bool:
+    """Whether one of the ``domains`` of a data set is a style."""
+    return not STYLES.isdisjoint(domains)
 
-    higher_is_better = True
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(data_range=255.0, **kwargs)
+class StyleStatistics:
+    """uint8 pictures -> float64 [N, 2 * channels of all stages] on the CPU: of every stage of
+    ``network`` the mean of each channel, then its deviation. Contents and styles come again at
+    every evaluation, so theirs are remembered (``again``)."""
 
-    def update(self, preds: Tensor, target: Tensor) -> None:
-        """The stylised pictures and the contents, in one order."""
-        super().update(preds.double(), target.double())
+    def __init__(self, network: RandomVGG16) -> None:
+        self.network = network
+        self._known: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, *, again: bool = False) -> Tensor:
+        check_images(images)
+        key = hashlib.sha256(images.contiguous().numpy()).hexdigest() if again else ""
+        if key in self._known:
+            return self._known[key]
+        rows = []
+        for chunk in images.split(CHUNK):
+            parts: list[Tensor] = []
+            for x in self.network.maps(chunk):
+                variance, mean = torch.var_mean(x, (2, 3), correction=0)
+                parts += [mean, variance.sqrt()]
+            rows.append(torch.cat(parts, 1).cpu().double())
+        found = torch.cat(rows)
+        if again:
+            self._known[key] = found
+        return found
 
 
 class StyleReached(Metric):
-    """How far the statistics of the stylised pictures are from those of the style, from 0 up.
+    """How far stylised pictures have come from the contents to a set of style pictures: 0 for
+    doing nothing, about 1 for copies of style pictures, more where all are nearer to the middle of
+    the set than its own pictures are, negative where the way was lost.
 
-    The mean and the deviation of every channel after each stage of the network that scores. With
-    the mean m over the style pictures, sum over stages of mean |s(y) - m|^2 / |m|^2, over pictures.
-    With references, one for each picture, its own statistics stand in for m.
+    The statistics s of a picture are the mean and the deviation of every channel after each stage
+    of the network that scores. With m, their mean over the style pictures, and the distance
+    d(s, m), the sum over stages of |s - m|^2 / |m|^2, it is
+
+        [d(contents) - d(stylised)] / [d(contents) - d(style)],
+
+    each d a mean over pictures; a style picture is compared with the mean of the others.
+    torchmetrics has none.
     """
 
-    higher_is_better = False
+    higher_is_better = True
     is_differentiable = False
     full_state_update = False
+    source: list[Tensor]
     made: list[Tensor]
     style: list[Tensor]
+    why = ""
 
-    def __init__(self, network: RandomVGG16, *, references: bool = False, **kwargs: Any) -> None:
+    def __init__(self, network: StyleStatistics, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._network = (network,)  # in a tuple: not a part of this module
-        self.references = references
-        self.add_state("made", default=[], dist_reduce_fx="cat")
-        self.add_state("style", default=[], dist_reduce_fx="cat")
+        self._look = network
+        for name in ("source", "made", "style"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
 
-    def update(self, imgs: Tensor, real: bool) -> None:
-        """Add stylised pictures, or (``real``) pictures of the style."""
-        found = style_statistics(self._network[0], imgs)
-        (self.style if real else self.made).append(found)
+    def update(self, source: Tensor, preds: Tensor, style: Tensor) -> None:
+        """Add contents, as many stylised pictures in the same order, and pictures of the style."""
+        self.source.append(self._look(source, again=True))
+        self.made.append(self._look(preds))
+        self.style.append(self._look(style, again=True))
 
     def compute(self) -> Tensor:
-        made, style = dim_zero_cat(self.made), dim_zero_cat(self.style)
-        if self.references and len(made) != len(style):
-            raise ValueError(f"{len(made)} pictures need as many references, not {len(style)}")
-        wanted = style if self.references else style.mean(0, keepdim=True)
-        sizes = [2 * widths[-1] for widths in STAGES]
-        parts = zip(made.split(sizes, 1), wanted.split(sizes, 1), strict=True)
-        ratios = [(a - b).square().sum(1) / b.square().sum(1) for a, b in parts]
-        return torch.stack(ratios).sum(0).mean()
+        source, made, style = (dim_zero_cat(x) for x in (self.source, self.made, self.style))
+        middle, n = style.mean(0, keepdim=True), len(style)
+        # (s - m) n / (n - 1) is the difference to the mean of the others
+        own = distance(style, middle) * (n / max(1, n - 1)) ** 2
+        return self._share(distance(source, middle), distance(made, middle), own)
+
+    def _share(self, nothing: Tensor, made: Tensor, copy: Tensor | float) -> Tensor:
+        if not nothing > copy:
+            self.why = "the contents are in this style already"
+            return torch.tensor(math.nan, dtype=torch.float64)
+        return (nothing - made) / (nothing - copy)
 
 
-@torch.no_grad()
-def style_statistics(network: RandomVGG16, images: Tensor) -> Tensor:
-    """float64 [N, 2 * channels of all stages] on the CPU: means, then deviations, by stages."""
-    check_images(images)
-    found = []
-    for chunk in images.split(CHUNK):
-        x = rgb(chunk).to(network.device()).float() / 127.5 - 1
-        parts = []
-        with exact(x.device):
-            for number, stage in enumerate(network.stages):
-                x = stage(F.max_pool2d(x, 2) if number else x)
-                variance, mean = torch.var_mean(x, (2, 3), correction=0)
-                parts += [mean, variance.sqrt()]
-        found.append(torch.cat(parts, 1).cpu().double())
-    return torch.cat(found)
+class ReferenceReached(StyleReached):
+    """`StyleReached` of the one reference that each picture was to have the style of, in m's place:
+    0 for doing nothing, 1 for a copy of the reference."""
+
+    def compute(self) -> Tensor:
+        source, made, style = (dim_zero_cat(x) for x in (self.source, self.made, self.style))
+        return self._share(distance(source, style), distance(made, style), 0.0)
 
 
-def style_rows(
-    source: Tensor, made: Tensor, style: Tensor, network: RandomVGG16
-) -> dict[str, dict[str, float]]:
-    """``content_kept`` and ``style_reached`` of ``made``, of doing nothing and of a copy of the
-    ``style`` in the place of each picture."""
-    outputs = {
-        "made": made,
-        "do_nothing": source,
-        "copy_the_style": style[torch.arange(len(source)) % len(style)],
-    }
-    rows = {}
-    for name, pictures in outputs.items():
-        kept, reached = ContentKept(), StyleReached(network)
-        kept.update(pictures, source)
-        reached.update(style, real=True)
-        reached.update(pictures, real=False)
-        rows[name] = {
-            "content_kept": float(torch.as_tensor(kept.compute())),
-            "style_reached": float(reached.compute()),
-        }
-    return rows
+def distance(statistics: Tensor, wanted: Tensor) -> Tensor:
+    """The mean over pictures of the sum over stages of |s - m|^2 / |m|^2; [N, D] and [N or 1, D] as
+    of `StyleStatistics`."""
+    sizes = [2 * widths[-1] for widths in STAGES]
+    parts = zip(statistics.split(sizes, 1), wanted.split(sizes, 1), strict=True)
+    ratios = [(a - b).square().sum(1) / b.square().sum(1) for a, b in parts]
+    return torch.stack(ratios).sum(0).mean()

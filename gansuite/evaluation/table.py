@@ -29,10 +29,7 @@ def _of(name: str, network: str = "", **arguments: Any) -> Make:
         }
         if network:
             given["network"] = getattr(extractor, network)
-        kind = getattr(metrics, name)
-        if issubclass(kind, metrics.SetMetric | metrics.FID):
-            given["reset_real_features"] = False
-        made: Metric = kind(sync_on_compute=False, **given)
+        made: Metric = getattr(metrics, name)(sync_on_compute=False, **given)
         return made
 
     return make
@@ -46,7 +43,8 @@ class Info:
     the extractor (``set:images``: the pictures themselves); else fields of a `Comparison`, without
     which the metric is absent. ``make``: builds it; metrics of one ``make`` are computed together.
     ``option``: the key of ``evaluate`` without which it is not there. ``headline``: shown beside
-    the ranking one where there is little room.
+    the ranking one where there is little room. ``pair``: the metric without which it is never
+    shown, as each alone is won by a trivial output.
     """
 
     label: str
@@ -56,6 +54,7 @@ class Info:
     make: Make
     option: str = ""
     headline: bool = False
+    pair: str = ""
 
     @property
     def arrow(self) -> str:
@@ -222,6 +221,38 @@ METRICS: dict[str, Info] = {
         _of("PerceptualDistance", network="vgg"),
         "vgg",
     ),
+    "content_kept": Info(
+        "Content kept",
+        "higher",
+        "Likeness of structure (SSIM) to the picture that was translated: 1 is won by doing "
+        "nothing. To be read with the style reached.",
+        ("fake", "source"),
+        _of("SSIM"),
+        "style",
+        headline=True,
+        pair="style_reached",
+    ),
+    "style_reached": Info(
+        "Style reached",
+        "higher",
+        "How far the statistics of the pictures came to those of the style: 0 for doing nothing, "
+        "1 is won by a copy of the style. To be read with the content kept.",
+        ("source", "fake", "real"),
+        _of("StyleReached", network="style"),
+        "style",
+        headline=True,
+        pair="content_kept",
+    ),
+    "reference_reached": Info(
+        "Reference reached",
+        "higher",
+        "The same for the one picture that each was to have the style of, of methods that are "
+        "given one.",
+        ("source", "fake", "reference"),
+        _of("ReferenceReached", network="style"),
+        "style",
+        pair="content_kept",
+    ),
     "precision": Info(
         "Precision",
         "higher",
@@ -298,6 +329,14 @@ METRICS: dict[str, Info] = {
     ),
 }
 
+ROWS = {
+    "do_nothing": "do nothing",
+    "real_vs_real": "real vs real",
+    "blurred": "blurred training pictures",
+    "copy_the_style": "copy the style",
+}
+"""The reference rows of `score.reference_rows`, in order: what each is called."""
+
 DISTANCES = ("fd_learned", "fd_random")
 """How far a run is from real pictures: the first of these that it has."""
 
@@ -306,6 +345,19 @@ def distance(scores: Iterable[str]) -> str:
     """The first of `DISTANCES` among the names of ``scores``; the last without any."""
     there = set(scores)
     return next((m for m in DISTANCES if m in there), DISTANCES[-1])
+
+
+def headlines(names: Iterable[str], most: int | None = None) -> list[str]:
+    """The metrics among ``names`` that are shown where there is little room, at most ``most`` of
+    them; of a pair both or none."""
+    there = set(names)
+    found: list[str] = []
+    for m, info in METRICS.items():
+        if m in there and info.headline and m not in found:
+            both = [m, info.pair] if info.pair in there else [m]
+            if info.pair in ("", both[-1]) and (most is None or len(found) + len(both) <= most):
+                found += both
+    return found
 
 
 OFFLINE = tuple(m for m, info in METRICS.items() if not info.option)

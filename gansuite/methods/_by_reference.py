@@ -62,9 +62,14 @@ class ByReference(OneWay):
             code = code + strength * share / total * g.code(picture)
         return cast(Tensor, g(x, code))
 
+    def reference_of(self, x: Tensor) -> Tensor:
+        """The pictures [N, C, H, W] that `translate` gives ``x`` the style of; before the first
+        batch its own."""
+        if not self.known:
+            return x
+        sums = ((x.double() + 1) * 127.5).round().long().sum((1, 2, 3))
+        return self.scaled(self.references[sums % self.known])
+
     def translate(self, x: Tensor, to: str) -> Tensor:
         self.reachable(to)
-        if not self.known:  # before the first batch
-            return self.stylize(x, [(x, 1.0)])
-        sums = ((x.double() + 1) * 127.5).round().long().sum((1, 2, 3))
-        return self.stylize(x, [(self.scaled(self.references[sums % self.known]), 1.0)])
+        return self.stylize(x, [(self.reference_of(x), 1.0)])

@@ -15,21 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from gansuite import engine
-from gansuite.callbacks.evaluate import aims
 from gansuite.callbacks.samples import save_strips
 from gansuite.catalogue import experiment_of
 from gansuite.data import DataModule
 from gansuite.data.images import is_image, read_image
 from gansuite.errors import UserError, nearest
-from gansuite.evaluation import (
-    Comparison,
-    Protocol,
-    Statistics,
-    extractor_of,
-    reference_rows,
-    training_pictures,
-)
-from gansuite.evaluation.score import score
+from gansuite.evaluation import Comparison, Evaluator
+from gansuite.evaluation.comparison import directions
 from gansuite.evaluation.verdict import verdict
 from gansuite.imaging import files_below, save_picture
 from gansuite.runs import write_json
@@ -74,28 +66,19 @@ def score_folder(
     experiment = experiment_of(data)
     module = engine.build_data(experiment)
     e, spec = experiment.evaluate, module.spec
-    known = {n: (sources, target) for n, sources, target in aims(spec.domains) if sources}
+    known = {n: (sources, target) for n, sources, target in directions(spec.domains) if sources}
     chosen = _chosen(folder, comparison, [*known, "gen"])
-    made = {
-        n: _generated(at, module, e.pictures, note)
+    made = [
+        _generated(at, module, e.pictures, note)
         if n == "gen"
         else _translated(at, n, *known[n], module, e.pictures, note)
         for n, at in chosen.items()
-    }
+    ]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    extractor = extractor_of(e, module, device=device, note=note)
-    protocol = Protocol.of(
-        extractor, size=spec.size, channels=spec.channels, samples=e.pictures, weights=e.weights
-    )
-    final: dict[str, Any] = {}
-    references: dict[str, Any] = {"do_nothing": {}, "real_vs_real": {}}
+    evaluator = Evaluator.of(e, module, device=device, note=note)
+    final, references = evaluator.scores(made), evaluator.references(made)
     place = out / name / f"seed{seed}"
-    for n, c in made.items():
-        real = Statistics(c.real, protocol, extractor)
-        final[n] = score(c, protocol, extractor, real=real)
-        train = training_pictures(module, known[n][1] if n in known else None, len(c.fake))
-        for row, scores in reference_rows(c, protocol, extractor, train=train, real=real).items():
-            references.setdefault(row, {})[n] = scores
+    for c in made:
         save_strips(place / "samples", c, e.samples)
     given = {k: v for k, v in (cost or {}).items() if v is not None}
     if "parameters" in given:
@@ -108,7 +91,7 @@ def score_folder(
             "outside": True,
             "seed": seed,
             "data": spec.summary(),
-            "protocol": {"id": protocol.id, **protocol.to_dict()},
+            "protocol": evaluator.report(),
             "budget": {},
             "final": final,
             "best": {},
@@ -220,6 +203,7 @@ def _translated(
         source=together(lambda s: module.pictures("test", s, share)),
         truth=together(lambda s: module.truth(s, target, share)),
         mask=together(lambda s: module.masks(s, share)),
+        target=target,
     )
 
 
