@@ -35,7 +35,8 @@ CASES = {
     "cut": ("cut_coats", "8", DOUBLE),
     "fastcut": ("fastcut_coats", "8", DOUBLE),
     "pix2pix": ("pix2pix_coats", "8", DOUBLE),
-    "adain": ("adain_coats", "8", DOUBLE),  # references gathered from both
+    # references gathered from both, a network that both must have learned alike
+    "adain": ("adain_coats", "8", DOUBLE, "method.network=classifier"),
     # the generator alone for two batches, then both; a history that is still filling
     "cartoongan": ("cartoongan_coats", "8", DOUBLE, "method.pool=50"),
     "stargan": ("stargan_coats", "8", DOUBLE),  # labels shuffled over both

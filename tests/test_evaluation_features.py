@@ -93,7 +93,7 @@ def test_the_network_is_trained_once_and_read_again(
     assert learned_features(module(tmp_path, train=9)).id != first.id  # other data, another file
     (kept,) = [p for p in tmp_path.glob("features-*.pt") if first.id == _id(p)]
     with monkeypatch.context() as patch:
-        patch.setattr("gansuite.evaluation.learned.train_features", None)
+        patch.setattr("gansuite.evaluation.learned.learn", None)
         assert learned_features(module(tmp_path)).id == first.id
     kept.write_bytes(b"cut off")
     assert learned_features(module(tmp_path)).id == first.id  # made again
@@ -134,7 +134,7 @@ def test_batches_to_learn_from() -> None:
     assert torch.allclose(made.domains.sum(1), torch.ones(32))
     assert made.damage.shape == (32, Damaged.KINDS)
     wide = Damaged.draw(images[..., :20, :], kinds, 3, 0, 7)
-    assert set(wide.alternation.tolist()) <= {0, 2}
+    assert set(wide.turns.tolist()) <= {0, 2}
 
 
 def test_blur_and_tiles_against_plain_computations() -> None:

@@ -16,6 +16,7 @@ from gansuite.errors import UserError
 from gansuite.evaluation import (
     OFFLINE,
     Comparison,
+    Evaluator,
     Extractor,
     Protocol,
     Statistics,
@@ -194,6 +195,30 @@ def test_statistics_are_computed_once(
     assert torch.equal(state, torch.get_rng_state())
     with pytest.raises(ValueError, match="other pictures"):
         score(replace(horses_to_zebras, real=coats("zebra", 0)[0]), protocol, extractor, real=real)
+
+
+def test_an_evaluator_scores_as_the_functions_do(
+    horses_to_zebras: Comparison, protocol: Protocol, extractor: Extractor
+) -> None:
+    few, evaluator = horses_to_zebras.head(10), Evaluator(protocol, extractor)
+    assert evaluator.scores([few]) == {"a2b": score(few, protocol, extractor)}
+    seen: list[int] = []
+    hook = extractor.random.register_forward_hook(lambda m, i, o: seen.append(len(i[0])))
+    rows = evaluator.references([few])
+    hook.remove()
+    assert seen == [10]  # the real side is known
+    nothing = reference_rows(few, protocol, extractor)["do_nothing"]
+    assert rows == {"do_nothing": {"a2b": nothing}, "real_vs_real": {}}  # no training pictures
+    assert Protocol.from_dict(evaluator.report()) == protocol
+    sets = evaluator.sets()
+    for _ in range(2):  # nothing is left of the first round
+        sets.reset()
+        for part in (slice(0, 4), slice(4, 10)):
+            sets.update(few.real[part], real=True)
+            sets.update(few.fake[part], real=False)
+        found, _ = sets.compute()
+        whole = evaluator.score(few)
+        assert found == pytest.approx({m: whole[m] for m in found}, rel=1e-6)
 
 
 def test_only_the_first_samples_count(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers import EachBatch, experiment, fit, parameters
+from helpers import EachBatch, difference, experiment, fit, parameters
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.models.vgg import make_layers
@@ -17,16 +18,29 @@ from torchvision.models.vgg import make_layers
 from gansuite import catalogue, engine
 from gansuite.data.coats import render_many
 from gansuite.data.edges import EdgeSmoothing, changed
+from gansuite.data.published import REGISTRY
 from gansuite.data.renderings import RENDERINGS
 from gansuite.data.spec import Batch, DataSpec
 from gansuite.errors import UserError
+from gansuite.evaluation import (
+    Comparison,
+    Extractor,
+    Protocol,
+    build_extractor,
+    learned,
+    reference_rows,
+)
 from gansuite.evaluation.features import RandomVGG16
-from gansuite.evaluation.style import StyleReached, style_rows, style_statistics
+from gansuite.evaluation.learned import train_classifier
+from gansuite.evaluation.score import score
+from gansuite.evaluation.style import STYLES, StyleStatistics, has_style
+from gansuite.evaluation.table import METRICS, headlines
 from gansuite.losses import perceptual
 from gansuite.losses.adversarial import adversarial
 from gansuite.losses.perceptual import (
     VGG,
     adain,
+    blank,
     calibration,
     gram,
     perceptual_network,
@@ -40,6 +54,7 @@ from gansuite.methods.base import Method
 from gansuite.methods.cartoongan import CartoonGAN
 from gansuite.networks.adain import CodeGenerator, VGGDecoder
 from gansuite.networks.cartoongan import CartoonDiscriminator, CartoonGenerator
+from gansuite.runs import read_json, read_lines
 from gansuite.tools.style import read_style, with_colours_of
 from gansuite.tools.translate import translate
 
@@ -63,6 +78,11 @@ def spec(size: int = 32) -> DataSpec:
 def pictures(n: int = 2, size: int = 32, seed: int = 0) -> Tensor:
     g = torch.Generator().manual_seed(seed)
     return torch.rand(n, 3, size, size, generator=g, dtype=torch.float64) * 2 - 1
+
+
+def coats(domain: str, start: int, n: int = 12) -> Tensor:
+    made, _ = render_many(domain, range(start, start + n), size=32)
+    return torch.from_numpy(made.transpose(0, 3, 1, 2).copy())
 
 
 # ----------------------------------------------------------------------------- published integers
@@ -144,6 +164,77 @@ def test_its_layers_are_torchs(vgg: VGG) -> None:
     before, after = vgg(x, ["conv2_2", "relu2_2"])
     assert float(before.min()) < 0
     assert torch.equal(before.relu(), after)
+
+
+def test_a_classifier_learns_to_tell_the_domains_apart() -> None:
+    both = {"horse": coats("horse", 0, 32), "painted": coats("painted", 1000, 32)}
+    network = train_classifier(both, "relu2_1", 8, 3, seed=1)
+    taps = ["relu1_1", "relu1_2", "relu2_1"]
+
+    def look(images: Tensor) -> list[Tensor]:
+        with torch.no_grad():
+            return network(images.float() / 127.5 - 1, taps)
+
+    means = [float(y.mean()) for y in look(torch.cat([*both.values()]))]
+    assert means == pytest.approx([1.0] * 3, rel=1e-4)  # as the random network's
+    others = {"horse": coats("horse", 500, 32), "painted": coats("painted", 2000, 32)}
+
+    def pooled(images: Tensor) -> Tensor:
+        return torch.cat([y.mean((2, 3)) for y in look(images)], 1)
+
+    middle = [pooled(x).mean(0) for x in both.values()]
+    right = 0
+    for i, images in enumerate(others.values()):
+        far = torch.stack([(pooled(images) - m).norm(dim=1) for m in middle])
+        right += int((far.argmin(0) == i).sum())
+    assert right > 0.75 * 64
+    few = {name: images[:4] for name, images in both.items()}
+    first, again, other = (
+        train_classifier(few, "relu1_1", 4, 3, seed=s).state_dict() for s in (1, 1, 2)
+    )
+    assert difference(first, again) == ""
+    assert difference(first, other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", ["frozen", "learned"])
+def test_a_classifier_is_learned_once_and_kept_in_the_checkpoint(
+    encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GANSUITE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(learned, "STEPS", 2)
+    options = ["method.network=classifier", f"method.encoder={encoder}", "ema.half_life_kimg=1"]
+    e = experiment("adain_coats", tmp_path, 2, *options, "evaluate.learned=false",
+                   "evaluate.best_by=fd_random")  # fmt: skip
+    session = engine.train(e)
+    judge = session.method.judge
+    (file,) = (tmp_path / "cache").glob("classifier-*.pt")
+    state = torch.load(file, weights_only=True)
+    assert difference(dict(judge.state_dict()), state) == ""
+    (line, *_) = read_lines(session.run.metrics)
+    assert {"loss/g/content/classifier", "loss/g/style/classifier"} <= set(line)
+    # an encoder that learns begins with it, and one that does not is it
+    encoders = (session.method.g.encoder, session.method.averages.modules["g"].encoder)
+    for found in encoders:
+        weight = found.convs["conv1_1"].weight
+        if encoder == "frozen":
+            assert torch.equal(weight, state["convs.conv1_1.weight"])
+        else:
+            torch.testing.assert_close(weight, state["convs.conv1_1.weight"], rtol=0, atol=0.02)
+    monkeypatch.setattr(learned, "learn", lambda *_, **__: pytest.fail("learned again"))
+    copy = engine.load_method(e.run_dir, weights="raw")  # without any data
+    x, s = pictures(2).float(), pictures(2, seed=1).float()
+    with torch.no_grad(), session.method.evaluating("raw"):
+        assert torch.equal(copy.stylize(x, [(s, 1.0)]), session.method.stylize(x, [(s, 1.0)]))
+    kept = learned.learned_classifier(engine.build_data(e), judge.last, judge.width, 0)
+    assert difference(kept, state) == ""
+
+
+def test_a_classifier_needs_pictures_to_learn_from() -> None:
+    method = AdaIN(spec(), levels=3, width=4, d_width=4, network="classifier")
+    assert blank(method.judge)
+    with pytest.raises(UserError, match=r"learns from the pictures of a gansuite\.DataModule"):
+        fit(method, 1, given=batches(1, 2))
 
 
 @pytest.mark.parametrize(
@@ -512,22 +603,140 @@ def test_a_rendering_is_of_the_same_scene(name: str) -> None:
     assert (match.argmax(1) == np.arange(8)).all()  # its own scene is the nearest
 
 
-def test_content_and_style_are_won_by_trivial_outputs_one_at_a_time() -> None:
-    def tensor(domain: str, start: int) -> Tensor:
-        made, _ = render_many(domain, range(start, start + 12), size=32)
-        return torch.from_numpy(made.transpose(0, 3, 1, 2).copy())
+@pytest.fixture(scope="module")
+def extractor() -> Extractor:
+    return build_extractor()
 
-    source, truth, style = tensor("horse", 0), tensor("painted", 0), tensor("painted", 100)
-    network = RandomVGG16()
-    rows = style_rows(source, truth, style, network)
-    nothing, copy, made = rows["do_nothing"], rows["copy_the_style"], rows["made"]
+
+@pytest.fixture(scope="module")
+def pair(extractor: Extractor) -> Protocol:
+    metrics = ("content_kept", "style_reached", "reference_reached")
+    return Protocol.of(extractor, size=32, style=True, metrics=metrics)
+
+
+@pytest.fixture(scope="module")
+def painting() -> Comparison:
+    """The true stylisation of horses; the style is that of other scenes."""
+    style = coats("painted", 100)
+    return Comparison("a2b", style, coats("painted", 0), coats("horse", 0), reference=style)
+
+
+def test_content_and_style_are_won_by_trivial_outputs_one_at_a_time(
+    painting: Comparison, pair: Protocol, extractor: Extractor
+) -> None:
+    rows = reference_rows(painting, pair, extractor, train=coats("painted", 300))
+    nothing, copy = rows["do_nothing"], rows["copy_the_style"]
+    made = score(painting, pair, extractor)
     assert nothing["content_kept"] == pytest.approx(1)
-    assert nothing["style_reached"] > 1.5 * copy["style_reached"]
+    assert nothing["style_reached"] == nothing["reference_reached"] == 0
+    assert copy["style_reached"] == pytest.approx(1, abs=0.1)
+    assert copy["reference_reached"] == 1
     assert copy["content_kept"] < made["content_kept"] < 1
-    assert made["style_reached"] < 0.5 * nothing["style_reached"]
-    paired = StyleReached(network, references=True)
-    paired.update(style, real=True)
-    paired.update(style, real=False)
-    assert float(paired.compute()) == 0
-    found = style_statistics(network, source)
-    assert found.shape == (12, 2 * (64 + 128 + 256))
+    assert copy["content_kept"] < 0.3
+    assert made["style_reached"] > 0.7
+    assert 0 < made["reference_reached"] < 1
+    half = painting.fake.float().lerp(painting.source.float(), 0.5).byte()  # type: ignore[union-attr]
+    between = score(replace(painting, fake=half), pair, extractor)
+    for m in ("style_reached", "reference_reached"):
+        assert nothing[m] < between[m] < made[m]
+    assert made["content_kept"] < between["content_kept"] < 1
+    # without pictures of the style there is no copy, and without a source no pair
+    assert "copy_the_style" not in reference_rows(painting, pair, extractor)
+    assert score(replace(painting, source=None), pair, extractor) == {}
+
+
+def test_the_style_reached_against_loops(
+    painting: Comparison, pair: Protocol, extractor: Extractor
+) -> None:
+    def statistics_of(images: Tensor) -> list[np.ndarray]:
+        """[N, 2 C] for each stage, in float64."""
+        x, parts = images.double() / 127.5 - 1, []
+        for number, stage in enumerate(extractor.random.stages):
+            x = torch.nn.functional.max_pool2d(x, 2) if number else x
+            for layer in stage:
+                if isinstance(layer, nn.Conv2d):
+                    weight, bias = layer.weight.double(), layer.bias.double()  # type: ignore[union-attr]
+                    x = torch.nn.functional.conv2d(x, weight, bias, padding=1).relu()
+            y = x.numpy()
+            parts.append(np.concatenate([y.mean((2, 3)), y.std((2, 3))], 1))
+        return parts
+
+    assert painting.source is not None
+    source, made, style = map(statistics_of, (painting.source, painting.fake, painting.real))
+    middle = [part.mean(0) for part in style]
+
+    def far(found: list[np.ndarray], wanted: Any) -> float:
+        """``wanted(i)``: what picture i is compared with, by stages."""
+        total = 0.0
+        for i in range(len(found[0])):
+            for part, goal in zip(found, wanted(i), strict=True):
+                total += ((part[i] - goal) ** 2).sum() / (goal**2).sum()
+        return total / len(found[0])
+
+    nothing, reached = (far(x, lambda i: middle) for x in (source, made))
+    # of a style picture the others' mean, in units of the whole mean's length
+    own = 0.0
+    for part, goal in zip(style, middle, strict=True):
+        for i in range(len(part)):
+            others = np.delete(part, i, 0).mean(0)
+            own += ((part[i] - others) ** 2).sum() / (goal**2).sum() / len(part)
+    found = score(painting, pair, extractor)
+    expected = (nothing - reached) / (nothing - own)
+    assert found["style_reached"] == pytest.approx(expected, rel=1e-5)
+    each = [far(x, lambda i: [part[i] for part in style]) for x in (source, made)]
+    assert found["reference_reached"] == pytest.approx(1 - each[1] / each[0], rel=1e-5)
+    look = StyleStatistics(extractor.random)
+    assert look(painting.source).shape == (12, 2 * (64 + 128 + 256))
+    assert torch.equal(look(painting.source, again=True), look(painting.source, again=True))
+
+
+def test_a_style_that_is_there_already_is_no_score(
+    painting: Comparison, pair: Protocol, extractor: Extractor
+) -> None:
+    notes: dict[str, str] = {}
+    idle = replace(painting, source=painting.real, fake=painting.real)
+    assert set(score(idle, pair, extractor, notes=notes)) == {"content_kept"}
+    assert notes["style_reached"] == "the contents are in this style already"
+
+
+def test_the_pair_is_asked_for_by_the_data_or_by_hand(extractor: Extractor) -> None:
+    assert set(RENDERINGS) <= STYLES
+    assert {d for entry in REGISTRY.values() for d in entry.domains} & STYLES == {
+        *("monet", "cezanne", "ukiyoe", "vangogh")
+    }
+    assert has_style(["photo", "monet"])
+    assert not has_style(["horse", "zebra"])
+    plain, style = (Protocol.of(extractor, size=32, style=s) for s in (False, True))
+    extra = {"content_kept", "style_reached", "reference_reached"}
+    assert set(style.metrics) - set(plain.metrics) == extra
+    assert plain.id == Protocol.of(extractor, size=32).id != style.id
+    with pytest.raises(UserError, match=r"not there without evaluate\.style"):
+        Protocol.of(extractor, size=32, metrics=["content_kept"])
+
+
+def test_of_a_pair_both_or_none_are_shown() -> None:
+    for name, info in METRICS.items():
+        if info.pair and info.headline:
+            assert METRICS[info.pair].pair == name
+    names = ["ssim", "style_reached", "content_kept", "fd_random", "precision"]
+    assert headlines(names) == ["fd_random", "ssim", "content_kept", "style_reached"]
+    assert headlines(names, 3) == ["fd_random", "ssim"]
+    assert headlines(["content_kept", "fd_random"]) == ["fd_random"]
+
+
+@pytest.mark.slow
+def test_runs_are_scored_on_content_and_style(tmp_path: Path) -> None:
+    """In training, again from the checkpoint, and for an outside entry."""
+    e = experiment("adain_coats", tmp_path, 4)
+    engine.train(e)
+    results = read_json(e.run_dir / "results.json")
+    assert results["protocol"]["style"] is True
+    final, rows = results["final"]["a2b"], results["references"]
+    assert {"content_kept", "style_reached", "reference_reached"} <= set(final)
+    idle, copy = rows["do_nothing"]["a2b"], rows["copy_the_style"]["a2b"]
+    assert (idle["style_reached"], idle["reference_reached"]) == (0, 0)
+    assert idle["content_kept"] == pytest.approx(1)
+    assert copy["reference_reached"] == 1
+    assert copy["content_kept"] < 0.5
+    again = engine.evaluate(e.run_dir)
+    assert again["final"] == again["recorded"] == results["final"]

@@ -13,8 +13,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from gansuite.data.module import DataModule
 from gansuite.errors import UserError
 from gansuite.evaluation.comparison import check_images, rgb
 from gansuite.evaluation.features import CHUNK, Frozen, exact
+from gansuite.losses.perceptual import VGG, draw_
 
 VERSION = 1
 """Grows with every change of the network or of its training: kept ones are then trained anew."""
@@ -38,6 +40,8 @@ BATCH = 32
 STEPS = 300
 PASSES = 30  # over the pictures at most
 LR = 2e-3
+TASKS = {"domain": 1.0, "turn": 0.5, "damage": 4.0}
+"""What is to be learned, with its weight: see `learn`."""
 
 
 class LearnedFeatures(Frozen):
@@ -92,12 +96,12 @@ class LearnedFeatures(Frozen):
         return f"learned-{DIM}d-v{VERSION}-{digest.hexdigest()[:12]}"
 
 
-def scaled(images: Tensor) -> Tensor:
-    """uint8 [N, 1 or 3, H, W] -> float [N, 3, h, w] in [-1, 1], at most `LARGEST` a side."""
+def scaled(images: Tensor, largest: int = LARGEST) -> Tensor:
+    """uint8 [N, 1 or 3, H, W] -> float [N, 3, h, w] in [-1, 1], at most ``largest`` a side."""
     x = rgb(images).float() / 127.5 - 1
     side = max(x.shape[-2:])
-    if side > LARGEST:
-        h, w = (max(16, round(s * LARGEST / side)) for s in x.shape[-2:])
+    if side > largest:
+        h, w = (max(16, round(s * largest / side)) for s in x.shape[-2:])
         x = F.interpolate(x, (h, w), mode="bilinear", antialias=True)
     return x
 
@@ -109,35 +113,74 @@ def learned_features(data: DataModule, *, folder: Path | None = None) -> Learned
     One process trains while others wait. UserError for pictures below 16 pixels or a folder that
     cannot be written.
     """
-    spec = data.spec
-    if spec.size < 16:
+    if data.spec.size < 16:
         raise UserError(
-            f"learned features need pictures of 16 pixels or more, data.size is {spec.size}; "
+            f"learned features need pictures of 16 pixels or more, data.size is {data.spec.size}; "
             "set evaluate.learned=false and evaluate.best_by=swd"
         )
+    return kept(data, "features", [VERSION], train_features, from_state, folder)
+
+
+def learned_classifier(data: DataModule, last: str, width: int, seed: int) -> dict[str, Tensor]:
+    """The weights of a `losses.perceptual.VGG` up to ``last`` that tells the domains of these data
+    apart: trained once and kept as `learned_features`, of which it is no relative: another network
+    of another depth, another seed, and the domains alone are asked for."""
+
+    def train(domains: Mapping[str, Tensor]) -> VGG:
+        # 0 is the seed of the features that score
+        return train_classifier(domains, last, width, data.spec.channels, seed=seed + 1)
+
+    def read(state: Mapping[str, Tensor]) -> VGG:
+        network = VGG(last, width, data.spec.channels)
+        network.load_state_dict(dict(state))
+        return network
+
+    recipe = [VERSION, last, width, seed]
+    return dict(kept(data, "classifier", recipe, train, read).state_dict())
+
+
+N = TypeVar("N", bound=nn.Module)
+
+
+def kept(
+    data: DataModule,
+    what: str,
+    recipe: list[Any],
+    train: Callable[[dict[str, Tensor]], N],
+    read: Callable[[Mapping[str, Tensor]], N],
+    folder: Path | None = None,
+) -> N:
+    """What ``train`` makes of the first training pictures of every domain, by domain; with a
+    ``folder`` (default: the cache of ``data``) it is made once and ``read`` again.
+
+    ``recipe``: on what it depends beside the pictures.
+    """
+    spec = data.spec
     share = max(1, PICTURES // len(spec.domains))
 
-    def train() -> LearnedFeatures:
-        return train_features({d: data.pictures("train", d, share) for d in spec.domains})
+    def made() -> N:
+        return train({d: data.pictures("train", d, share) for d in spec.domains})
 
     folder = folder or data.cache
     if folder is None:
-        return train()
-    recipe = [VERSION, spec.summary(), spec.size, spec.channels, spec.counts["train"]]
-    name = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:20]
-    path = folder / f"features-{name}.pt"
+        return made()
+    facts = [spec.summary(), spec.size, spec.channels, spec.counts["train"]]
+    text = json.dumps([*recipe[:1], *facts, *recipe[1:]], sort_keys=True)
+    name = f"{what}-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
+    path = folder / f"{name}.pt"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with lock(folder / f".features-{name}.lock"):
-            if (kept := _read(path)) is not None:
-                return kept
-            made = train()
-            torch.save(made.state_dict(), path.with_suffix(".part"))
+        with lock(folder / f".{name}.lock"):
+            try:
+                return read(torch.load(path, weights_only=True))
+            except Exception:  # none, or a damaged one, which raises what it likes: made again
+                network = made()
+            torch.save(network.state_dict(), path.with_suffix(".part"))
             path.with_suffix(".part").replace(path)
-            return made
+            return network
     except OSError as error:
         raise UserError(
-            f"the learned features cannot be kept in '{folder}' ({error.strerror or error}); set "
+            f"the learned {what} cannot be kept in '{folder}' ({error.strerror or error}); set "
             "GANSUITE_CACHE to another folder"
         ) from error
 
@@ -150,14 +193,6 @@ def from_state(state: Mapping[str, Tensor]) -> LearnedFeatures:
     return network
 
 
-def _read(path: Path) -> LearnedFeatures | None:
-    """What was kept; None where there is nothing or it is damaged."""
-    try:
-        return from_state(torch.load(path, weights_only=True))
-    except Exception:  # a damaged file raises what it likes; the network can be made again
-        return None
-
-
 def train_features(domains: Mapping[str, Tensor], *, seed: int = 0) -> LearnedFeatures:
     """A network trained on uint8 pictures [N, C, H, W] by domain.
 
@@ -165,34 +200,96 @@ def train_features(domains: Mapping[str, Tensor], *, seed: int = 0) -> LearnedFe
     number of threads: one is used.
     """
     images = torch.cat([scaled(x) for x in domains.values()])
-    kinds = torch.cat([torch.full((len(x),), i) for i, x in enumerate(domains.values())])
-    steps = min(STEPS, max(1, PASSES * len(images) // BATCH))
-    with one_thread(), torch.random.fork_rng(devices=[]), torch.enable_grad(), exact(images.device):
-        torch.manual_seed(rng.derive(seed, "learned features, weights"))
+    with alone(seed, "learned features, weights", images.device):
         network = LearnedFeatures()
-        sizes = {"domain": len(domains), "turn": 4, "damage": Damaged.KINDS}
-        heads = nn.ModuleDict({name: nn.Linear(DIM, size) for name, size in sizes.items()})
-        weights = [*network.parameters(), *heads.parameters()]
-        optimizer = torch.optim.AdamW(weights, lr=LR, weight_decay=1e-2)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=steps + 1)
-        for step in range(steps):
-            made = Damaged.draw(images, kinds, len(domains), seed, step)
-            z = network.embed(made.images)
-            loss = (
-                -(made.domains * F.log_softmax(heads["domain"](z), 1)).sum(1).mean()
-                + 0.5 * F.cross_entropy(heads["turn"](z), made.alternation, label_smoothing=0.1)
-                + 4 * F.mse_loss(heads["damage"](z), made.damage)
-            )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+        learn(network, network.embed, DIM, images, domains, seed)
         with torch.no_grad():
             seen = torch.cat([network.embed(x) for x in images.split(CHUNK)]).double()
         network.mean.copy_(seen.mean(0))
         network.std.copy_(seen.std(0, correction=0).clamp_min(1e-3))
     network.freeze()
     return network
+
+
+def train_classifier(
+    domains: Mapping[str, Tensor], last: str, width: int, channels: int, *, seed: int = 0
+) -> VGG:
+    """A `losses.perceptual.VGG` up to ``last`` trained to name the domain of uint8 pictures
+    [N, C, H, W], at 64 pixels at most; as exact as `train_features`.
+
+    It begins with the weights of the random network, sees the same damaged and blended pictures as
+    `train_features`, and in the end each of its layers is divided by the mean of its activations on
+    the pictures, so that it is 1 there, as the random network's.
+    """
+    images = torch.cat([scaled(x, 64)[:, :channels] for x in domains.values()])
+    taps = [f"relu{stage}_1" for stage in range(1, int(last[4]) + 1)]
+    with alone(seed, "perceptual classifier", images.device):
+        network = VGG(last, width, channels)
+        draw_(network, seed)
+        network.colours.requires_grad_(False)
+
+        def embed(x: Tensor) -> Tensor:
+            return torch.cat([y.mean((2, 3)) for y in network(x[:, :channels], taps)], 1)
+
+        dim = sum(width << stage for stage in range(len(taps)))
+        tasks = {"domain": 1.0}
+        learn(network, embed, dim, images, domains, seed, tasks, steps=STEPS // 2, lr=5e-4)
+        with torch.no_grad():
+            names = [name.replace("conv", "relu") for name, _ in network.layers()]
+            means = torch.zeros(len(names))
+            for x in images.split(CHUNK):
+                means += torch.stack([y.sum() / y[0].numel() for y in network(x, names)])
+            before = torch.ones(())
+            means = (means / len(images)).clamp_min(1e-6)
+            for (_, conv), mean in zip(network.layers(), means, strict=True):
+                conv.weight.mul_(before / mean)
+                cast(Tensor, conv.bias).div_(mean)
+                before = mean
+    return network
+
+
+@contextlib.contextmanager
+def alone(seed: int, purpose: str, device: torch.device) -> Iterator[None]:
+    """One thread, full precision, gradients, and draws of one's own that leave no trace."""
+    with one_thread(), torch.random.fork_rng(devices=[]), torch.enable_grad(), exact(device):
+        torch.manual_seed(rng.derive(seed, purpose))
+        yield
+
+
+def learn(
+    network: nn.Module,
+    embed: Callable[[Tensor], Tensor],
+    dim: int,
+    images: Tensor,
+    domains: Mapping[str, Tensor],
+    seed: int,
+    tasks: Mapping[str, float] = TASKS,
+    *,
+    steps: int = STEPS,
+    lr: float = LR,
+) -> None:
+    """Train ``network`` with a linear head for each of ``tasks`` (with its weight) on ``embed``,
+    [N, 3, H, W] in [-1, 1] -> [N, dim]; ``images``: those of the ``domains``, one after another."""
+    kinds = torch.cat([torch.full((len(x),), i) for i, x in enumerate(domains.values())])
+    steps = min(steps, max(1, PASSES * len(images) // BATCH))
+    sizes = {"domain": len(domains), "turn": 4, "damage": Damaged.KINDS}
+    heads = nn.ModuleDict({name: nn.Linear(dim, sizes[name]) for name in tasks})
+    weights = [p for p in (*network.parameters(), *heads.parameters()) if p.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=lr, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps + 1)
+    for step in range(steps):
+        made = Damaged.draw(images, kinds, len(domains), seed, step)
+        z = embed(made.images)
+        found: dict[str, Callable[[Tensor], Tensor]] = {
+            "domain": lambda y, m=made: -(m.domains * F.log_softmax(y, 1)).sum(1).mean(),
+            "turn": lambda y, m=made: F.cross_entropy(y, m.turns, label_smoothing=0.1),
+            "damage": lambda y, m=made: F.mse_loss(y, m.damage),
+        }
+        losses = [weight * found[name](heads[name](z)) for name, weight in tasks.items()]
+        optimizer.zero_grad()
+        sum(losses, torch.zeros(())).backward()
+        optimizer.step()
+        schedule.step()
 
 
 class Damaged:
@@ -203,7 +300,7 @@ class Damaged:
     KINDS = 7
 
     def __init__(self, images: Tensor, domains: Tensor, turns: Tensor, damage: Tensor) -> None:
-        self.images, self.domains, self.alternation, self.damage = images, domains, turns, damage
+        self.images, self.domains, self.turns, self.damage = images, domains, turns, damage
 
     @classmethod
     def draw(cls, images: Tensor, kinds: Tensor, count: int, seed: int, step: int) -> Damaged:

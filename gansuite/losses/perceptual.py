@@ -1,10 +1,11 @@
 """Perceptual networks and what is measured in their features: content, style, structure.
 
 One network for all of it, the convolutions of VGG-19 (Simonyan & Zisserman 2015) with reflection
-padding, in three forms: seeded random weights (He, Wang, Hopcroft 2016, arXiv:1606.04801: without
-training it serves texture well once every layer is rescaled), the published weights from a file,
-or the learned encoder of a method. None is the network that scores, `evaluation.features`: that is
-another architecture of another seed and depth.
+padding, in four forms: seeded random weights (He, Wang, Hopcroft 2016, arXiv:1606.04801: without
+training it serves texture well once every layer is rescaled), a classifier of the run's own domains
+(`evaluation.learned.train_classifier`), the published weights from a file, or the learned encoder
+of a method. None is a network that scores (`evaluation.features`, `evaluation.learned`): these are
+other architectures of other seeds and depths.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from gansuite.errors import UserError
 from gansuite.losses.precision import full
 from gansuite.rng import numpy_generator
 
-Network = Literal["random_vgg", "vgg19"]
+Network = Literal["random_vgg", "classifier", "vgg19"]
 
 STAGES = (2, 2, 4, 4)  # convolutions of VGG-19 before each of its first pools
 URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 SIZE = 574_673_361
-SHA256 = "dcbb9e9d"  # its first digits, which torchvision puts into the name
+# The digest's first eight digits: torchvision puts them into the file's name, and PyTorch's own
+# download compares no more. All 64 were not to be had, so a file is verified by this prefix.
+SHA256 = "dcbb9e9d"
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for pictures in [0, 1]
 
 
@@ -53,7 +56,7 @@ class VGG(nn.Module):
 
     def __init__(self, last: str = "relu4_1", width: int = 64, channels: int = 3) -> None:
         super().__init__()
-        self.last = last
+        self.last, self.width = last, width
         self.colours = nn.Conv2d(channels, 3, 1)
         with torch.no_grad():
             self.colours.weight.copy_(torch.eye(3)[:, :channels, None, None])
@@ -95,26 +98,33 @@ def _reflected(x: Tensor) -> Tensor:
 def perceptual_network(
     name: Network, last: str, *, width: int = 64, channels: int = 3, seed: int = 0, file: str = ""
 ) -> VGG:
-    """A `VGG` that nobody trains: its weights are constants, neither parameters nor part of a
-    checkpoint. They are a function of the arguments, or the ``file``'s.
+    """A `VGG` that nobody trains: its weights are constants, no parameters. They are a function of
+    the arguments, or the ``file``'s, and part of no checkpoint; but those of a ``classifier``,
+    which is `blank` until it has learned from the pictures, are.
 
     Raises:
         UserError: ``vgg19`` without its file, with another file, or with a width of its own.
     """
     vgg = VGG(last, width, channels)
     if name == "random_vgg":
-        _draw_(vgg, seed)
-    else:
+        draw_(vgg, seed)
+    elif name == "vgg19":
         _load_(vgg, file, width)
     for module in list(vgg.modules()):
         for key, value in list(module.named_parameters(recurse=False)):
             delattr(module, key)
-            module.register_buffer(key, value.detach(), persistent=False)
+            kept = torch.zeros_like(value) if name == "classifier" else value.detach()
+            module.register_buffer(key, kept, persistent=name == "classifier")
     return vgg
 
 
+def blank(network: nn.Module) -> bool:
+    """Whether this is a `VGG` that has not learned its weights yet."""
+    return isinstance(network, VGG) and not network.colours.weight.any()
+
+
 @torch.no_grad()
-def _draw_(vgg: VGG, seed: int) -> None:
+def draw_(vgg: VGG, seed: int) -> None:
     """He-normal weights without biases; each layer is then divided by the mean of its activations
     on the calibration pictures, so that it is 1 there. In float64, so that the rounded weights do
     not depend on the machine."""

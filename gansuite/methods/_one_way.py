@@ -7,8 +7,11 @@ from typing import Literal
 
 from torch import Tensor
 
+from gansuite.data.module import DataModule
 from gansuite.data.spec import Batch, DataSpec
 from gansuite.errors import UserError
+from gansuite.evaluation.learned import learned_classifier
+from gansuite.losses.perceptual import VGG, blank
 from gansuite.methods.base import Method
 
 Direction = Literal["ab", "ba"]
@@ -26,6 +29,29 @@ class OneWay(Method):
     @property
     def targets(self) -> tuple[str, ...]:
         return (self.spec.domains[self.ends[1]],)
+
+    def setup(self, stage: str) -> None:
+        """Perceptual networks that are a classifier of the domains learn from the training pictures
+        before the first batch, or are read from the cache; a checkpoint holds them.
+
+        Raises:
+            UserError: the Trainer has no `DataModule`.
+        """
+        super().setup(stage)
+        parts = (self, *self.averages.modules.values())
+        found = [m for part in parts for m in part.modules() if isinstance(m, VGG) and blank(m)]
+        if stage != "fit" or not found:
+            return
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, DataModule):
+            raise UserError(
+                "'method.network' is classifier, which learns from the pictures of a "
+                "gansuite.DataModule: give one to fit, or take random_vgg."
+            )
+        seed = self.hparams.get("network_seed", 0)
+        state = learned_classifier(data, found[0].last, found[0].width, seed)
+        for network in found:
+            network.load_state_dict(state)
 
     def pair(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The pictures of the source domain and those of the target domain."""

@@ -51,12 +51,12 @@ class AdaIN(ByReference):
     y's place (Sanakoyeu et al. 2018). Without ``gan`` and ``photo`` there is no discriminator, and
     the method is that of 2017.
 
-    ``network``: ``random_vgg``, seeded; ``vgg19`` from ``network_file``; ``own``: the learned
-    encoder, in which content is |E(y) - E(x)|, with its gradient in both. Losses in its eyes carry
-    its name. ``levels`` of the VGG, of ``width`` channels in the first; ``references``: how many
-    pictures of the target domain `translate` chooses from; ``direction``: from the first domain to
-    the second (``ab``) or back; ``lr_decay`` d divides the
-    learning rate by 1 + d * updates (official 5e-5).
+    ``network``: ``random_vgg``, seeded; ``classifier`` of the two domains, trained once per data
+    set; ``vgg19`` from ``network_file``; ``own``: the learned encoder, in which content is
+    |E(y) - E(x)|, with its gradient in both. Losses in its eyes carry its name. ``levels`` of the
+    VGG, of ``width`` channels in the first; ``references``: how many pictures of the target domain
+    `translate` chooses from; ``direction``: from the first domain to the second (``ab``) or back;
+    ``lr_decay`` d divides the learning rate by 1 + d * updates (official 5e-5).
 
     Follows the paper in the weight of the style (10, on means, as the PyTorch port) and the
     official code in the biased variance. Known deviations: its eps of 1e-5 on both sides (the code
@@ -74,7 +74,7 @@ class AdaIN(ByReference):
         *,
         injection: Literal["stats", "mlp"] = "stats",
         encoder: Literal["frozen", "learned"] = "frozen",
-        network: Literal["random_vgg", "vgg19", "own"] = "random_vgg",
+        network: Literal["random_vgg", "classifier", "vgg19", "own"] = "random_vgg",
         network_file: str = "",
         network_seed: int = 0,
         levels: Literal[3, 4] = 4,

@@ -38,8 +38,9 @@ class CartoonGAN(OneWay):
     In the first ``init`` batches only ``content`` is trained, at the rate ``init_lr`` if there is
     one, and D stays as it is (section 3.3).
 
-    ``network``: phi, ``random_vgg``, seeded, of ``network_width``, or ``vgg19`` from
-    ``network_file``; ``content`` carries its name.
+    ``network``: phi, ``random_vgg``, seeded, of ``network_width``, as is a ``classifier`` of the
+    two domains, trained once per data set; or ``vgg19`` from ``network_file``; ``content`` carries
+    its name.
 
     Follows the authors' code in the squared error (its option for the paper's log loss has no
     effect) and in the order D, G. Known deviations: the fakes are judged anew for G's update, by
@@ -61,7 +62,7 @@ class CartoonGAN(OneWay):
         d_width: int = 32,
         norm: Literal["instance", "instance_affine"] = "instance",
         upsample: Literal["deconv", "resize_conv"] = "deconv",
-        network: Literal["random_vgg", "vgg19"] = "random_vgg",
+        network: Literal["random_vgg", "classifier", "vgg19"] = "random_vgg",
         network_file: str = "",
         network_seed: int = 0,
         network_width: int = 64,
