@@ -74,7 +74,7 @@ class Evaluate(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for direction, scores in self.directions.items():
-            values = scores.compute()
-            found = values[0] if isinstance(scores, SetScores) else values
+            found: Mapping[str, Any]
+            found = scores.compute()[0] if isinstance(scores, SetScores) else scores.compute()
             for key, value in found.items():
                 pl_module.log(f"{direction}/{key}", float(value))

@@ -280,12 +280,7 @@ def learn(
     for step in range(steps):
         made = Damaged.draw(images, kinds, len(domains), seed, step)
         z = embed(made.images)
-        found: dict[str, Callable[[Tensor], Tensor]] = {
-            "domain": lambda y, m=made: -(m.domains * F.log_softmax(y, 1)).sum(1).mean(),
-            "turn": lambda y, m=made: F.cross_entropy(y, m.turns, label_smoothing=0.1),
-            "damage": lambda y, m=made: F.mse_loss(y, m.damage),
-        }
-        losses = [weight * found[name](heads[name](z)) for name, weight in tasks.items()]
+        losses = [weight * made.loss(task, heads[task](z)) for task, weight in tasks.items()]
         optimizer.zero_grad()
         sum(losses, torch.zeros(())).backward()
         optimizer.step()
@@ -301,6 +296,14 @@ class Damaged:
 
     def __init__(self, images: Tensor, domains: Tensor, turns: Tensor, damage: Tensor) -> None:
         self.images, self.domains, self.turns, self.damage = images, domains, turns, damage
+
+    def loss(self, task: str, found: Tensor) -> Tensor:
+        """Of what was found for one of `TASKS`, [B, numbers of that task]."""
+        if task == "domain":
+            return -(self.domains * F.log_softmax(found, 1)).sum(1).mean()
+        if task == "turn":
+            return F.cross_entropy(found, self.turns, label_smoothing=0.1)
+        return F.mse_loss(found, self.damage)
 
     @classmethod
     def draw(cls, images: Tensor, kinds: Tensor, count: int, seed: int, step: int) -> Damaged:

@@ -166,13 +166,13 @@ def reference_rows(
     """
     c = comparison
     rows = {}
-    if c.source is not None:
+    if (source := c.source) is not None:
         if protocol.style and train is not None:
             copied = train[torch.arange(len(c.fake)) * len(train) // len(c.fake)]
             c = replace(c, reference=None if c.reference is None else copied)
             copies = replace(c, fake=copied, rec=None, idt=None)
             rows["copy_the_style"] = score(copies, protocol, extractor, real=real)
-        idle = replace(c, fake=c.source, rec=c.source, idt=c.real)
+        idle = replace(c, fake=source, rec=source, idt=c.real)
         rows["do_nothing"] = score(idle, protocol, extractor, real=real)
     if train is not None:
         sets = {"real_vs_real": _spread_out(train, len(c.fake))}

@@ -41,7 +41,7 @@ class StyleStatistics:
     @torch.no_grad()
     def __call__(self, images: Tensor, *, again: bool = False) -> Tensor:
         check_images(images)
-        key = hashlib.sha256(images.contiguous().numpy()).hexdigest() if again else ""
+        key = hashlib.sha256(images.numpy().tobytes()).hexdigest() if again else ""
         if key in self._known:
             return self._known[key]
         rows = []

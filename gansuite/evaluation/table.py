@@ -4,6 +4,7 @@ and how it is computed. Everything that lists, ranks, shows or explains metrics 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,18 +19,18 @@ Make = Callable[["Protocol", "Extractor"], "Metric"]
 
 
 def _of(name: str, network: str = "", **arguments: Any) -> Make:
-    """Builds class ``name`` of `evaluation.metrics`; an argument that is text names a field of the
+    """Builds class ``name`` of `evaluation.metrics`, or ``module.name``; an argument that is text names a field of the
     protocol, ``network`` one of the extractor. Nothing is imported before."""
 
     def make(protocol: Protocol, extractor: Extractor) -> Metric:
-        from gansuite.evaluation import metrics
-
+        module, _, kind = name.rpartition(".")
+        found = importlib.import_module(f"gansuite.evaluation.{module or 'metrics'}")
         given: dict[str, Any] = {
             k: getattr(protocol, v) if isinstance(v, str) else v for k, v in arguments.items()
         }
         if network:
             given["network"] = getattr(extractor, network)
-        made: Metric = getattr(metrics, name)(sync_on_compute=False, **given)
+        made: Metric = getattr(found, kind)(sync_on_compute=False, **given)
         return made
 
     return make
@@ -238,7 +239,7 @@ METRICS: dict[str, Info] = {
         "How far the statistics of the pictures came to those of the style: 0 for doing nothing, "
         "1 is won by a copy of the style. To be read with the content kept.",
         ("source", "fake", "real"),
-        _of("StyleReached", network="style"),
+        _of("style.StyleReached", network="style"),
         "style",
         headline=True,
         pair="content_kept",
@@ -249,7 +250,7 @@ METRICS: dict[str, Info] = {
         "The same for the one picture that each was to have the style of, of methods that are "
         "given one.",
         ("source", "fake", "reference"),
-        _of("ReferenceReached", network="style"),
+        _of("style.ReferenceReached", network="style"),
         "style",
         pair="content_kept",
     ),
