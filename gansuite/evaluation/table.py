@@ -19,8 +19,8 @@ Make = Callable[["Protocol", "Extractor"], "Metric"]
 
 
 def _of(name: str, network: str = "", **arguments: Any) -> Make:
-    """Builds class ``name`` of `evaluation.metrics`, or ``module.name``; an argument that is text names a field of the
-    protocol, ``network`` one of the extractor. Nothing is imported before."""
+    """Builds class ``name`` of `evaluation.metrics`, or ``module.name``; an argument that is text
+    names a field of the protocol, ``network`` one of the extractor. Nothing is imported before."""
 
     def make(protocol: Protocol, extractor: Extractor) -> Metric:
         module, _, kind = name.rpartition(".")
