@@ -23,8 +23,20 @@ from torch.utils.data import DataLoader
 from torchmetrics import MetricCollection
 
 import gansuite
-from gansuite import CycleGAN, DataModule, Ema, Evaluate, Settings, StarGAN, UserError, VanillaGAN
+from gansuite import (
+    CycleGAN,
+    DataModule,
+    Ema,
+    Evaluate,
+    Evaluator,
+    Settings,
+    StarGAN,
+    UserError,
+    VanillaGAN,
+)
+from gansuite.callbacks.scores import METRICS
 from gansuite.data.spec import Batch
+from gansuite.evaluation import Comparison, Protocol, build_extractor, to_uint8
 from gansuite.evaluation.metrics import Diversity, FrechetDistance
 from gansuite.methods import method_class, method_names
 
@@ -155,6 +167,25 @@ def test_metrics_of_ones_own_at_each_validation(here: Path) -> None:
             seen = sides[side].clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
             metric.update(seen, real=side == "real")
     assert float(metric.compute()) == pytest.approx(first["gen/fd"], rel=1e-5)
+
+
+def test_an_evaluator_is_scored_as_it_scores_elsewhere(here: Path) -> None:
+    data = DataModule.of("coats", method=VanillaGAN, **TINY)
+    extractor = build_extractor()
+    metrics = ("fd_random", "kd_random", "coverage", "swd")
+    evaluator = Evaluator(Protocol.of(extractor, size=32, metrics=metrics), extractor)
+    method = VanillaGAN(data.spec, width=2, d_width=2, z_dim=4)
+    run = trainer(here, 1, Evaluate(evaluator), limit_val_batches=1.0)
+    (found,) = run.validate(method, data, verbose=False)
+    batches = [method.validation_step(b, i)["gen"] for i, b in enumerate(data.val_dataloader())]
+    real, fake = (to_uint8(torch.cat([b[side] for b in batches])) for side in ("real", "fake"))
+    expected = evaluator.score(Comparison("gen", real, fake))
+    assert found == pytest.approx({f"gen/{m}": v for m, v in expected.items()}, rel=1e-5)
+    (default,) = trainer(here, 1, Evaluate(), limit_val_batches=1.0).validate(
+        method, data, verbose=False
+    )
+    assert default["gen/fd_random"] == pytest.approx(expected["fd_random"], rel=1e-5)
+    assert default.keys() == {f"gen/{m}" for m in METRICS}
 
 
 @pytest.mark.parametrize("kind", ["tuple", "dict", "AB", "float"])
