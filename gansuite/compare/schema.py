@@ -111,7 +111,7 @@ class Config(_Part):
     evaluate: dict[str, Any] | None = None
     trainer: dict[str, Any] | None = None
     ema: dict[str, Any] | None = None
-    guard: dict[str, Any] | None = None
+    health: dict[str, Any] | None = None
     log: dict[str, Any] | None = None
     optim: dict[str, Any] | None = None
 

@@ -19,6 +19,7 @@ from urllib.parse import urlparse
 
 import numpy as np
 import pytest
+from gansuite.callbacks.sinks import open_sinks, wandb_mode, worth_sending
 from helpers import experiment, train
 from lightning import Callback
 from PIL import Image
@@ -26,7 +27,6 @@ from test_runs import Fail
 
 from gansuite import runs
 from gansuite.callbacks import sinks
-from gansuite.callbacks.sinks import open_sinks, wandb_mode, worth_sending
 from gansuite.errors import UserError
 from gansuite.runs import Run, read_lines
 from gansuite.tools import workspace
