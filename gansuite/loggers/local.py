@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,18 +58,29 @@ class MLflow(MLFlowLogger):
         found = next(folder.glob("[0-9]*/*/meta.yaml"), None)  # <experiment>/<run>/
         if found is not None:
             for part in ("metrics", "artifacts"):
-                _emptied(found.parent / part)
+                _emptied(found.parent / part).mkdir()  # without them it is no run
         e = experiment
         super().__init__(
             experiment_name=e.log.project,
             run_name=f"{e.method['name']}-{e.data['name']}-{e.seed}",
             tracking_uri=folder.as_uri(),
             tags={"method": e.method["name"], "data": e.data["name"], "seed": str(e.seed)},
-            run_id=found and found.parent.name,
+            run_id=found.parent.name if found else None,
         )
+        self._complete = False
         if found is None:
             self.log_hyperparams(e.plain())
+        self.experiment.update_run(self.run_id, status="RUNNING")
 
     def log_picture(self, path: Path, step: int) -> None:
         """A grid of samples."""
         self.experiment.log_artifact(self.run_id, str(path), "samples")
+
+    def log_results(self, results: Mapping[str, Any]) -> None:
+        """The verdict of a run that has come to its end, as a tag."""
+        self.experiment.set_tag(self.run_id, "verdict", results["verdict"])
+        self._complete = True
+
+    def finalize(self, status: str = "success") -> None:
+        # Lightning calls everything a success that it has taken down, also after a failure
+        super().finalize("success" if self._complete else "failed")

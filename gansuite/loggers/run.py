@@ -33,7 +33,7 @@ def named_loggers(experiment: Experiment) -> list[str]:
     Raises:
         UserError: a package is missing, or W&B shall be online without a key.
     """
-    named = list(dict.fromkeys(experiment.log.loggers))
+    named: list[str] = list(dict.fromkeys(experiment.log.loggers))
     for name in named:
         if name in _NEEDS and importlib.util.find_spec(name) is None:
             raise UserError(
@@ -56,7 +56,8 @@ def _opened(name: str, experiment: Experiment, run: Run) -> Any:
         return Wandb(experiment, run)
     from gansuite.loggers.local import Csv, MLflow, TensorBoard
 
-    return {"csv": Csv, "mlflow": MLflow, "tensorboard": TensorBoard}[name](experiment, run)
+    classes: dict[str, Any] = {"csv": Csv, "mlflow": MLflow, "tensorboard": TensorBoard}
+    return classes[name](experiment, run)
 
 
 class RunLogger(Logger):
