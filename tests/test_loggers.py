@@ -538,8 +538,9 @@ def test_mlflow_keeps_its_run(tmp_path: Path, monkeypatch: Any) -> None:
     assert [s.step for s in client.get_metric_history(run_id, "loss/g/gan")] == [2, 4, 6]
 
 
-def test_a_rollback_takes_the_abandoned_stretch_back(tmp_path: Path) -> None:
-    e = experiment("vanilla_coats", tmp_path, 4, "log.loggers=[csv]")
+@pytest.mark.parametrize("name", ["csv", pytest.param("wandb", marks=pytest.mark.slow)])
+def test_a_rollback_takes_the_abandoned_stretch_back(name: str, tmp_path: Path) -> None:
+    e = experiment("vanilla_coats", tmp_path, 4, f"log.loggers=[{name}]", "log.wandb=offline")
     run = Run(e.run_dir)
     run.begin(e)
     loggers = opened(e, run)
@@ -550,8 +551,10 @@ def test_a_rollback_takes_the_abandoned_stretch_back(tmp_path: Path) -> None:
     loggers.rewind(4)
     loggers.log({"loss/g/gan": 3.0}, 8)
     loggers.log({"gen/swd": 4.0}, 8)
-    rows = [(row["step"], row.get("loss/g/gan"), row.get("gen/swd")) for row in in_csv(run)]
-    assert rows == [(4, 1.0, None), (8, 3.0, None), (8, None, 4.0)]
+    loggers.all[1].finalize("success")
+    rows = in_csv(run) if name == "csv" else [{**r, "step": r["images_seen"]} for r in scalars(run)]
+    found = [(row["step"], row.get("loss/g/gan"), row.get("gen/swd")) for row in rows]
+    assert found == [(4, 1.0, None), (8, 3.0, None), (8, None, 4.0)]
     assert [kind_of(r) for r in read_lines(run.metrics)] == ["train", "train", "eval"]
     assert [r["batches"] for r in read_lines(run.metrics)] == [1, 2, 2]
 
