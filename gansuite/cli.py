@@ -279,7 +279,7 @@ def _exp(args: argparse.Namespace) -> int:
     if not session.main:
         return 0
     page = write_report(run)
-    if session.stop_reason:
+    if session.stopped == "health":
         raise UserError(session.stop_reason)
     if session.stopped:
         print(f"Stopped by {session.stopped}; the same command resumes it. Report: {page}")
