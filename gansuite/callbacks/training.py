@@ -28,9 +28,9 @@ def crossed(every_kimg: float | None, before: int, after: int) -> bool:
 
 
 class TrainingRun(Callback):
-    """After each batch, where a multiple of its interval is crossed, a run logs its losses, scores
-    itself, judges its health, draws samples and saves; at the end it does all of that that is not
-    done yet, and writes its results.
+    """After each batch a run logs its losses, scores itself, judges its health (and goes back to
+    its checkpoint), draws samples and saves, each where a multiple of its interval is crossed; at
+    the end it does what is not done yet, and writes its results.
 
     An interval is in pictures, a pure function of how many were seen, and each act comes once per
     number of pictures (``notes["last_acted"]``), also across an interruption.
