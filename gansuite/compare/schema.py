@@ -73,7 +73,7 @@ class Event(_Part):
 
 
 class Results(_Part):
-    """``results.json``; see `callbacks.finish` and `tools.score`, which write it."""
+    """``results.json``; see `callbacks.results` and `tools.score`, which write it."""
 
     experiment: str = ""
     method: str = ""
