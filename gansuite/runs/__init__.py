@@ -23,17 +23,16 @@ import yaml
 
 from gansuite.config import Experiment, difference
 from gansuite.errors import NotFinite, UserError
-from gansuite.runs.clock import Clock
-from gansuite.runs.environment import changes, environment, environments, mixtures
-from gansuite.runs.files import (
+from gansuite.files import (
     read_json,
-    read_lines,
     replacing,
     sync_folder,
     write_json,
     write_text,
 )
-from gansuite.runs.schema import check_checkpoint
+from gansuite.runs.clock import Clock
+from gansuite.runs.environment import changes, environment, environments, mixtures
+from gansuite.runs.schema import check_checkpoint, read_lines
 from gansuite.runs.seal import Sealing, digest_of, examine
 
 __all__ = [
@@ -54,11 +53,11 @@ PARTS = ("experiment", "data", "method", "rank_state", "precision", "clock", "le
 """What a run is resumed from."""
 # as `replacing` names what it has not finished
 _TEMPORARY = re.compile(r"\.[\w.-]+\.(ckpt|html|jpg|json|png|yaml)\.[a-z0-9_]{8}")
-# what may differ when a run is resumed: none of it changes a number, but for a guard that rolls
-# back, which the results tell
+# what may differ when a run is resumed: none of it changes a number, but for a rollback,
+# , which the results tell
 _FREE = (
     "log.",
-    "guard",
+    "health",
     "out",
     "data.workers",
     "data.root",
@@ -174,7 +173,7 @@ class Run:
         self.told: list[str] = []  # what `begin` has to say
         self._lock: Any = None
         self._made: list[Path] = []
-        self._images = 0  # seen when it was taken up
+        self.images_seen: int | None = None  # by its checkpoint, when it is taken up
 
     @property
     def last(self) -> Path:
@@ -280,10 +279,10 @@ class Run:
 
     def _take_up(self, experiment: Experiment) -> None:
         content, trouble = self.newest(experiment)
-        self._images = content["method"]["counters"]["images_seen"]
+        self.images_seen = content["method"]["counters"]["images_seen"]
         if trouble:
             os.replace(self.previous, self.last)
-            why, at = trouble.partition(";")[0].rstrip("."), f"{self._images / 1000:g} kimg"
+            why, at = trouble.partition(";")[0].rstrip("."), f"{self.images_seen / 1000:g} kimg"
             self.told.append(f"{why}; going on from the checkpoint before it, at {at}.")
 
     def newest(self, experiment: Experiment | None = None) -> tuple[dict[str, Any], str]:
@@ -344,7 +343,7 @@ class Run:
                 f"{self.path} was begun under another environment ({', '.join(changed)}): its "
                 f"results will not be called bit-exact."
             )
-        entry = {"from_images": self._images, **now}
+        entry = {"from_images": self.images_seen or 0, **now}
         write_json(self.path / "environment.json", [*before, entry])
 
     def held(self) -> bool:
