@@ -13,9 +13,10 @@ from pathlib import Path
 from PIL import Image
 
 from gansuite.data.images import is_image, read_image
-from gansuite.data.joint import Joint
-from gansuite.data.registry import RegistrySet
-from gansuite.data.sources import FilePicture, Source
+from gansuite.data.sources.base import Source
+from gansuite.data.sources.joint import Joint
+from gansuite.data.sources.pictures import FilePicture
+from gansuite.data.sources.registry import RegistrySet
 from gansuite.errors import UserError
 
 _SHOWN = 10  # lines of a kind in the text
@@ -102,6 +103,7 @@ def check_data(source: Source) -> Report:
         return _check_joint(source)
     report = Report(source.name, source.where, source.expected)
     try:
+        source.fetch()
         source.prepare()
         report.counts = source.counts()
     except UserError as error:
