@@ -9,12 +9,14 @@ from typing import Any
 
 
 def attributes(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """The ``__getattr__`` of ``package``, whose names are found in the modules ``homes`` gives."""
+    """The ``__getattr__`` of ``package``: ``homes`` gives the module in it that defines a name, or
+    that is called so and is meant itself."""
 
     def find(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module '{package}' has no attribute '{name}'")
-        found = getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
+        home = importlib.import_module(f"{package}.{homes[name]}")
+        found = home if homes[name].rpartition(".")[2] == name else getattr(home, name)
         setattr(sys.modules[package], name, found)
         return found
 
