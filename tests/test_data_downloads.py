@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import io
 import shutil
@@ -13,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torchvision
 from PIL import Image
 
 from gansuite.data import SOURCES, DataModule, Needs, build_source
@@ -308,6 +310,31 @@ def test_only_prepare_data_downloads(
     shutil.rmtree(root)
     build_source("joint", sets=joint).fetch()
     assert len(server.asked) == 2
+
+
+def test_what_torchvision_downloads_arrives_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def download(folder: str, *, download: bool, fails: bool = False) -> None:
+        asked.append(folder)
+        assert download
+        (Path(folder) / "half").touch()
+        if fails:
+            raise RuntimeError("no such host\nand more")
+
+    source = build_source("mnist", root=str(tmp_path / "data/mnist"))
+    monkeypatch.setattr(torchvision.datasets, "MNIST", functools.partial(download, fails=True))
+    with pytest.raises(UserError, match=r"cannot be downloaded \(no such host\); get it .*four"):
+        source.fetch()
+    assert left(tmp_path) == []
+    monkeypatch.setattr(torchvision.datasets, "MNIST", download)
+    (tmp_path / "data/mnist").mkdir(parents=True)  # an empty folder is filled
+    source.fetch()
+    source.fetch()
+    assert left(tmp_path) == ["data", "data/mnist", "data/mnist/half"]
+    assert len(asked) == 2
 
 
 def test_the_registry_is_complete() -> None:

@@ -102,12 +102,7 @@ def check_data(source: Source) -> Report:
     if isinstance(source, Joint):
         return _check_joint(source)
     report = Report(source.name, source.where, source.expected)
-    try:
-        source.fetch()
-        source.prepare()
-        report.counts = source.counts()
-    except UserError as error:
-        report.problems.append(str(error))
+    _count(source, report)
     report.notes = list(source.notes)
     if isinstance(source, RegistrySet):
         report.published = source.published.expected()
@@ -152,12 +147,17 @@ def _check_joint(source: Joint) -> Report:
         report.problems += [f"{key}: {text}" for text in found.problems]
         report.notes += [f"{key}: {text}" for text in found.notes]
     if not report.problems:
-        try:
-            source.prepare()
-            report.counts = source.counts()
-        except UserError as error:
-            report.problems.append(str(error))
+        _count(source, report)
     return report
+
+
+def _count(source: Source, report: Report) -> None:
+    try:
+        source.fetch()
+        source.prepare()
+        report.counts = source.counts()
+    except UserError as error:
+        report.problems.append(str(error))
 
 
 def _tree(root: Path, used: Iterable[Path]) -> tuple[list[tuple[str, int, int]], list[Path]]:
