@@ -18,6 +18,7 @@ from typing import Any, Literal, NoReturn
 
 from gansuite import __version__
 from gansuite.errors import UserError, nearest
+from gansuite.lazy import uncollected
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -256,9 +257,10 @@ def _exp(args: argparse.Namespace) -> int:
 
     experiment = load_experiment(args.name, args.overrides)
 
-    from gansuite import devices, engine, processes
-    from gansuite.compare.report import summary_table, write_report
-    from gansuite.runs import Run, read_json
+    with uncollected():
+        from gansuite import devices, engine, processes
+        from gansuite.compare.report import summary_table, write_report
+        from gansuite.runs import Run, read_json
 
     processes.end_with_parent()
     run = experiment.run_dir
@@ -302,7 +304,8 @@ def _check_data(args: argparse.Namespace) -> int:
 
     experiment = load_experiment(args.name, args.overrides)
 
-    from gansuite import engine
+    with uncollected():
+        from gansuite import engine
 
     report = engine.check_data(experiment)
     print(report.render())
@@ -360,8 +363,9 @@ def _compare(args: argparse.Namespace) -> int:
 def _translate(args: argparse.Namespace) -> None:
     checkpoint = _found(args.checkpoint)
 
-    from gansuite import devices, engine
-    from gansuite.tools.translate import translate
+    with uncollected():
+        from gansuite import devices, engine
+        from gansuite.tools.translate import translate
 
     device = devices.choose_device(args.device)
     method = engine.load_method(checkpoint, args.weights)
@@ -383,8 +387,9 @@ def _translate(args: argparse.Namespace) -> None:
 def _sample(args: argparse.Namespace) -> None:
     checkpoint = _found(args.checkpoint)
 
-    from gansuite import devices, engine
-    from gansuite.tools.sample import sample
+    with uncollected():
+        from gansuite import devices, engine
+        from gansuite.tools.sample import sample
 
     device = devices.choose_device(args.device)
     method = engine.load_method(checkpoint, args.weights)
@@ -402,8 +407,9 @@ def _found(checkpoint: str) -> Path:
 def _evaluate(args: argparse.Namespace) -> None:
     checkpoint = _found(args.checkpoint)
 
-    from gansuite import engine
-    from gansuite.compare.report import summary_table
+    with uncollected():
+        from gansuite import engine
+        from gansuite.compare.report import summary_table
 
     found = engine.evaluate(checkpoint, args.overrides)
     print(
@@ -424,9 +430,10 @@ def _score(args: argparse.Namespace) -> None:
 
     experiment_of(args.data)  # a mistake is met before anything is imported
 
-    from gansuite.compare.report import summary_table
-    from gansuite.runs import read_json
-    from gansuite.tools.score import score_folder
+    with uncollected():
+        from gansuite.compare.report import summary_table
+        from gansuite.runs import read_json
+        from gansuite.tools.score import score_folder
 
     cost = {k: getattr(args, k) for k in ("seconds", "parameters", "images_per_second")}
     entry = score_folder(
@@ -448,7 +455,8 @@ def _export_test(args: argparse.Namespace) -> None:
 
     experiment_of([args.name, *args.overrides])  # a mistake is met before anything is imported
 
-    from gansuite.tools.score import export_test
+    with uncollected():
+        from gansuite.tools.score import export_test
 
     for domain, count in export_test([args.name, *args.overrides], Path(args.folder)).items():
         print(f"{count} picture(s) of {domain} written to {Path(args.folder) / domain}")

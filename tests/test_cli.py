@@ -18,7 +18,7 @@ from PIL import Image
 
 from gansuite import cli, engine
 from gansuite.compare.plan import make_plan
-from gansuite.data.registry import REGISTRY
+from gansuite.data.published import REGISTRY
 from gansuite.runs import write_checkpoint
 
 TINY = (

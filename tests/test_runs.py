@@ -306,7 +306,7 @@ def test_changed_pictures_are_not_mixed(tmp_path: Path, monkeypatch: Any) -> Non
     e = experiment("cyclegan_coats", tmp_path, 8)
     with pytest.raises(RuntimeError, match="killed"):
         train(monkeypatch, e, Fail(5))
-    monkeypatch.setattr("gansuite.data.sources.Coats.digest", lambda self: "another")
+    monkeypatch.setattr("gansuite.data.sources.coats.Coats.digest", lambda self: "another")
     with pytest.raises(UserError, match="have changed since"):
         train(monkeypatch, e)
 

@@ -14,10 +14,11 @@ from gansuite.callbacks.session import Session
 from gansuite.errors import UserError, nearest
 from gansuite.evaluation.comparison import Comparison, to_uint8
 from gansuite.evaluation.extractor import check_weights, extractor_of, inception_file
+from gansuite.evaluation.kept import kept_reference_rows
 from gansuite.evaluation.learned import from_state, learned_features
 from gansuite.evaluation.pixels import l1
 from gansuite.evaluation.protocol import HIGHER_IS_BETTER, Protocol
-from gansuite.evaluation.score import Statistics, reference_rows, score, training_pictures
+from gansuite.evaluation.score import Statistics, score, training_pictures
 from gansuite.processes import cpu_group, told
 from gansuite.rng import torch_generator
 
@@ -198,8 +199,8 @@ class Scorer:
                 for c in found:
                     train = self.compare.training(c.name, len(c.fake))
                     real = self._statistics(c)
-                    found_rows = reference_rows(
-                        c, self.protocol, self.extractor, train=train, real=real
+                    found_rows = kept_reference_rows(
+                        session.data.cache, c, self.protocol, self.extractor, train=train, real=real
                     )
                     for row, scores in found_rows.items():
                         rows.setdefault(row, {})[c.name] = scores
