@@ -266,7 +266,7 @@ def test_a_log_file_gets_plain_lines() -> None:
     file = io.StringIO()
     overview = Overview(file, "fd_random")
     overview.event(jobs[0], jobs)
-    jobs[0].told = -1e9
+    jobs[0].last_line = -1e9
     overview.update(jobs)
     overview.update(jobs)  # not again so soon
     jobs[0].state = "done"

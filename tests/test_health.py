@@ -124,9 +124,9 @@ def test_verdicts() -> None:
     def event(kind: str, action: str) -> dict[str, str]:
         return {"event": kind, "name": "a2b", "action": action}
 
-    assert said() == "learned: a2b closed 85% of the gap"
-    assert said(better={"a2b": True}) == "learned: a2b closed 85% of the gap, still improving"
-    assert said(better={"a2b": False}) == "learned: a2b closed 85% of the gap, flat at the end"
+    assert said() == "learned: a2b closed 76% of the gap"
+    assert said(better={"a2b": True}) == "learned: a2b closed 76% of the gap, still improving"
+    assert said(better={"a2b": False}) == "learned: a2b closed 76% of the gap, flat at the end"
     assert said(fd_random=3.1) == "fell back: a2b was better at 4 kimg"
     assert said(diversity=0.2) == "collapsed: a2b has 20% of the real variety"
     assert said(correlation=-0.8).startswith("inverted: a2b turns its input into the negative")

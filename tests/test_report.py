@@ -18,8 +18,10 @@ from PIL import Image
 
 from gansuite.compare import report
 from gansuite.compare.format import METRICS, duration, human
-from gansuite.compare.report import gap_closed, summary_table, write_report
+from gansuite.compare.report import scores_of, summary_table, write_report
 from gansuite.errors import UserError
+from gansuite.evaluation import verdict
+from gansuite.evaluation.frechet import frechet_distance
 from gansuite.imaging import grid, save_picture
 from gansuite.rng import torch_generator
 
@@ -154,8 +156,8 @@ def test_numbers_and_words_appear(finished: tuple[str, Page]) -> None:
         "0.0002",  # the learning rate, as a mark on its axis
         "52.2",
         "2.25",
-        "80 %",  # (52.25 - 12.25) / (52.25 - 2.25)
-        "84 %",  # (50 - 9.5) / (50 - 2) = 0.84375
+        "65 %",  # of roots: (7.228 - 3.5) / (7.228 - 1.5)
+        "71 %",  # (7.071 - 3.082) / (7.071 - 1.414)
         "4 min 48 s",
         "55.5",
         "1.43 GB",
@@ -254,25 +256,42 @@ def test_human_numbers() -> None:
 
 
 def test_gap_closed_and_summary() -> None:
-    assert gap_closed(RESULTS, "a2b") == pytest.approx(0.8)
-    assert gap_closed(RESULTS, "a2b", "psnr_mask") is None  # no reference for it
-    assert gap_closed({}, "gen") is None
+    found = {s.name: s for s in scores_of(RESULTS)["a2b"]}
+    assert found["fd_random"].gap == pytest.approx((52.25**0.5 - 3.5) / (52.25**0.5 - 1.5))
+    assert found["swd"].gap == pytest.approx((90.4 - 31.7) / (90.4 - 8.2))  # is no square
+    assert found["psnr_mask"].gap is None  # no reference for it
+    assert scores_of({}) == {}
     table = summary_table(RESULTS)
     assert table.isascii()
     rows = [line.split() for line in table.splitlines()]
-    assert rows[1] == ["a2b", "fd_random", "lower", "12.2", "52.2", "2.25", "80", "%"]
+    assert rows[1] == ["a2b", "fd_random", "lower", "12.2", "52.2", "2.25", "65", "%"]
     assert rows[3] == ["psnr_mask", "higher", "19.8", "-", "-"]
     lines = table.splitlines()
     assert lines[1].index("fd_random") == lines[2].index("swd") == lines[0].index("score")
     assert summary_table({}).splitlines()[1:] == []
 
 
-def test_there_is_no_share_of_a_gap_that_is_not_there() -> None:
-    from gansuite.evaluation import verdict
+def test_half_way_is_half_of_the_gap() -> None:
+    """Of pictures that lie on the straight way from *do nothing* to the real ones."""
+    real = torch.randn(64, 3, generator=torch_generator(0, "gap")).double()
+    away = torch.tensor([3.0, -4.0, 12.0]).double()  # 13 long
+    distances = {s: frechet_distance(real, real + s * away) for s in (0.0, 0.25, 0.5, 1.0)}
+    assert distances[1.0] == pytest.approx(169)
+    assert distances[0.5] == pytest.approx(169 / 4)
+    for share in (0.25, 0.5, 1.0):
+        gap = verdict.gap_closed(distances[share], distances[1.0], distances[0.0])
+        assert gap == pytest.approx(1 - share, abs=1e-4)
+    # an unbiased estimate of a square may lie below 0
+    assert verdict.gap_closed(-0.1, 4.0, -0.2) == 1
+    assert verdict.gap_closed(1.0, -0.1, -0.2) is None
+    squares = {m for m, info in METRICS.items() if info.squared}
+    assert squares == {"fd_learned", "fd_random", "fd_dino", "fid", "kid", "kd_random", "cmmd"}
 
+
+def test_there_is_no_share_of_a_gap_that_is_not_there() -> None:
     assert verdict.gap_closed(3.0, 2.0, 2.5) is None
     assert verdict.gap_closed(3.0, 2.0, None) is None
-    assert verdict.gap_closed(1.5, 2.0, 1.0) == pytest.approx(0.5)
+    assert verdict.gap_closed(1.5, 2.0, 1.0, squared=False) == pytest.approx(0.5)
     rows = {"do_nothing": {"a2b": {"fd_random": 2.0}}, "real_vs_real": {"a2b": {"fd_random": 2.5}}}
     said = verdict.verdict({"a2b": {"fd_random": 1.0}}, {}, rows)
     assert said == "not scored"

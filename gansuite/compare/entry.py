@@ -109,6 +109,14 @@ class Entry:
         flops, images = self.cost.get("flops_per_image"), self.results.get("images_seen")
         return flops * images / 1e15 if flops and images else None
 
+    def price(self, key: str) -> float | None:
+        """What it cost: ``parameters``, ``device_hours``, ``pflop``, ``images_seen`` or a key of
+        ``cost``."""
+        if key in ("parameters", "device_hours", "pflop"):
+            found: float | None = getattr(self, key)
+            return found
+        return self.results.get(key) if key == "images_seen" else self.cost.get(key)
+
     @property
     def verdict(self) -> str:
         return str(self.results.get("verdict", ""))
@@ -163,7 +171,7 @@ def read_entry(path: Path, row: str = "", seed: int | None = None) -> Entry:
     results: Mapping[str, Any] = {}
     metrics: tuple[Mapping[str, Any], ...] = ()
     timing: tuple[Mapping[str, Any], ...] = ()
-    trouble = ""
+    error = ""
     try:
         config = schema.read_config(path / "config.yaml")
         environment = schema.read_environment(path / "environment.json")
@@ -171,21 +179,21 @@ def read_entry(path: Path, row: str = "", seed: int | None = None) -> Entry:
         timing = schema.read_records(path / "timing.jsonl")
         if (path / "results.json").is_file():
             results = schema.read_results(path / "results.json")
-    except UserError as error:
-        trouble = str(error).rstrip(".")
-    except OSError as error:
-        trouble = f"{path} cannot be read ({error.strerror})"
-    damaged = bool(trouble)
-    told = path / ERROR_FILE
+    except UserError as refused:
+        error = str(refused).rstrip(".")
+    except OSError as unread:
+        error = f"{path} cannot be read ({unread.strerror})"
+    damaged = bool(error)
+    error_file = path / ERROR_FILE
     status: Status = "missing"
-    if trouble:
+    if damaged:
         status = "failed"
     elif results:
         status = "done"
-    elif told.is_file():
+    elif error_file.is_file():
         with contextlib.suppress(OSError):
-            trouble = one_line(told.read_text(errors="replace"))
-        status, trouble = "failed", trouble or f"{told} holds no reason"
+            error = one_line(error_file.read_text(errors="replace"))
+        status, error = "failed", error or f"{error_file} holds no reason"
     elif config or metrics:
         status = "running"
     if seed is None:
@@ -195,7 +203,7 @@ def read_entry(path: Path, row: str = "", seed: int | None = None) -> Entry:
         seed=seed,
         path=path,
         status=status,
-        error=trouble,
+        error=error,
         damaged=damaged,
         results=results,
         config=config,

@@ -7,11 +7,13 @@ is computed here; the template only lays it out.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gansuite.compare.cells import Cell, Column, Table, View, plain
 from gansuite.compare.charts import Line, figure, series, thinned
 from gansuite.compare.document import embed, render
 from gansuite.compare.entry import Entry, read_entry
@@ -28,50 +30,76 @@ from gansuite.compare.format import (
 )
 from gansuite.errors import UserError
 from gansuite.evaluation import verdict
-from gansuite.evaluation.table import DISTANCES, HEADLINE
+from gansuite.evaluation.table import DISTANCES, HEADLINE, distance
 from gansuite.runs import write_text
 
 MAX_PICTURE_BYTES = 3_000_000  # of all pictures together; base64 makes 4 MB of it
 MAX_GRIDS = 8  # grids over time on the page
 
 
-def gap_closed(
-    results: Mapping[str, Any], comparison: str, name: str = "fd_random"
-) -> float | None:
-    """`verdict.gap_closed` of one comparison in ``results``."""
-    references = results.get("references", {})
-    nothing = references.get("do_nothing", {}).get(comparison, {}).get(name)
-    floor = references.get("real_vs_real", {}).get(comparison, {}).get(name)
-    final = results.get("final", {}).get(comparison, {}).get(name)
-    return verdict.gap_closed(final, nothing, floor)
+@dataclass(frozen=True)
+class Score:
+    """One score of a run: at the end, at its best evaluation, and of both references."""
+
+    name: str
+    final: float
+    best: float | None
+    nothing: float | None
+    floor: float | None
+
+    @property
+    def gap(self) -> float | None:
+        """The share of the way from *do nothing* to *real vs real*: `verdict.gap_closed`."""
+        squared = metric(self.name).squared
+        return verdict.gap_closed(self.final, self.nothing, self.floor, squared)
+
+
+def scores_of(results: Mapping[str, Any]) -> dict[str, list[Score]]:
+    """The scores in ``results``, by comparison and in the order of the table of metrics."""
+
+    def at(part: str, comparison: str, name: str) -> float | None:
+        value: float | None = (
+            results.get("references", {}).get(part, {}).get(comparison, {}).get(name)
+        )
+        return value
+
+    found = {}
+    for comparison, final in results.get("final", {}).items():
+        best = results.get("best", {}).get(comparison, {})
+        found[comparison] = [
+            Score(
+                name,
+                final[name],
+                best.get(name),
+                at("do_nothing", comparison, name),
+                at("real_vs_real", comparison, name),
+            )
+            for name in ordered(final)
+            if isinstance(final[name], int | float)
+        ]
+    return found
 
 
 def summary_table(results: Mapping[str, Any]) -> str:
     """Plain ASCII table of the main scores for the end of a run: final beside both references."""
-    lines: list[tuple[str, ...]] = [
-        ("", "score", "better", "final", "do nothing", "real vs real", "gap closed")
+    lines = []  # (the name of the comparison on the first of its lines, score)
+    for name, scores in scores_of(results).items():
+        shown = [s for s in scores if s.name in HEADLINE]
+        lines += [("" if i else name, s) for i, s in enumerate(shown)]
+
+    def closed(s: Score) -> str:
+        return percent(s.gap, "").replace("−", "-") if s.name in DISTANCES else ""
+
+    view: View[tuple[str, Score]] = [
+        (Column("", words=True), lambda x: Cell(x[0])),
+        (Column("score", words=True), lambda x: Cell(x[1].name)),
+        (Column("better", words=True), lambda x: Cell(metric(x[1].name).better)),
+        (Column("final"), lambda x: Cell(human(x[1].final, "-"))),
+        (Column("do nothing"), lambda x: Cell(human(x[1].nothing, "-"))),
+        (Column("real vs real"), lambda x: Cell(human(x[1].floor, "-"))),
+        (Column("gap closed"), lambda x: Cell(closed(x[1]))),
     ]
-    references = results.get("references", {})
-    for comparison, final in results.get("final", {}).items():
-        nothing, floor = (
-            references.get(row, {}).get(comparison, {}) for row in ("do_nothing", "real_vs_real")
-        )
-        start = comparison
-        for name in (n for n in HEADLINE if n in final):
-            numbers = [human(row.get(name), "-") for row in (final, nothing, floor)]
-            gap = gap_closed(results, comparison, name) if name in DISTANCES else None
-            share = f"{100 * gap:.0f} %" if gap is not None else ""
-            lines.append((start, name, metric(name).better, *numbers, share))
-            start = ""
-    columns = list(zip(*lines, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i < 3 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+    return plain(Table.of(view, lines))
 
 
 # Reading a run directory
@@ -189,36 +217,40 @@ def _scores(run: Entry) -> list[dict[str, Any]]:
     results = run.results
     final = dict(results.get("final") or {})
     evals = _records(run, "eval")
+    last = "Final" if final else "Latest"
     if not final and evals:
         for key, value in evals[-1].items():
             if "/" in key:
                 comparison, name = key.rsplit("/", 1)
                 final.setdefault(comparison, {})[name] = value
-    references = results.get("references", {})
+
+    def name(s: Score) -> Cell:
+        known = metric(s.name)
+        return Cell(known.label, known.label, small=known.meaning, score=known)
+
     tables = []
-    for comparison, values in final.items():
-        best = results.get("best", {}).get(comparison, {})
-        nothing = references.get("do_nothing", {}).get(comparison, {})
-        floor = references.get("real_vs_real", {}).get(comparison, {})
-        gap = gap_closed({**results, "final": final}, comparison)
-        rows = [
-            {
-                "name": name,
-                "metric": metric(name),
-                "cells": [human(row.get(name)) for row in (values, best, nothing, floor)],
-            }
-            for name in ordered(values)
-            if isinstance(values[name], int | float)
+    for comparison, scores in scores_of({**results, "final": final}).items():
+        seen = results.get("best", {}).get(comparison, {}).get("images_seen")
+        view: View[Score] = [
+            (Column("Score"), name),
+            (Column(last), lambda s: Cell(human(s.final), s.final, strong=True)),
+            (
+                Column("Best", small=f"at {seen:,} images" if isinstance(seen, int) else ""),
+                lambda s: Cell(human(s.best), s.best),
+            ),
+            (Column("Do nothing"), lambda s: Cell(human(s.nothing), s.nothing)),
+            (Column("Real vs real"), lambda s: Cell(human(s.floor), s.floor)),
         ]
-        seen = best.get("images_seen")
+        by = distance(final[comparison])
+        gap = next((s.gap for s in scores if s.name == by), None)
         tables.append(
             {
                 "name": comparison,
-                "title": comparison_title(comparison, run.results.get("data", {})),
-                "best_at": f"at {seen:,} images" if isinstance(seen, int) else "",
+                "title": comparison_title(comparison, results.get("data", {})),
+                "by": metric(by).label,
                 "gap": None if gap is None else percent(gap),
                 "bar": 0 if gap is None else round(100 * min(1, max(0, gap))),
-                "rows": rows,
+                "table": Table.of(view, scores),
             }
         )
     return tables
@@ -269,8 +301,8 @@ def _facts(run: Entry, tables: Sequence[Mapping[str, Any]]) -> list[tuple[str, s
         facts.append(("images per second", human(cost["images_per_second"])))
     if (exact := run.results.get("bit_exact")) is not None:
         why = run.results.get("bit_exact_why")
-        told = f" ({'; '.join(map(str, why))})" if isinstance(why, list) and why else ""
-        facts.append((f"bit-exact{told}", "yes" if exact else "not"))
+        reasons = f" ({'; '.join(map(str, why))})" if isinstance(why, list) and why else ""
+        facts.append((f"bit-exact{reasons}", "yes" if exact else "not"))
     return facts
 
 

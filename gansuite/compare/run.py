@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from gansuite.compare.entry import ERROR_FILE, LOG_FILE, read_entry
 from gansuite.compare.overview import Overview
-from gansuite.compare.plan import Plan, Planned, make_plan
+from gansuite.compare.plan import Plan, PlannedRun, make_plan
 from gansuite.errors import UserError
 from gansuite.runs import Run, write_text
 from gansuite.runs.clock import clock_text
 
 if TYPE_CHECKING:
-    from gansuite.compare.collect import Comparison
+    from gansuite.compare.collect import ComparedRuns
 
 STOPPED = 75
 """Exit code of a process that was asked to stop and can be resumed."""
@@ -93,7 +93,7 @@ def refuse_closed(folder: Path) -> None:
         ) from error
 
 
-def collect(plan: Plan, allow_unequal: bool = False) -> Comparison:
+def collect(plan: Plan, allow_unequal: bool = False) -> ComparedRuns:
     """What the runs of a plan and the entries beside them came to."""
     from gansuite.compare.collect import gather
 
@@ -181,13 +181,13 @@ def _with_parent() -> None:
 class Job:
     """One run and how it stands."""
 
-    planned: Planned
+    planned: PlannedRun
     state: State = "waiting"
     reason: str = ""
     slot: int = 0
     process: subprocess.Popen[bytes] | None = None
     begun: int = 0  # where in the log the present attempt begins
-    told: float = 0.0
+    last_line: float = 0.0  # when a line of it was printed
     seen: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -216,7 +216,7 @@ class Job:
                 start_new_session=True,  # a Ctrl-C of the terminal reaches only this process
                 preexec_fn=_with_parent if _libc is not None else None,
             )
-        self.state, self.slot, self.told = "running", slot, time.monotonic()
+        self.state, self.slot, self.last_line = "running", slot, time.monotonic()
 
     def poll(self) -> bool:
         """Look after the process; whether it has ended."""
