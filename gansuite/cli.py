@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from gansuite import __version__
-from gansuite.errors import UserError, nearest
+from gansuite.errors import STOPPED, UserError, nearest
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -136,18 +136,18 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     add = commands.add
 
     def experiment(sub: argparse.ArgumentParser, optional: str = "such as budget.kimg=1") -> None:
-        told = "an experiment, or a path to a .yaml file"
-        offer(sub.add_argument("name", metavar="NAME", help=told), "names")
+        about = "an experiment, or a path to a .yaml file"
+        offer(sub.add_argument("name", metavar="NAME", help=about), "names")
         sub.add_argument("overrides", nargs="*", metavar="key=value", help=optional)
 
     def checkpoint(sub: argparse.ArgumentParser) -> None:
-        told = "a .ckpt file or a run folder"
-        offer(sub.add_argument("checkpoint", metavar="CKPT", help=told), "files")
+        about = "a .ckpt file or a run folder"
+        offer(sub.add_argument("checkpoint", metavar="CKPT", help=about), "files")
 
     def weights_and_device(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--weights", default="auto", choices=["auto", "ema", "raw"])
-        told = "where to compute: auto (a GPU if there is one), cpu, cuda, cuda:1, mps"
-        sub.add_argument("--device", default="auto", help=told)
+        about = "where to compute: auto (a GPU if there is one), cpu, cuda, cuda:1, mps"
+        sub.add_argument("--device", default="auto", help=about)
 
     commands.group("begin")
     sub = add("list", _list, "list methods, data sets, experiments and comparisons")
@@ -160,8 +160,8 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     experiment(add("config", _config, "print exactly what an experiment would run"))
     experiment(add("exp", _exp, "train an experiment, or resume it where it stopped"))
     sub = add("report", _report, "write the report page of a run again")
-    told = "a run folder such as runs/cyclegan_coats/seed0"
-    offer(sub.add_argument("run", metavar="RUN", help=told), "files")
+    about = "a run folder such as runs/cyclegan_coats/seed0"
+    offer(sub.add_argument("run", metavar="RUN", help=about), "files")
 
     commands.group("compare")
     sub = add("compare", _compare, "run what is missing of a comparison, and compare")
@@ -183,8 +183,8 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
 
     sub = add("score", _score, "score pictures that another program made, as an entry to compare")
     sub.set_defaults(rest="data")
-    told = "the pictures, or folders a2b, b2a, gen"
-    offer(sub.add_argument("folder", metavar="DIR", help=told), "files")
+    about = "the pictures, or folders a2b, b2a, gen"
+    offer(sub.add_argument("folder", metavar="DIR", help=about), "files")
     sub.add_argument("--name", required=True, help="what the entry is called")
     action = sub.add_argument(
         "--data",
@@ -202,33 +202,33 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     sub.add_argument("--out", default="entries", help="where entries lie (entries)")
 
     sub = add("export-test", _export_test, "write the test pictures for other programs")
-    told = "an experiment or a comparison"
-    offer(sub.add_argument("name", metavar="NAME", help=told), "names")
+    about = "an experiment or a comparison"
+    offer(sub.add_argument("name", metavar="NAME", help=about), "names")
     offer(sub.add_argument("folder", metavar="DIR", help="where to write them"), "files")
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="such as data.size=64")
 
-    told = "download the weights for FID, KID and IS (96 MB) and for LPIPS and PPL (553 MB)"
-    sub = add("fetch-metrics", _fetch_metrics, told)
+    about = "download the weights for FID, KID and IS (96 MB) and for LPIPS and PPL (553 MB)"
+    sub = add("fetch-metrics", _fetch_metrics, about)
     sub.add_argument("folder", metavar="FOLDER", nargs="?", default="weights")
 
     commands.group("use")
     sub = add("translate", _translate, "translate pictures with a trained model")
     checkpoint(sub)
-    told = "a picture, a folder, or a pattern in quotes"
-    offer(sub.add_argument("input", metavar="IN", help=told), "files")
-    told = "a folder (or a file, for one picture)"
-    offer(sub.add_argument("output", metavar="OUT", help=told), "files")
+    about = "a picture, a folder, or a pattern in quotes"
+    offer(sub.add_argument("input", metavar="IN", help=about), "files")
+    about = "a folder (or a file, for one picture)"
+    offer(sub.add_argument("output", metavar="OUT", help=about), "files")
     sub.add_argument("--to", help="the domain to translate to")
-    told = "a picture of the style; with =SHARE of several (repeat it)"
+    about = "a picture of the style; with =SHARE of several (repeat it)"
     offer(
-        sub.add_argument("--style", action="append", default=[], metavar="PICTURE", help=told),
+        sub.add_argument("--style", action="append", default=[], metavar="PICTURE", help=about),
         "files",
     )
     sub.add_argument("--strength", type=float, help="of the style, 0 to 1 (1)")
-    told = "give the style the picture's own colours first"
-    sub.add_argument("--keep-colours", action="store_true", help=told)
-    told = "a picture as large as the input: white is translated, black stays"
-    offer(sub.add_argument("--mask", type=Path, metavar="PICTURE", help=told), "files")
+    about = "give the style the picture's own colours first"
+    sub.add_argument("--keep-colours", action="store_true", help=about)
+    about = "a picture as large as the input: white is translated, black stays"
+    offer(sub.add_argument("--mask", type=Path, metavar="PICTURE", help=about), "files")
     weights_and_device(sub)
 
     sub = add("sample", _sample, "make pictures with a trained model")
@@ -283,7 +283,7 @@ def _exp(args: argparse.Namespace) -> int:
         raise UserError(session.told)
     if session.stopped:
         print(f"Stopped by {session.stopped}; the same command resumes it. Report: {page}")
-        return 75
+        return STOPPED
     print()
     results = read_json(session.run.results)
     print(f"{summary_table(results)}\n\nVerdict: {results['verdict']}")
@@ -328,8 +328,8 @@ def _wrapped(head: str, text: str) -> str:
     if not sys.stdout.isatty():
         return f"{head}{text}".rstrip()
     columns = max(shutil.get_terminal_size().columns, len(head) + 20)
-    told = {"initial_indent": head, "subsequent_indent": " " * len(head)}
-    return textwrap.fill(text, columns, **told) if text else head  # type: ignore[arg-type]
+    indent = " " * len(head)
+    return textwrap.fill(text, columns, initial_indent=head, subsequent_indent=indent) or head
 
 
 def _init(args: argparse.Namespace) -> None:
@@ -422,7 +422,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 def _score(args: argparse.Namespace) -> None:
     from gansuite.catalogue import experiment_of
 
-    experiment_of(args.data)  # a mistake is met before anything is imported
+    experiment_of(args.data)  # a mistake is found before anything is imported
 
     from gansuite.compare.report import summary_table
     from gansuite.runs import read_json
@@ -446,7 +446,7 @@ def _score(args: argparse.Namespace) -> None:
 def _export_test(args: argparse.Namespace) -> None:
     from gansuite.catalogue import experiment_of
 
-    experiment_of([args.name, *args.overrides])  # a mistake is met before anything is imported
+    experiment_of([args.name, *args.overrides])  # a mistake is found before anything is imported
 
     from gansuite.tools.score import export_test
 

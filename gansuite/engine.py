@@ -274,7 +274,7 @@ def train(experiment: Experiment) -> Session:
         if is_main():
             run.begin(experiment)
             run.saw(environment(_device_name(trainer)))
-            for line in run.told:
+            for line in run.notices:
                 print(line, flush=True)
             recorder.sinks = open_sinks(experiment, run)
             if not run.resumable:

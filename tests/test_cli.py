@@ -50,7 +50,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run directory of a few batches of CycleGAN."""
     out = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GANSUITE_CACHE", str(out / "cache"))
+        patch.setenv("GANSUITE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         with pytest.raises(SystemExit) as end:
             cli.main(["exp", *tiny(out / "runs")])
         assert not end.value.code
@@ -214,7 +214,7 @@ BAD = {
     "no gpu": (f"{COATS} trainer.accelerator=tpu", "'trainer.accelerator' is 'tpu'"),
     "no device": (f"{COATS} trainer.devices=0", "'trainer.devices' is 0"),
     "metric": (f"{COATS} evaluate.best_by=fd_rndom", "did you mean 'fd_random'?"),
-    "no order": (f"{COATS} evaluate.best_by=diversity", "cannot rank"),
+    "no order": (f"{COATS} evaluate.best_by=diversity", "by which nothing can be ranked"),
     "weights": (f"{COATS} evaluate.inception=no.pth", "no.pth"),
     "wandb": (f"{COATS} log.wandb=online", "no W&B key: set WANDB_API_KEY"),
     "out": (f"{COATS} out=text.ckpt", "text.ckpt/cyclegan_coats/seed0 could not be made"),

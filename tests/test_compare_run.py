@@ -23,7 +23,7 @@ from gansuite.compare.entry import Axis
 from gansuite.compare.overview import Overview
 from gansuite.compare.plan import make_plan
 from gansuite.compare.run import compare
-from gansuite.errors import UserError
+from gansuite.errors import STOPPED, UserError
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -308,11 +308,11 @@ def test_killed_at_random_moments_the_tables_are_the_same(tmp_path: Path) -> Non
         assert process.stdout is not None
         told = process.stdout.read()
         stopped.append(process.wait())
-        if stopped[-1] == running.STOPPED:
+        if stopped[-1] == STOPPED:
             assert f"Stopped by {number.name}; the same command resumes it." in told
         else:
             assert stopped[-1] in (0, -number)
-    assert running.STOPPED in stopped
+    assert STOPPED in stopped
     resumed = subprocess.run(cut, capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     for board in boards:

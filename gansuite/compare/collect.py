@@ -13,10 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from gansuite.catalogue import check_ranking
 from gansuite.compare.entry import Axis, Entry
 from gansuite.compare.format import comparison_title
 from gansuite.compare.stats import Standing, rank
-from gansuite.compare.terms import axis_of, check_ranking, differences, notes
+from gansuite.compare.terms import axis_of, differences, notes
 from gansuite.errors import UserError
 from gansuite.evaluation.protocol import HIGHER_IS_BETTER
 from gansuite.evaluation.table import METRICS
@@ -88,7 +89,9 @@ class ComparedRuns:
 
     def heading(self, name: str) -> str:
         """What comparison ``name`` does, in words."""
-        data = next((e.results["data"] for e in self.done if name in e.final), {})
+        data: Mapping[str, Any] = next(
+            (e.results["data"] for e in self.done if name in e.final), {}
+        )
         return comparison_title(name, data)
 
     def of(self, row: str) -> tuple[Entry, ...]:
@@ -139,7 +142,7 @@ class ComparedRuns:
             UserError: the metric has no better and worse, or is unknown.
         """
         metric = metric or self.rank_by
-        check_ranking(metric)
+        check_ranking("rank_by", metric)
         return rank(self.scores(name, metric), bool(HIGHER_IS_BETTER[metric]))
 
     def references(self, name: str) -> dict[str, dict[str, float]]:

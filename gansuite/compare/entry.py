@@ -112,10 +112,13 @@ class Entry:
     def price(self, key: str) -> float | None:
         """What it cost: ``parameters``, ``device_hours``, ``pflop``, ``images_seen`` or a key of
         ``cost``."""
-        if key in ("parameters", "device_hours", "pflop"):
-            found: float | None = getattr(self, key)
-            return found
-        return self.results.get(key) if key == "images_seen" else self.cost.get(key)
+        own = {
+            "parameters": self.parameters,
+            "device_hours": self.device_hours,
+            "pflop": self.pflop,
+            "images_seen": self.results.get("images_seen"),
+        }
+        return own[key] if key in own else self.cost.get(key)
 
     @property
     def verdict(self) -> str:

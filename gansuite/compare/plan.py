@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gansuite import config
-from gansuite.catalogue import load_experiment
+from gansuite.catalogue import check_ranking, load_experiment
 from gansuite.compare.entry import Axis, Entry, find_entries
-from gansuite.compare.terms import SHARED, check_ranking, setting
+from gansuite.compare.terms import SHARED, setting
 from gansuite.config import Compare, Experiment
 from gansuite.errors import UserError, nearest
 from gansuite.evaluation.protocol import NEEDS
@@ -89,7 +89,7 @@ def make_plan(
     files, experiments, folders = _sort(names)
     spec = config.load_comparison(files[0] if files else None, _own(given))
     experiments = [*spec.experiments, *(e for e in experiments if e not in spec.experiments)]
-    check_ranking(spec.rank_by)
+    check_ranking("rank_by", spec.rank_by)
     entries = [e for f in [*map(Path, spec.entries), *folders] for e in find_entries(f)]
     if not experiments and not entries:
         raise UserError("Nothing to compare: give experiments, or a comparison ('gansuite list').")

@@ -224,7 +224,7 @@ def _scores(run: Entry) -> list[dict[str, Any]]:
                 comparison, name = key.rsplit("/", 1)
                 final.setdefault(comparison, {})[name] = value
 
-    def name(s: Score) -> Cell:
+    def label(s: Score) -> Cell:
         known = metric(s.name)
         return Cell(known.label, known.label, small=known.meaning, score=known)
 
@@ -232,7 +232,7 @@ def _scores(run: Entry) -> list[dict[str, Any]]:
     for comparison, scores in scores_of({**results, "final": final}).items():
         seen = results.get("best", {}).get(comparison, {}).get("images_seen")
         view: View[Score] = [
-            (Column("Score"), name),
+            (Column("Score"), label),
             (Column(last), lambda s: Cell(human(s.final), s.final, strong=True)),
             (
                 Column("Best", small=f"at {seen:,} images" if isinstance(seen, int) else ""),

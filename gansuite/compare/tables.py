@@ -208,8 +208,9 @@ def leaderboard_csv(c: ComparedRuns) -> str:
 
     def of(get: Callable[[Line, Standing, Entry], object]) -> Callable[[Line], Cell]:
         def cell(x: Line) -> Cell:
-            known = x.standing and x.row
-            return Cell(value=get(x, x.standing, x.row.done[0]) if known else None)
+            if x.row is None or x.standing is None:
+                return Cell()
+            return Cell(value=get(x, x.standing, x.row.done[0]))
 
         return cell
 
@@ -221,6 +222,9 @@ def leaderboard_csv(c: ComparedRuns) -> str:
 
     def end(value: Interval | None, i: int) -> float | None:
         return value[i] if value else None
+
+    def score(m: str, i: int) -> Callable[[Line], Cell]:
+        return lambda x: Cell(value=end(x.scores.get(m), i))
 
     view: list[tuple[Column, Callable[[Line], Cell]]] = [
         (Column("comparison"), lambda x: Cell(value=x.name)),
@@ -244,8 +248,9 @@ def leaderboard_csv(c: ComparedRuns) -> str:
         (Column("weights"), of(lambda _, s, e: e.results["protocol"].get("weights"))),
     ]
     for m in (m for m in HIGHER_IS_BETTER if any(m in c.metrics(n) for n in c.names)):
-        for i, what in enumerate((m, f"{m}_low", f"{m}_high")):
-            view.append((Column(what), lambda x, m=m, i=i: Cell(value=end(x.scores.get(m), i))))
+        view += [
+            (Column(f"{m}{part}"), score(m, i)) for i, part in enumerate(("", "_low", "_high"))
+        ]
     view += [
         (Column(f"best_of_run_{c.rank_by}"), lambda x: Cell(value=end(x.best, 0))),
         (Column("comment"), lambda x: Cell(value=comment(x))),

@@ -8,8 +8,8 @@ from typing import Any
 
 from gansuite.compare.entry import Axis, Entry
 from gansuite.config import difference as config_difference
-from gansuite.errors import UserError, nearest
-from gansuite.evaluation.protocol import HIGHER_IS_BETTER, Protocol
+from gansuite.errors import UserError
+from gansuite.evaluation.protocol import Protocol
 from gansuite.evaluation.protocol import difference as protocol_difference
 
 PFLOP_TOLERANCE = 0.02
@@ -22,16 +22,6 @@ _OF_A_SEED = re.compile(
     r"(seed|out|name|log\..*|data\.(root|workers|sets\..*)|evaluate\.(inception|vgg)"
     r"|trainer\.(devices|num_nodes|accelerator)): "
 )
-
-
-def check_ranking(metric: str) -> None:
-    """Raise `UserError` for a metric that has no better and worse, or is unknown."""
-    if HIGHER_IS_BETTER.get(metric) is None:
-        known = [m for m, better in HIGHER_IS_BETTER.items() if better is not None]
-        raise UserError(
-            f"rank_by is '{metric}', by which nothing can be ranked{nearest(metric, known)} "
-            f"(possible: {', '.join(known)})."
-        )
 
 
 def axis_of(entry: Entry) -> Axis | None:
