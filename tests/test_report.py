@@ -188,6 +188,20 @@ def test_numbers_and_words_appear(finished: tuple[str, Page]) -> None:
     assert "currentColor" in text
 
 
+def test_the_share_on_top_is_that_of_the_verdict(tmp_path: Path) -> None:
+    """Of learned features where a run has them, and the page says which."""
+    run = make_run(tmp_path, grids=1, losses=2)
+    results = json.loads((run / "results.json").read_text())
+    for part, value in (("final", 25.0), ("do_nothing", 100.0), ("real_vs_real", 0.0)):
+        row = results[part] if part == "final" else results["references"][part]
+        row["a2b"]["fd_learned"] = value
+    (run / "results.json").write_text(json.dumps(results))
+    said = " ".join(Page(write_report(run).read_text("utf-8")).text.split())
+    way = "of the way from do nothing to real vs real (the root of Fréchet distance"
+    assert f"50 % {way}, learned" in said
+    assert f"71 % {way}, random" in said  # b2a has no other
+
+
 def test_config_is_escaped(finished: tuple[str, Page]) -> None:
     text, page = finished
     assert "<script" not in text
