@@ -188,7 +188,7 @@ def test_stopped_runs_say_how_to_go_on(say: Say, monkeypatch: Any, tmp_path: Pat
 # --- mistakes -----------------------------------------------------------------------------------
 
 # case -> (words, what the sentence must say); run in the folder that `mistakes` lays out
-COATS = "exp cyclegan_coats"
+COATS = "exp cyclegan_coats data.train=16 data.test=8"
 PHOTOS = "exp cyclegan_horse2zebra data.size=32 data.load_size=32"
 BAD = {
     "command": ("exq cyclegan_coats", "no 'exq'; did you mean 'exp'?"),
