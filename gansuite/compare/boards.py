@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from gansuite.compare.cells import Cell, Column, Table, View
+from gansuite.compare.cells import Cell, Column, Table
 from gansuite.compare.charts import mark
 from gansuite.compare.collect import ComparedRuns, Row
 from gansuite.compare.curves import device_kind
@@ -38,56 +39,60 @@ def _mean(found: Interval | None) -> Cell:
     return Cell(interval(*found), found[0]) if found else Cell("–")
 
 
-def _score(m: str) -> tuple[Column, Callable[[Line], Cell]]:
-    return Column(metric(m).label, metric(m)), lambda x: _mean(x.scores.get(m))
-
-
 def ranking(c: ComparedRuns, name: str) -> dict[str, Any]:
     """Comparison ``name``: the ranking, and below it all scores with what they mean."""
     lines, references = leaderboard(c, name)
     several = len(lines) > 1
-    repeated = any(x.standing and not x.standing.single for x in lines)
-
-    def of(show: Callable[[Line, Standing], Cell]) -> Callable[[Line], Cell]:
-        return lambda x: show(x, x.standing) if x.standing else Cell()
-
-    def who(x: Line, about: bool = True) -> Cell:
-        if x.row is None or x.standing is None:
-            return Cell(reference_label(name, x.key).capitalize())
-        tied = listed([c.table_rows[r].label for r in x.standing.tied])
-        tag = "1 seed" if about and x.standing.single else ""
-        return _method(x.row, f"tied with {tied}" if about and tied else "", tag)
-
-    def ranked(x: Line) -> Cell:
-        found = x.scores.get(c.rank_by)
-        return Cell(interval(*found), found[0], strong=x.bold) if found else Cell("–")
-
-    def closed(x: Line) -> Cell:
-        bar = None if x.gap is None else round(100 * min(1, max(0, x.gap)))
-        return Cell(percent(x.gap), x.gap, bar=bar)
-
-    view: list[tuple[Column, Callable[[Line], Cell]]] = [
-        (Column("Method"), who),
-        (Column("Place", sorted=True), of(lambda _, s: Cell(s.place.replace("-", "–"), s.rank))),
-        (Column(metric(c.rank_by).label, metric(c.rank_by)), ranked),
-        (Column("Best seen"), of(lambda x, _: _mean(x.best))),
-    ]
-    if several:
-        view.append((Column("Behind the first"), of(lambda _, s: _difference(s))))
-    if several and repeated:
-        keeps = of(lambda _, s: Cell(percent(s.stability), s.stability))
-        view.append((Column("Keeps its place"), keeps))
-    view.append((Column("Gap closed"), of(lambda x, _: closed(x))))
-    view += map(_score, beside(c, name)[:_SHOWN_BESIDE])
+    repeated = several and any(x.standing and not x.standing.single for x in lines)
     metrics = ordered(c.metrics(name))
-    every = [(Column("Method"), lambda x: who(x, about=False)), *map(_score, metrics)]
+
+    def scores(x: Line, shown: Sequence[str]) -> list[tuple[Column, Cell]]:
+        return [(_metric(m), _mean(x.scores.get(m))) for m in shown]
+
+    def main(x: Line) -> list[tuple[Column, Cell]]:
+        s = x.standing
+        ranked = replace(_mean(x.scores.get(c.rank_by)), strong=x.bold)
+        bar = None if x.gap is None else round(100 * min(1, max(0, x.gap)))
+        behind = (Column("Behind the first"), _difference(s) if s else Cell())
+        keeps = (
+            Column("Keeps its place"),
+            Cell(percent(s.stability), s.stability) if s else Cell(),
+        )
+        return [
+            (Column("Method"), _who(c, x)),
+            (
+                Column("Place", sorted=True),
+                Cell(s.place.replace("-", "–"), s.rank) if s else Cell(),
+            ),
+            (_metric(c.rank_by), ranked),
+            (Column("Best seen"), _mean(x.best) if s else Cell()),
+            *([behind] if several else []),
+            *([keeps] if repeated else []),
+            (Column("Gap closed"), Cell(percent(x.gap), x.gap, bar=bar) if s else Cell()),
+            *scores(x, beside(c, name)[:_SHOWN_BESIDE]),
+        ]
+
+    def every(x: Line) -> list[tuple[Column, Cell]]:
+        return [(Column("Method"), replace(_who(c, x), small="", tag="")), *scores(x, metrics)]
+
     return {
         "name": name,
         "title": c.heading(name),
-        "table": Table.of(view, lines, references),
+        "table": Table.of(main, lines, references),
         "all": Table.of(every, lines, references),
         "meanings": [(metric(m).label, metric(m).meaning) for m in metrics if metric(m).meaning],
     }
+
+
+def _metric(name: str) -> Column:
+    return Column(metric(name).label, metric(name))
+
+
+def _who(c: ComparedRuns, x: Line) -> Cell:
+    if x.row is None or x.standing is None:
+        return Cell(reference_label(x.name, x.key).capitalize())
+    tied = listed([c.table_rows[r].label for r in x.standing.tied])
+    return _method(x.row, f"tied with {tied}" if tied else "", "1 seed" * x.standing.single)
 
 
 def _difference(s: Standing) -> Cell:
@@ -102,69 +107,66 @@ def _signed(value: float) -> str:
     return human(value).replace("-", "−", 1) if value < 0 else human(value)
 
 
+_PRICES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("Training a run", "seconds", duration),
+    ("Device time", "device_hours", lambda v: duration(3600 * v)),
+    ("Images per second", "images_per_second", human),
+    ("Peak memory", "peak_memory_mb", lambda v: large(1e6 * v, "B")),
+    ("Parameters", "parameters", large),
+    ("FLOPs per image", "flops_per_image", lambda v: large(v, "FLOP")),
+    ("FLOPs of a run", "pflop", lambda v: large(1e15 * v, "FLOP")),
+    ("Images seen", "images_seen", lambda v: human(round(v))),
+    ("Share of evaluation", "evaluation_share", lambda v: f"{100 * v:.1f} %"),
+)
+
+
 def cost(c: ComparedRuns) -> Table:
     """What a run of each method costs, as means over its seeds; without what nobody knows."""
+    several = any(e.devices > 1 for e in c.done)
 
-    def price(key: str, show: Callable[[float], str]) -> Callable[[Row], Cell]:
-        def cell(row: Row) -> Cell:
+    def made(row: Row) -> list[tuple[Column, Cell]]:
+        found = [(Column("Method"), _method(row, "as its authors gave it" * row.outside))]
+        for label, key, show in _PRICES:
             value = row.cost(key)
             players = row.done[0].cost.get("parameters") if key == "parameters" else None
             small = ", ".join(f"{k} {large(n)}" for k, n in (players or {}).items())
-            return Cell("–" if value is None else show(value), value, small=small)
+            cell = Cell("–" if value is None else show(value), value, small=small)
+            if key != "device_hours":
+                found.append((Column(label), cell))
+            elif several:
+                found.append((Column(f"{device_kind(c)} time"), cell))
+        return found
 
-        return cell
-
-    def size(unit: str, scale: float = 1) -> Callable[[float], str]:
-        return lambda v: large(scale * v, unit)
-
-    several = any(e.devices > 1 for e in c.done)
-    time = [(f"{device_kind(c)} time", "device_hours", lambda v: duration(3600 * v))]
-    prices: list[tuple[str, str, Callable[[float], str]]] = [
-        ("Training a run", "seconds", duration),
-        *(time if several else []),
-        ("Images per second", "images_per_second", human),
-        ("Peak memory", "peak_memory_mb", size("B", 1e6)),
-        ("Parameters", "parameters", large),
-        ("FLOPs per image", "flops_per_image", size("FLOP")),
-        ("FLOPs of a run", "pflop", size("FLOP", 1e15)),
-        ("Images seen", "images_seen", lambda v: human(round(v))),
-        ("Share of evaluation", "evaluation_share", lambda v: f"{100 * v:.1f} %"),
-    ]
-    view: View[Row] = [
-        (Column("Method"), lambda r: _method(r, "as its authors gave it" if r.outside else "")),
-        *((Column(label), price(key, show)) for label, key, show in prices),
-    ]
-    return Table.of(view, [r for r in c.table_rows.values() if r.done]).without_empty("–")
+    return Table.of(made, [r for r in c.table_rows.values() if r.done]).without_empty("–")
 
 
 def health(c: ComparedRuns) -> Table:
     """How every run ended."""
+    ranked = metric(c.rank_by)
 
-    def ended(e: Entry) -> Cell:
+    def made(e: Entry) -> list[tuple[Column, Cell]]:
         states = {"failed": e.error, "running": "not at its end", "missing": "not begun"}
-        state = e.verdict if e.status == "done" else states[e.status]
+        state = states.get(e.status, e.verdict)
         events = [happened(h)[0] for h in e.health]
         if not any(h.get("event") == "collapse" for h in e.health):
             events += filter(None, [_collapse(e)])
         good = e.status == "done" and state.startswith("learned")
-        return Cell(state, state, small="; ".join(events), good=good)
+        final = {n: e.final.get(n, {}).get(c.rank_by) for n in c.names}
+        return [
+            (Column("Method"), _method(c.table_rows[e.row])),
+            (Column("Seed"), Cell("–" if e.outside else f"{e.seed}", e.seed)),
+            (
+                Column("How it ended", words=True),
+                Cell(state, state, small="; ".join(events), good=good),
+            ),
+            *(
+                (Column(f"{ranked.label}, {n}", ranked), Cell(human(v), v))
+                for n, v in final.items()
+            ),
+            (Column("Best seen at"), _best_at(e)),
+        ]
 
-    def final(name: str) -> Callable[[Entry], Cell]:
-        def cell(e: Entry) -> Cell:
-            value = e.final.get(name, {}).get(c.rank_by)
-            return Cell(human(value), value)
-
-        return cell
-
-    ranked = metric(c.rank_by)
-    view: View[Entry] = [
-        (Column("Method"), lambda e: _method(c.table_rows[e.row])),
-        (Column("Seed"), lambda e: Cell("–" if e.outside else f"{e.seed}", e.seed)),
-        (Column("How it ended", words=True), ended),
-        *((Column(f"{ranked.label}, {name}", ranked), final(name)) for name in c.names),
-        (Column("Best seen at"), _best_at),
-    ]
-    return Table.of(view, [e for row in c.table_rows.values() for e in row.entries])
+    return Table.of(made, [e for row in c.table_rows.values() for e in row.entries])
 
 
 def _collapse(e: Entry) -> str:
@@ -198,19 +200,18 @@ def settings(c: ComparedRuns) -> dict[str, Any]:
     keys = dict.fromkeys(k for _, config in configs for k in config if not k.startswith(_OWN))
     values = {key: [config.get(key, "–") for _, config in configs] for key in keys}
 
-    def of(i: int) -> Callable[[str], Cell]:
-        return lambda key: Cell(values[key][i], values[key][i])
+    def made(key: str) -> list[tuple[Column, Cell]]:
+        found = [
+            (Column(r.label), Cell(v, v)) for (r, _), v in zip(configs, values[key], strict=True)
+        ]
+        return [(Column("Setting"), Cell(key, key)), *found]
 
-    view: View[str] = [
-        (Column("Setting"), lambda key: Cell(key, key)),
-        *((Column(row.label), of(i)) for i, (row, _) in enumerate(configs)),
-    ]
     own = [
         (row, [(k.removeprefix("method."), v) for k, v in config.items() if k[:7] == "method."])
         for row, config in configs
     ]
     return {
-        "differ": Table.of(view, [key for key in keys if len(set(values[key])) > 1]),
+        "differ": Table.of(made, [key for key in keys if len(set(values[key])) > 1]),
         "same": [(key, values[key][0]) for key in keys if len(set(values[key])) == 1],
         "methods": [(row.key, row.label, mark(row.style), pairs) for row, pairs in own if pairs],
     }

@@ -53,10 +53,6 @@ class Column:
         return f"{self.label} {self.score.arrow if self.score else ''}".strip()
 
 
-View = Sequence[tuple[Column, Callable[[T], Cell]]]
-"""The columns of a table, each with what makes its cell of a row's data."""
-
-
 @dataclass(frozen=True)
 class Table:
     """``foot``: the rows below the line, which are for reference."""
@@ -66,9 +62,23 @@ class Table:
     foot: list[list[Cell]]
 
     @classmethod
-    def of(cls, view: View[T], rows: Iterable[T], foot: Iterable[T] = ()) -> Table:
-        body, below = ([[cell(x) for _, cell in view] for x in part] for part in (rows, foot))
-        return cls([column for column, _ in view], body, below)
+    def of(
+        cls,
+        make: Callable[[T], Sequence[tuple[Column, Cell]]],
+        rows: Iterable[T],
+        foot: Iterable[T] = (),
+    ) -> Table:
+        """``make`` states the columns and their cells of one row's data, the same for every row."""
+        body, below = ([make(x) for x in part] for part in (rows, foot))
+        columns = next(([column for column, _ in row] for row in (*body, *below)), [])
+        return cls(columns, *([[cell for _, cell in row] for row in p] for p in (body, below)))
+
+    @classmethod
+    def of_values(cls, records: Iterable[Mapping[str, object]]) -> Table:
+        """Plain values, with the keys of the first record as columns."""
+        known = list(records)
+        heads = list(known[0]) if known else []
+        return cls.of(lambda r: [(Column(h), Cell(value=r.get(h))) for h in heads], known)
 
     def without_empty(self, empty: str) -> Table:
         """Without the columns that say ``empty`` in every row."""

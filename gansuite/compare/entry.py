@@ -146,17 +146,9 @@ class Entry:
 
     def curve(self, comparison: str, metric: str) -> list[tuple[int, float | None, float]]:
         """(images seen, seconds of training, score) at every evaluation."""
-        return self._series("eval", f"{comparison}/{metric}")
-
-    def losses(self) -> dict[str, list[tuple[int, float | None, float]]]:
-        """``loss/<player>/<term>`` -> (images seen, seconds, value)."""
-        keys = [k for line in self.metrics if line.get("kind") == "train" for k in line]
-        wanted = dict.fromkeys(k for k in keys if k.startswith("loss/"))
-        return {key: self._series("train", key) for key in wanted}
-
-    def _series(self, kind: str, key: str) -> list[tuple[int, float | None, float]]:
-        clock = {t["images_seen"]: t.get("seconds") for t in self.timing if t["kind"] == kind}
-        found = {m["images_seen"]: m.get(key) for m in self.metrics if m.get("kind") == kind}
+        key = f"{comparison}/{metric}"
+        clock = {t["images_seen"]: t.get("seconds") for t in self.timing if t["kind"] == "eval"}
+        found = {m["images_seen"]: m.get(key) for m in self.metrics if m.get("kind") == "eval"}
         return [
             (x, clock.get(x), float(y))
             for x, y in sorted(found.items())

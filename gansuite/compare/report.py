@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gansuite.compare.cells import Cell, Column, Table, View, plain
+from gansuite.compare.cells import Cell, Column, Table, plain
 from gansuite.compare.charts import Line, figure, series, thinned
 from gansuite.compare.document import embed, render
 from gansuite.compare.entry import Entry, read_entry
@@ -56,50 +56,41 @@ class Score:
 
 def scores_of(results: Mapping[str, Any]) -> dict[str, list[Score]]:
     """The scores in ``results``, by comparison and in the order of the table of metrics."""
-
-    def at(part: str, comparison: str, name: str) -> float | None:
-        value: float | None = (
-            results.get("references", {}).get(part, {}).get(comparison, {}).get(name)
-        )
-        return value
-
+    references = results.get("references", {})
     found = {}
     for comparison, final in results.get("final", {}).items():
         best = results.get("best", {}).get(comparison, {})
+        nothing, floor = (
+            references.get(row, {}).get(comparison, {}) for row in ("do_nothing", "real_vs_real")
+        )
+        names = [name for name in ordered(final) if isinstance(final[name], int | float)]
         found[comparison] = [
-            Score(
-                name,
-                final[name],
-                best.get(name),
-                at("do_nothing", comparison, name),
-                at("real_vs_real", comparison, name),
-            )
-            for name in ordered(final)
-            if isinstance(final[name], int | float)
+            Score(n, *(row.get(n) for row in (final, best, nothing, floor))) for n in names
         ]
     return found
 
 
 def summary_table(results: Mapping[str, Any]) -> str:
     """Plain ASCII table of the main scores for the end of a run: final beside both references."""
+
+    def made(line: tuple[str, Score]) -> list[tuple[Column, Cell]]:
+        begin, s = line
+        closed = percent(s.gap, "").replace("−", "-") if s.name in DISTANCES else ""
+        return [
+            (Column("", words=True), Cell(begin)),
+            (Column("score", words=True), Cell(s.name)),
+            (Column("better", words=True), Cell(metric(s.name).better)),
+            (Column("final"), Cell(human(s.final, "-"))),
+            (Column("do nothing"), Cell(human(s.nothing, "-"))),
+            (Column("real vs real"), Cell(human(s.floor, "-"))),
+            (Column("gap closed"), Cell(closed)),
+        ]
+
     lines = []  # (the name of the comparison on the first of its lines, score)
     for name, scores in scores_of(results).items():
         shown = [s for s in scores if s.name in HEADLINE]
         lines += [("" if i else name, s) for i, s in enumerate(shown)]
-
-    def closed(s: Score) -> str:
-        return percent(s.gap, "").replace("−", "-") if s.name in DISTANCES else ""
-
-    view: View[tuple[str, Score]] = [
-        (Column("", words=True), lambda x: Cell(x[0])),
-        (Column("score", words=True), lambda x: Cell(x[1].name)),
-        (Column("better", words=True), lambda x: Cell(metric(x[1].name).better)),
-        (Column("final"), lambda x: Cell(human(x[1].final, "-"))),
-        (Column("do nothing"), lambda x: Cell(human(x[1].nothing, "-"))),
-        (Column("real vs real"), lambda x: Cell(human(x[1].floor, "-"))),
-        (Column("gap closed"), lambda x: Cell(closed(x[1]))),
-    ]
-    return plain(Table.of(view, lines))
+    return plain(Table.of(made, lines))
 
 
 # Reading a run directory
@@ -224,23 +215,21 @@ def _scores(run: Entry) -> list[dict[str, Any]]:
                 comparison, name = key.rsplit("/", 1)
                 final.setdefault(comparison, {})[name] = value
 
-    def label(s: Score) -> Cell:
-        known = metric(s.name)
-        return Cell(known.label, known.label, small=known.meaning, score=known)
-
     tables = []
     for comparison, scores in scores_of({**results, "final": final}).items():
         seen = results.get("best", {}).get(comparison, {}).get("images_seen")
-        view: View[Score] = [
-            (Column("Score"), label),
-            (Column(last), lambda s: Cell(human(s.final), s.final, strong=True)),
-            (
-                Column("Best", small=f"at {seen:,} images" if isinstance(seen, int) else ""),
-                lambda s: Cell(human(s.best), s.best),
-            ),
-            (Column("Do nothing"), lambda s: Cell(human(s.nothing), s.nothing)),
-            (Column("Real vs real"), lambda s: Cell(human(s.floor), s.floor)),
-        ]
+        best = Column("Best", small=f"at {seen:,} images" if isinstance(seen, int) else "")
+
+        def made(s: Score, best: Column = best) -> list[tuple[Column, Cell]]:
+            known = metric(s.name)
+            return [
+                (Column("Score"), Cell(known.label, s.name, small=known.meaning, score=known)),
+                (Column(last), Cell(human(s.final), s.final, strong=True)),
+                (best, Cell(human(s.best), s.best)),
+                (Column("Do nothing"), Cell(human(s.nothing), s.nothing)),
+                (Column("Real vs real"), Cell(human(s.floor), s.floor)),
+            ]
+
         by = distance(final[comparison])
         gap = next((s.gap for s in scores if s.name == by), None)
         tables.append(
@@ -250,7 +239,7 @@ def _scores(run: Entry) -> list[dict[str, Any]]:
                 "by": metric(by).label,
                 "gap": None if gap is None else percent(gap),
                 "bar": 0 if gap is None else round(100 * min(1, max(0, gap))),
-                "table": Table.of(view, scores),
+                "table": Table.of(made, scores),
             }
         )
     return tables

@@ -6,14 +6,13 @@ interrupted. What the clock and the machine say stands in the cost tables.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gansuite.compare import cells, escape
-from gansuite.compare.cells import Cell, Column, Table, View
+from gansuite.compare.cells import Cell, Column, Table
 from gansuite.compare.collect import ComparedRuns, Row
-from gansuite.compare.entry import Entry
 from gansuite.compare.format import human, interval, metric
 from gansuite.compare.stats import Standing, mean_interval
 from gansuite.evaluation.protocol import HIGHER_IS_BETTER
@@ -81,8 +80,8 @@ def write_tables(comparison: ComparedRuns, folder: Path) -> list[Path]:
 
 
 def reference_label(name: str, row: str) -> str:
-    """What a reference row is called in the table of comparison ``name``."""
-    return _GAUSSIAN if name == "gen" and row == "do_nothing" else _REFERENCES[row]
+    """What a reference row is called in the table of comparison ``name``; any other as it is."""
+    return _GAUSSIAN if name == "gen" and row == "do_nothing" else _REFERENCES.get(row, row)
 
 
 def beside(c: ComparedRuns, name: str) -> list[str]:
@@ -91,46 +90,36 @@ def beside(c: ComparedRuns, name: str) -> list[str]:
     return [m for m in HEADLINE if m in known and m != c.rank_by]
 
 
-def _words(c: ComparedRuns, name: str) -> View[Line]:
-    """The leaderboard as Markdown and LaTeX show it."""
-
-    def of(show: Callable[[Line, Standing], str]) -> Callable[[Line], Cell]:
-        return lambda x: Cell(show(x, x.standing) if x.standing else "")
-
-    def who(x: Line) -> Cell:
-        if x.row is None or x.standing is None:
-            return Cell(reference_label(x.name, x.key))
-        outside = " (outside)" if x.row.outside else ""
-        single = f" {SINGLE}" if x.standing.single else ""
-        return Cell(x.key + outside + single, strong=x.bold)
-
-    def difference(s: Standing) -> str:
-        if s.difference is None:
-            return ""
+def _words(c: ComparedRuns, x: Line) -> list[tuple[Column, Cell]]:
+    """A line of the leaderboard as Markdown and LaTeX show it."""
+    s, row = x.standing, x.row
+    who = reference_label(x.name, x.key)
+    if s and row:
+        who = x.key + " (outside)" * row.outside + f" {SINGLE}" * s.single
+    difference = ""
+    if s and s.difference:
         mean, low, high = s.difference
-        return f"{mean:+.3g}" + (f" [{low:+.3g}, {high:+.3g}]" if low is not None else "")
-
-    def share(value: float | None) -> str:
-        return "" if value is None else f"{100 * value:.0f} %"
-
-    def score(m: str) -> Callable[[Line], Cell]:
-        return lambda x: Cell(human(x.scores[m][0] if m in x.scores else None, "-"))
-
-    def ranked(x: Line) -> Cell:
-        found = x.scores.get(c.rank_by)
-        return Cell(interval(*found) if found else "-", strong=x.bold)
-
+        difference = f"{mean:+.3g}" + (f" [{low:+.3g}, {high:+.3g}]" if low is not None else "")
+    ranked, none = x.scores.get(c.rank_by), (None, None, None)
     return [
-        (Column("place"), of(lambda _, s: s.place)),
-        (Column("method", words=True), who),
-        (Column("seeds"), of(lambda _, s: f"{s.n}")),
-        (Column(c.rank_by, metric(c.rank_by)), ranked),
-        (Column("to the leader"), of(lambda _, s: difference(s))),
-        (Column("rank holds"), of(lambda _, s: share(s.stability))),
-        (Column("gap closed"), of(lambda x, _: share(x.gap))),
-        (Column("best of run"), of(lambda x, _: human(x.best[0], "-") if x.best else "")),
-        *((Column(m, metric(m)), score(m)) for m in beside(c, name)),
+        (Column("place"), Cell(s.place if s else "")),
+        (Column("method", words=True), Cell(who, strong=x.bold)),
+        (Column("seeds"), Cell(f"{s.n}" if s else "")),
+        (_metric(c.rank_by), Cell(interval(*ranked) if ranked else "-", strong=x.bold)),
+        (Column("to the leader"), Cell(difference)),
+        (Column("rank holds"), Cell(_share(s and s.stability))),
+        (Column("gap closed"), Cell(_share(x.gap))),
+        (Column("best of run"), Cell(human(x.best[0], "-") if x.best else "")),
+        *((_metric(m), Cell(human(x.scores.get(m, none)[0], "-"))) for m in beside(c, x.name)),
     ]
+
+
+def _metric(name: str) -> Column:
+    return Column(name, metric(name))
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.0f} %"
 
 
 def facts(c: ComparedRuns) -> list[str]:
@@ -172,10 +161,13 @@ def markdown(c: ComparedRuns) -> str:
     if c.command:
         lines += [f"    {escape.one_line(c.command)}", ""]
     for name in c.names:
-        table = Table.of(_words(c, name), *leaderboard(c, name))
-        lines += [f"## {escape.markdown(name)}", "", *cells.markdown(table), ""]
+        lines += [f"## {escape.markdown(name)}", "", *cells.markdown(_table(c, name)), ""]
     lines += _list([*c.unequal, *c.notes, *legend(c)])
     return "\n".join(lines) + "\n"
+
+
+def _table(c: ComparedRuns, name: str) -> Table:
+    return Table.of(lambda x: _words(c, x), *leaderboard(c, name))
 
 
 def _list(lines: Sequence[str]) -> list[str]:
@@ -194,7 +186,7 @@ def latex(c: ComparedRuns) -> str:
             r"\begin{table}",
             r"\centering\small",
             rf"\caption{{{caption}. {escape.tex(' '.join(facts(c)))}}}",
-            *cells.latex(Table.of(_words(c, name), *leaderboard(c, name))),
+            *cells.latex(_table(c, name)),
             "",
             *(rf"\par\footnotesize {escape.tex(note)}" for note in notes),
             r"\end{table}",
@@ -204,60 +196,45 @@ def latex(c: ComparedRuns) -> str:
 
 def leaderboard_csv(c: ComparedRuns) -> str:
     """One line per comparison name and row, reference rows included, in full precision."""
-    unequal = " ".join(c.unequal)
+    metrics = [m for m in HIGHER_IS_BETTER if any(m in c.metrics(n) for n in c.names)]
+    lines = [x for name in c.names for part in leaderboard(c, name) for x in part]
+    return cells.csv(Table.of_values(_values(c, x, metrics) for x in lines))
 
-    def of(get: Callable[[Line, Standing, Entry], object]) -> Callable[[Line], Cell]:
-        def cell(x: Line) -> Cell:
-            if x.row is None or x.standing is None:
-                return Cell()
-            return Cell(value=get(x, x.standing, x.row.done[0]))
 
-        return cell
-
-    def comment(x: Line) -> str:
-        if x.row is None or x.standing is None:
-            return "reference row"
-        words = [unequal, "single score" if x.standing.single else ""]
-        return "; ".join(filter(None, [*words, "outside entry" if x.row.outside else ""]))
-
-    def end(value: Interval | None, i: int) -> float | None:
-        return value[i] if value else None
-
-    def score(m: str, i: int) -> Callable[[Line], Cell]:
-        return lambda x: Cell(value=end(x.scores.get(m), i))
-
-    view: list[tuple[Column, Callable[[Line], Cell]]] = [
-        (Column("comparison"), lambda x: Cell(value=x.name)),
-        (Column("place"), of(lambda _, s, e: s.place)),
-        (Column("rank"), of(lambda _, s, e: s.rank)),
-        (Column("row"), lambda x: Cell(value=x.key)),
-        (Column("method"), of(lambda _, s, e: e.method)),
-        (Column("outside"), of(lambda _, s, e: e.outside)),
-        (Column("seeds"), of(lambda _, s, e: " ".join(map(str, sorted(s.values))))),
-        (Column("tied_with"), of(lambda _, s, e: " ".join(s.tied))),
-        (Column("difference"), of(lambda _, s, e: end(s.difference, 0))),
-        (Column("difference_low"), of(lambda _, s, e: end(s.difference, 1))),
-        (Column("difference_high"), of(lambda _, s, e: end(s.difference, 2))),
-        (Column("stability"), of(lambda _, s, e: s.stability)),
-        (Column("gap_closed"), of(lambda x, s, e: x.gap)),
-        (Column("parameters"), of(lambda _, s, e: e.parameters)),
-        (Column("flops_per_image"), of(lambda _, s, e: e.price("flops_per_image"))),
-        (Column("images_seen"), of(lambda _, s, e: e.price("images_seen"))),
-        (Column("protocol"), of(lambda _, s, e: e.results["protocol"]["id"])),
-        (Column("data_digest"), of(lambda _, s, e: e.results["data"]["digest"])),
-        (Column("weights"), of(lambda _, s, e: e.results["protocol"].get("weights"))),
-    ]
-    for m in (m for m in HIGHER_IS_BETTER if any(m in c.metrics(n) for n in c.names)):
-        view += [
-            (Column(f"{m}{part}"), score(m, i)) for i, part in enumerate(("", "_low", "_high"))
-        ]
-    view += [
-        (Column(f"best_of_run_{c.rank_by}"), lambda x: Cell(value=end(x.best, 0))),
-        (Column("comment"), lambda x: Cell(value=comment(x))),
-    ]
-    return cells.csv(
-        Table.of(view, [x for n in c.names for part in leaderboard(c, n) for x in part])
-    )
+def _values(c: ComparedRuns, x: Line, metrics: Sequence[str]) -> dict[str, object]:
+    none = (None, None, None)
+    scores: dict[str, object] = {}
+    for m in metrics:
+        scores |= zip((m, f"{m}_low", f"{m}_high"), x.scores.get(m, none), strict=True)
+    if x.row is None or x.standing is None:
+        return {"comparison": x.name, "row": x.key, **scores, "comment": "reference row"}
+    s, run = x.standing, x.row.done[0]
+    comment = [" ".join(c.unequal), "single score" * s.single, "outside entry" * run.outside]
+    mean, low, high = s.difference or none
+    return {
+        "comparison": x.name,
+        "place": s.place,
+        "rank": s.rank,
+        "row": x.key,
+        "method": run.method,
+        "outside": run.outside,
+        "seeds": " ".join(map(str, sorted(s.values))),
+        "tied_with": " ".join(s.tied),
+        "difference": mean,
+        "difference_low": low,
+        "difference_high": high,
+        "stability": s.stability,
+        "gap_closed": x.gap,
+        "parameters": run.parameters,
+        "flops_per_image": run.price("flops_per_image"),
+        "images_seen": run.price("images_seen"),
+        "protocol": run.results["protocol"]["id"],
+        "data_digest": run.results["data"]["digest"],
+        "weights": run.results["protocol"].get("weights"),
+        **scores,
+        f"best_of_run_{c.rank_by}": x.best and x.best[0],
+        "comment": "; ".join(filter(None, comment)),
+    }
 
 
 # the price: (head, key of `Entry.price`)
@@ -277,35 +254,31 @@ _COST = (
 def cost_markdown(c: ComparedRuns) -> str:
     """What each row cost, as means over its seeds."""
 
-    def price(key: str) -> Callable[[Row], Cell]:
-        return lambda row: Cell(human(row.cost(key), "-"))
+    def made(row: Row) -> list[tuple[Column, Cell]]:
+        devices = dict.fromkeys(str(e.environment.get("device", "")) for e in row.entries)
+        return [
+            (Column("seeds"), Cell(f"{len(row.done)}")),
+            (Column("method", words=True), Cell(row.key)),
+            *((Column(head), Cell(human(row.cost(key), "-"))) for head, key in _COST),
+            (Column("device"), Cell("; ".join(filter(None, devices)))),
+        ]
 
-    def device(row: Row) -> Cell:
-        found = dict.fromkeys(str(e.environment.get("device", "")) for e in row.entries)
-        return Cell("; ".join(filter(None, found)))
-
-    view: View[Row] = [
-        (Column("seeds"), lambda row: Cell(f"{len(row.done)}")),
-        (Column("method", words=True), lambda row: Cell(row.key)),
-        *((Column(head), price(key)) for head, key in _COST),
-        (Column("device"), device),
-    ]
-    table = Table.of(view, [row for row in c.table_rows.values() if row.done])
+    table = Table.of(made, [row for row in c.table_rows.values() if row.done])
     return "\n".join([f"# {escape.markdown(c.title)}: cost", "", *cells.markdown(table), ""])
 
 
 def cost_csv(c: ComparedRuns) -> str:
     """One line per run, in full precision."""
-
-    def price(key: str) -> Callable[[Entry], Cell]:
-        return lambda e: Cell(value=e.price(key) if e.status == "done" else None)
-
-    view: View[Entry] = [
-        (Column("row"), lambda e: Cell(value=e.row)),
-        (Column("seed"), lambda e: Cell(value=e.seed)),
-        (Column("status"), lambda e: Cell(value=e.status)),
-        *((Column(key), price(key)) for _, key in _COST),
-        (Column("device"), lambda e: Cell(value=e.environment.get("device", ""))),
-        (Column("verdict"), lambda e: Cell(value=e.verdict or e.error)),
-    ]
-    return cells.csv(Table.of(view, c.entries))
+    return cells.csv(
+        Table.of_values(
+            {
+                "row": e.row,
+                "seed": e.seed,
+                "status": e.status,
+                **{key: e.price(key) if e.status == "done" else None for _, key in _COST},
+                "device": e.environment.get("device", ""),
+                "verdict": e.verdict or e.error,
+            }
+            for e in c.entries
+        )
+    )
