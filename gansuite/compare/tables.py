@@ -107,7 +107,7 @@ def _words(c: ComparedRuns, x: Line) -> list[tuple[Column, Cell]]:
         (Column("seeds"), Cell(f"{s.n}" if s else "")),
         (_metric(c.rank_by), Cell(interval(*ranked) if ranked else "-", strong=x.bold)),
         (Column("to the leader"), Cell(difference)),
-        (Column("rank holds"), Cell(_share(s and s.stability))),
+        (Column("rank holds"), Cell(_share(s.stability if s else None))),
         (Column("gap closed"), Cell(_share(x.gap))),
         (Column("best of run"), Cell(human(x.best[0], "-") if x.best else "")),
         *((_metric(m), Cell(human(x.scores.get(m, none)[0], "-"))) for m in beside(c, x.name)),
