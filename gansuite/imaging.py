@@ -26,6 +26,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
 from gansuite.errors import UserError
+from gansuite.files import replacing
 
 WRITABLE: dict[str, tuple[str, frozenset[str]]] = {
     # suffix: (PIL format, the kinds of picture it holds without loss of kind)
@@ -207,22 +208,13 @@ def save_picture(
     options = {**_OPTIONS.get(form, {}), **({"icc_profile": icc} if icc else {})}
     if form == "JPEG":
         options["quality"] = quality
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            if isinstance(image, Image.Image):
-                image.save(file, form, **options)
-            elif image.shape[2] == 1:
-                Image.fromarray(image[:, :, 0]).save(file, form, **options)
-            else:
-                file.write(_png16(image, icc))
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"cannot write '{path}' ({error.strerror or error})") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    with replacing(path, durable=False) as file:
+        if isinstance(image, Image.Image):
+            image.save(file, form, **options)
+        elif image.shape[2] == 1:
+            Image.fromarray(image[:, :, 0]).save(file, form, **options)
+        else:
+            file.write(_png16(image, icc))
 
 
 def _png16(array: np.ndarray, icc: bytes | None) -> bytes:

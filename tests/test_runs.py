@@ -7,6 +7,7 @@ import json
 import math
 import os
 import resource
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,19 @@ import torch
 import yaml
 from helpers import command, experiment, train
 from lightning import Callback
+from PIL import Image
 
 from gansuite import engine, runs
 from gansuite.errors import UserError
-from gansuite.runs import Run, read_checkpoint, read_lines, write_checkpoint, write_json
+from gansuite.imaging import save_picture
+from gansuite.runs import (
+    Run,
+    read_checkpoint,
+    read_lines,
+    write_checkpoint,
+    write_json,
+    write_text,
+)
 
 CONTENT = {"weights": torch.arange(200_000.0), "more": {"a": [1, "b", None]}}
 
@@ -311,3 +321,27 @@ def test_a_metric_that_no_comparison_has_cannot_pick_the_best(tmp_path: Path) ->
     assert text.startswith("'evaluate.best_by' is 'psnr', which no comparison of this run has")
     assert "(they have: fd_random, kd_random, swd, " in text
     assert not (tmp_path / "vanilla_coats").exists()
+
+
+@pytest.mark.parametrize("name", ["strip_a2b_fake.png", "000000128.jpg", "last.ckpt"])
+def test_what_a_killed_writer_leaves_goes_at_the_next_start(name: str, tmp_path: Path) -> None:
+    """Whatever writes it: pictures, checkpoints and texts share one writer."""
+    run = Run(tmp_path)
+    folder = run.last.parent if name.endswith("ckpt") else tmp_path / "samples"
+
+    def write() -> None:
+        if name.endswith("ckpt"):
+            write_text(folder / name, "whole")
+        else:
+            save_picture(Image.new("RGB", (8, 8)), folder / name)
+
+    if (child := os.fork()) == 0:  # killed when the file is whole, and not yet in its place
+        os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+        write()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    assert len(list(folder.iterdir())) == 1
+    run.clean()
+    assert not list(folder.iterdir())
+    write()
+    assert [p.name for p in folder.iterdir()] == [name]

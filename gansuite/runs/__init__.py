@@ -23,17 +23,16 @@ import yaml
 
 from gansuite.config import Experiment, difference
 from gansuite.errors import NotFinite, UserError
-from gansuite.runs.clock import Clock
-from gansuite.runs.environment import changes, environment, environments, mixtures
-from gansuite.runs.files import (
+from gansuite.files import (
     read_json,
-    read_lines,
     replacing,
     sync_folder,
     write_json,
     write_text,
 )
-from gansuite.runs.schema import check_checkpoint
+from gansuite.runs.clock import Clock
+from gansuite.runs.environment import changes, environment, environments, mixtures
+from gansuite.runs.schema import check_checkpoint, read_lines
 from gansuite.runs.seal import Sealing, digest_of, examine
 
 __all__ = [

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
@@ -204,3 +207,16 @@ def is_record(value: Any) -> bool:
     except ValidationError:
         return False
     return True
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The records of a ``.jsonl`` file; what is no record, as a line cut off, is left out."""
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(errors="replace").splitlines():
+        with contextlib.suppress(ValueError, RecursionError):
+            record = json.loads(line)
+            if is_record(record):
+                records.append(record)
+    return records

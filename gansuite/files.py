@@ -1,4 +1,4 @@
-"""Files that are never half-written, and how the plain ones are read back."""
+"""Files that are never half-written."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from gansuite.errors import UserError
-from gansuite.runs.schema import is_record
 
 
 @contextlib.contextmanager
-def replacing(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
+def replacing(path: Path, keep: Path | None = None, *, durable: bool = True) -> Iterator[BinaryIO]:
     """Write ``path`` through a temporary file beside it: the old content or the new, never half.
 
-    ``keep``: where the old file goes; killed in between, that is the only one.
+    ``keep``: where the old file goes; killed in between, that is the only one. ``durable``: it
+    outlasts a loss of power, which costs milliseconds per file.
 
     Raises:
         UserError: the disk is full or the folder cannot be written; the old file is untouched.
@@ -30,14 +30,16 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         if keep is not None and path.exists():
             os.replace(path, keep)
         os.replace(temporary, path)
         temporary = None
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
         # torch.save hides the failed write behind a RuntimeError of its own
         cause: BaseException | None = error
@@ -80,19 +82,6 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a ``.jsonl`` file; what is no record, as a line cut off, is left out."""
-    if not path.is_file():
-        return []
-    records = []
-    for line in path.read_text(errors="replace").splitlines():
-        with contextlib.suppress(ValueError, RecursionError):
-            record = json.loads(line)
-            if is_record(record):
-                records.append(record)
-    return records
 
 
 def read_json(path: Path) -> dict[str, Any]:
