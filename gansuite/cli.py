@@ -134,66 +134,63 @@ Offer = Callable[[argparse.Action, Literal["names", "files"]], None]
 def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser:
     commands = _Commands()
     add = commands.add
+    Parser = argparse.ArgumentParser
 
-    def experiment(sub: argparse.ArgumentParser, optional: str = "such as budget.kimg=1") -> None:
-        about = "an experiment, or a path to a .yaml file"
-        offer(sub.add_argument("name", metavar="NAME", help=about), "names")
-        sub.add_argument("overrides", nargs="*", metavar="key=value", help=optional)
+    def names(sub: Parser, name: str, metavar: str, help: str, **options: Any) -> None:
+        offer(sub.add_argument(name, metavar=metavar, help=help, **options), "names")
 
-    def checkpoint(sub: argparse.ArgumentParser) -> None:
-        about = "a .ckpt file or a run folder"
-        offer(sub.add_argument("checkpoint", metavar="CKPT", help=about), "files")
+    def files(sub: Parser, name: str, metavar: str, help: str, **options: Any) -> None:
+        offer(sub.add_argument(name, metavar=metavar, help=help, **options), "files")
 
-    def weights_and_device(sub: argparse.ArgumentParser) -> None:
+    def overrides(sub: Parser, such_as: str) -> None:
+        sub.add_argument("overrides", nargs="*", metavar="key=value", help=f"such as {such_as}")
+
+    def experiment(sub: Parser) -> None:
+        names(sub, "name", "NAME", "an experiment, or a path to a .yaml file")
+        overrides(sub, "budget.kimg=1")
+
+    def checkpoint(sub: Parser) -> None:
+        files(sub, "checkpoint", "CKPT", "a .ckpt file or a run folder")
+
+    def weights_and_device(sub: Parser) -> None:
         sub.add_argument("--weights", default="auto", choices=["auto", "ema", "raw"])
-        about = "where to compute: auto (a GPU if there is one), cpu, cuda, cuda:1, mps"
-        sub.add_argument("--device", default="auto", help=about)
+        devices = "where to compute: auto (a GPU if there is one), cpu, cuda, cuda:1, mps"
+        sub.add_argument("--device", default="auto", help=devices)
 
     commands.group("begin")
     sub = add("list", _list, "list methods, data sets, experiments and comparisons")
     sub.add_argument("--names", action="store_true", help="only names of experiments, one a line")
     sub = add("init", _init, "write a small project: your folders, your method, its test")
-    offer(sub.add_argument("folder", metavar="DIR", help="a new or empty folder"), "files")
+    files(sub, "folder", "DIR", "a new or empty folder")
     experiment(add("check-data", _check_data, "say what data an experiment expects and finds"))
 
     commands.group("train")
     experiment(add("config", _config, "print exactly what an experiment would run"))
     experiment(add("exp", _exp, "train an experiment, or resume it where it stopped"))
     sub = add("report", _report, "write the report page of a run again")
-    about = "a run folder such as runs/cyclegan_coats/seed0"
-    offer(sub.add_argument("run", metavar="RUN", help=about), "files")
+    files(sub, "run", "RUN", "a run folder such as runs/cyclegan_coats/seed0")
 
     commands.group("compare")
     sub = add("compare", _compare, "run what is missing of a comparison, and compare")
     sub.set_defaults(rest="arguments")
-    action = sub.add_argument(
-        "arguments",
-        nargs="+",
-        metavar="NAME, key=value",
-        help="experiments, a comparison, folders with results; seeds=0,1,2 budget.kimg=8 jobs=2 "
-        "name=... out=...; any other key=value goes to every run",
+    what = (
+        "experiments, a comparison, folders with results; seeds=0,1,2 budget.kimg=8 jobs=2 "
+        "name=... out=...; any other key=value goes to every run"
     )
-    offer(action, "names")
+    names(sub, "arguments", "NAME, key=value", what, nargs="+")
     sub.add_argument(
         "--allow-unequal", action="store_true", help="note what is unequal instead of refusing"
     )
     sub = add("evaluate", _evaluate, "score a checkpoint again, exactly as its run did")
     checkpoint(sub)
-    sub.add_argument("overrides", nargs="*", metavar="key=value", help="such as data.root=...")
+    overrides(sub, "data.root=...")
 
     sub = add("score", _score, "score pictures that another program made, as an entry to compare")
     sub.set_defaults(rest="data")
-    about = "the pictures, or folders a2b, b2a, gen"
-    offer(sub.add_argument("folder", metavar="DIR", help=about), "files")
+    files(sub, "folder", "DIR", "the pictures, or folders a2b, b2a, gen")
     sub.add_argument("--name", required=True, help="what the entry is called")
-    action = sub.add_argument(
-        "--data",
-        required=True,
-        nargs="+",
-        metavar="NAME, key=value",
-        help="the experiment or comparison whose test pictures and protocol count",
-    )
-    offer(action, "names")
+    what = "the experiment or comparison whose test pictures and protocol count"
+    names(sub, "--data", "NAME, key=value", what, required=True, nargs="+")
     sub.add_argument("--comparison", help="what the pictures in DIR are: a2b, b2a, to_..., gen")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--seconds", type=float, help="how long it trained, if known")
@@ -202,38 +199,32 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     sub.add_argument("--out", default="entries", help="where entries lie (entries)")
 
     sub = add("export-test", _export_test, "write the test pictures for other programs")
-    about = "an experiment or a comparison"
-    offer(sub.add_argument("name", metavar="NAME", help=about), "names")
-    offer(sub.add_argument("folder", metavar="DIR", help="where to write them"), "files")
-    sub.add_argument("overrides", nargs="*", metavar="key=value", help="such as data.size=64")
+    names(sub, "name", "NAME", "an experiment or a comparison")
+    files(sub, "folder", "DIR", "where to write them")
+    overrides(sub, "data.size=64")
 
-    about = "download the weights for FID, KID and IS (96 MB) and for LPIPS and PPL (553 MB)"
-    sub = add("fetch-metrics", _fetch_metrics, about)
+    what = "download the weights for FID, KID and IS (96 MB) and for LPIPS and PPL (553 MB)"
+    sub = add("fetch-metrics", _fetch_metrics, what)
     sub.add_argument("folder", metavar="FOLDER", nargs="?", default="weights")
 
     commands.group("use")
     sub = add("translate", _translate, "translate pictures with a trained model")
     checkpoint(sub)
-    about = "a picture, a folder, or a pattern in quotes"
-    offer(sub.add_argument("input", metavar="IN", help=about), "files")
-    about = "a folder (or a file, for one picture)"
-    offer(sub.add_argument("output", metavar="OUT", help=about), "files")
+    files(sub, "input", "IN", "a picture, a folder, or a pattern in quotes")
+    files(sub, "output", "OUT", "a folder (or a file, for one picture)")
     sub.add_argument("--to", help="the domain to translate to")
-    about = "a picture of the style; with =SHARE of several (repeat it)"
-    offer(
-        sub.add_argument("--style", action="append", default=[], metavar="PICTURE", help=about),
-        "files",
-    )
+    what = "a picture of the style; with =SHARE of several (repeat it)"
+    files(sub, "--style", "PICTURE", what, action="append", default=[])
     sub.add_argument("--strength", type=float, help="of the style, 0 to 1 (1)")
-    about = "give the style the picture's own colours first"
-    sub.add_argument("--keep-colours", action="store_true", help=about)
-    about = "a picture as large as the input: white is translated, black stays"
-    offer(sub.add_argument("--mask", type=Path, metavar="PICTURE", help=about), "files")
+    what = "give the style the picture's own colours first"
+    sub.add_argument("--keep-colours", action="store_true", help=what)
+    what = "a picture as large as the input: white is translated, black stays"
+    files(sub, "--mask", "PICTURE", what, type=Path)
     weights_and_device(sub)
 
     sub = add("sample", _sample, "make pictures with a trained model")
     checkpoint(sub)
-    offer(sub.add_argument("output", metavar="OUT", help="a folder"), "files")
+    files(sub, "output", "OUT", "a folder")
     sub.add_argument("-n", type=int, default=64, help="how many (64)")
     sub.add_argument("--seed", type=int, default=0)
     weights_and_device(sub)
