@@ -134,25 +134,28 @@ Offer = Callable[[argparse.Action, Literal["names", "files"]], None]
 def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser:
     commands = _Commands()
     add = commands.add
-    Parser = argparse.ArgumentParser
 
-    def names(sub: Parser, name: str, metavar: str, help: str, **options: Any) -> None:
+    def names(
+        sub: argparse.ArgumentParser, name: str, metavar: str, help: str, **options: Any
+    ) -> None:
         offer(sub.add_argument(name, metavar=metavar, help=help, **options), "names")
 
-    def files(sub: Parser, name: str, metavar: str, help: str, **options: Any) -> None:
+    def files(
+        sub: argparse.ArgumentParser, name: str, metavar: str, help: str, **options: Any
+    ) -> None:
         offer(sub.add_argument(name, metavar=metavar, help=help, **options), "files")
 
-    def overrides(sub: Parser, such_as: str) -> None:
+    def overrides(sub: argparse.ArgumentParser, such_as: str) -> None:
         sub.add_argument("overrides", nargs="*", metavar="key=value", help=f"such as {such_as}")
 
-    def experiment(sub: Parser) -> None:
+    def experiment(sub: argparse.ArgumentParser) -> None:
         names(sub, "name", "NAME", "an experiment, or a path to a .yaml file")
         overrides(sub, "budget.kimg=1")
 
-    def checkpoint(sub: Parser) -> None:
+    def checkpoint(sub: argparse.ArgumentParser) -> None:
         files(sub, "checkpoint", "CKPT", "a .ckpt file or a run folder")
 
-    def weights_and_device(sub: Parser) -> None:
+    def weights_and_device(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--weights", default="auto", choices=["auto", "ema", "raw"])
         devices = "where to compute: auto (a GPU if there is one), cpu, cuda, cuda:1, mps"
         sub.add_argument("--device", default="auto", help=devices)

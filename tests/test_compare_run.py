@@ -104,7 +104,7 @@ def test_the_default_comparison_has_all_families() -> None:
         (["cyclegan_coats", "jobs=0"], "'jobs' is 0; it is how many runs go on at once"),
         (
             ["cyclegan_coats", "rank_by=diversity"],
-            "rank_by is 'diversity', by which nothing can be",
+            "'rank_by' is 'diversity', by which nothing can be",
         ),
         (["cyclegan_coats", "rank_by=fid"], "rank_by is 'fid', which needs a network's weights"),
         (["cyclegan_coats", "name=../x"], "'name' is '../x'; it names a folder"),
