@@ -21,8 +21,8 @@ import torch
 from lightning import Callback
 
 from gansuite import catalogue, engine
-from gansuite.callbacks.record import LogLosses, Recorder
 from gansuite.callbacks.session import Session
+from gansuite.callbacks.training import crossed
 from gansuite.methods import method_names
 from gansuite.methods.base import Step
 from gansuite.runs import Run
@@ -34,6 +34,18 @@ OVERRIDES = (
     "log.every_kimg=1",
     "ema.half_life_kimg=null",  # the loop has none
 )
+
+
+class Log(Callback):
+    """What the engine logs: the means at each ``log.every_kimg``."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        after, each = self.session.method.images_seen, self.session.data.images_per_batch
+        if crossed(self.session.experiment.log.every_kimg, after - each, after):
+            self.session.loggers.log(self.session.method.loss_means(), after)
 
 
 class Stopwatch(Callback):
@@ -60,7 +72,7 @@ def bare(method: Any, data: Any, batches: int) -> float:
     begin = time.process_time()
     for n in range(batches):
         raw = data.train_batch(n)
-        batch = method.on_after_batch_transfer(raw, 0)
+        batch = method.prepared(raw)
         turn = method.alternation[n % len(method.alternation)]
         step = Step(method, turn, batch, 0)
         for position, phase in enumerate(turn):
@@ -85,10 +97,11 @@ def bare(method: Any, data: Any, batches: int) -> float:
 def framework(experiment: Any, data: Any, batches: int, folder: Path) -> float:
     """CPU seconds of as many batches under the Trainer, logging included."""
     method = engine.build_method(experiment.method, data.spec, experiment.seed)
-    method.configure(engine.make_plan(experiment, data))
+    method.configure(engine.make_settings(experiment, data))
     session = Session(experiment, data, method, Run(folder))
+    session.loggers.open(None)
     watch = Stopwatch(batches)
-    trainer = engine.make_trainer(experiment, [LogLosses(session, Recorder(session)), watch])
+    trainer = engine.make_trainer(experiment, [Log(session), watch])
     data.start_batch = 0
     trainer.fit(method, datamodule=data)
     return watch.seconds
@@ -111,10 +124,10 @@ def main() -> None:
         data = engine.build_data(experiment)
         data.setup()
         ratios, ours, plain = [], [], []
-        for r in range(args.player_batches + 1):  # the first warms up
+        for r in range(args.rounds + 1):  # the first warms up
             with tempfile.TemporaryDirectory() as folder:
                 method = engine.build_method(experiment.method, data.spec, 0)
-                method.configure(engine.make_plan(experiment, data))
+                method.configure(engine.make_settings(experiment, data))
                 seconds = [0.0, 0.0]
                 for arm in (0, 1) if r % 2 else (1, 0):
                     if arm == 0:

@@ -129,7 +129,7 @@ class Storm:
         more = [
             ("ema.half_life_kimg=0.004",),
             ("trainer.accumulate=2",),
-            ("guard.action=rollback", "guard.retries=1"),
+            ("health.action=rollback", "health.retries=1"),
             ("budget.decay_from=0.25", "optim.d.clip=0.5"),
             ("trainer.precision=bf16-mixed",),
             ("data.workers=1",),
@@ -313,7 +313,7 @@ class Storm:
 
 
 def stopped_itself(ended: Ended) -> bool:
-    """Whether a guard ended it, after which the same command goes on."""
+    """Whether it stopped itself for its health, after which the same command goes on."""
     return ended.code == 2 and "the same command goes on" in ended.err
 
 

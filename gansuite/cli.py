@@ -273,8 +273,8 @@ def _exp(args: argparse.Namespace) -> int:
     if not session.main:
         return 0
     page = write_report(run)
-    if session.stopped == "guard":
-        raise UserError(session.told)
+    if session.stopped == "health":
+        raise UserError(session.stop_reason)
     if session.stopped:
         print(f"Stopped by {session.stopped}; the same command resumes it. Report: {page}")
         return STOPPED
@@ -449,7 +449,7 @@ def _export_test(args: argparse.Namespace) -> None:
 
 
 def _sync(args: argparse.Namespace) -> None:
-    from gansuite.callbacks.sinks import sync
+    from gansuite.loggers.account import sync
 
     for folder in sync([Path(run) for run in args.runs]):
         print(f"{folder} is synchronised.")

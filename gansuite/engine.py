@@ -15,22 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from gansuite import catalogue, processes
 from gansuite import config as configuration
-from gansuite.callbacks.budget import Budget
-from gansuite.callbacks.checkpoint import Checkpoint, Resume
-from gansuite.callbacks.cost import CountFlops
-from gansuite.callbacks.evaluate import Comparisons, Evaluate
-from gansuite.callbacks.finish import Finish
-from gansuite.callbacks.health import Health
-from gansuite.callbacks.progress import Progress
-from gansuite.callbacks.record import LogLosses, Recorder
-from gansuite.callbacks.samples import Samples
-from gansuite.callbacks.session import RunCallback, Session
-from gansuite.callbacks.sinks import open_sinks
+from gansuite.callbacks.cost import OnlyCountFlops
+from gansuite.callbacks.evaluate import Comparisons
+from gansuite.callbacks.session import Session
+from gansuite.callbacks.training import TrainingRun
 from gansuite.config import Experiment
 from gansuite.core.settings import Settings
 from gansuite.data import DataModule, Source, build_source, check
@@ -41,6 +34,7 @@ from gansuite.errors import UserError
 from gansuite.evaluation.extractor import extractor_of
 from gansuite.evaluation.protocol import Protocol
 from gansuite.evaluation.score import score
+from gansuite.loggers.run import named_loggers
 from gansuite.losses.precision import full_float32
 from gansuite.methods import method_class, method_names
 from gansuite.methods.base import Method
@@ -189,7 +183,7 @@ def make_settings(experiment: Experiment, data: DataModule) -> Settings:
 
 
 def make_trainer(experiment: Experiment, callbacks: list[Any]) -> Trainer:
-    """A Trainer that only computes: files, loggers, bars and checkpoints are the callbacks'."""
+    """A Trainer that only computes: what is logged and saved, and when, is `TrainingRun`'s."""
     t = experiment.trainer
     cuda = t.accelerator not in {"cpu", "mps"} and torch.cuda.is_available()
     if t.precision == "16-mixed" and not cuda:  # Lightning would take bf16-mixed without a word
@@ -215,6 +209,7 @@ def make_trainer(experiment: Experiment, callbacks: list[Any]) -> Trainer:
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             logger=False,
+            log_every_n_steps=0,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -238,7 +233,7 @@ def train(experiment: Experiment) -> Session:
     """Run an experiment from the start, or from where it was interrupted.
 
     Returns the session; ``session.stopped`` names the signal if the run was asked to stop, or is
-    "guard" if it stopped itself, for the reason in ``session.told``.
+    "health" if it stopped itself, for the reason in ``session.stop_reason``.
 
     Raises:
         UserError: one sentence; nothing half-written is left.
@@ -249,26 +244,11 @@ def train(experiment: Experiment) -> Session:
     run = Run(experiment.run_dir)
     if is_main():
         run.refuse_changes(experiment)
+        named_loggers(experiment)  # what is missing is told before anything is read
     processes_of(experiment)  # before anything is downloaded or launched
     data = build_data(experiment)
     session = Session(experiment, data, rehearsed_method(experiment, data), run)
-    recorder = Recorder(session)
-    progress = Progress(session)
-    e = experiment
-    checkpoint = Checkpoint(session, e.log.checkpoint_every_kimg or e.evaluate.every_kimg)
-    callbacks: list[Any] = [
-        Budget(session),
-        CountFlops(session),
-        LogLosses(session, recorder),
-        Evaluate(session, recorder, checkpoint),
-        Health(session, recorder, progress),
-        Samples(session, recorder),
-        checkpoint,
-        Finish(session, recorder),
-        progress,
-    ]
-    callbacks.insert(0, Resume(session))
-    trainer = make_trainer(experiment, callbacks)
+    trainer = make_trainer(experiment, [TrainingRun(session)])
     try:
         data.setup()  # every picture is read before anything is written
         if is_main():
@@ -276,7 +256,8 @@ def train(experiment: Experiment) -> Session:
             run.saw(environment(_device_name(trainer)))
             for line in run.notices:
                 print(line, flush=True)
-            recorder.sinks = open_sinks(experiment, run)
+            session.loggers.open(run.images_seen)
+            trainer.loggers = session.loggers.all
             if not run.resumable:
                 run.rewind({})
             if told := idle_devices(experiment):
@@ -296,8 +277,9 @@ def train(experiment: Experiment) -> Session:
         if isinstance(error, RuntimeError | MemoryError | OSError) and _out_of_memory(error):
             raise UserError(
                 f"There is not enough memory for 'data.batch' {data.batch} at 'data.size' "
-                f"{data.size}: raise 'trainer.accumulate' (now {e.trainer.accumulate}), which "
-                f"computes a batch in so many chunks, or lower 'data.batch' or 'data.size'."
+                f"{data.size}: raise 'trainer.accumulate' (now "
+                f"{experiment.trainer.accumulate}), which computes a batch in so many chunks, "
+                f"or lower 'data.batch' or 'data.size'."
             ) from error
         raise
     finally:
@@ -314,17 +296,9 @@ def measure_flops(experiment: Experiment) -> tuple[int, int]:
     data = build_data(experiment)
     method = rehearsed_method(experiment, data)
     session = Session(experiment, data, method, Run(experiment.run_dir))
-    trainer = make_trainer(experiment, [CountFlops(session), _StopWhenCounted(session)])
+    trainer = make_trainer(experiment, [OnlyCountFlops(session)])
     trainer.fit(method, datamodule=data)
     return session.notes["flops_per_image"], data.images_per_batch
-
-
-class _StopWhenCounted(RunCallback):
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        trainer.should_stop = "flops_per_image" in self.session.notes
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Nothing to do."""
 
 
 def ready_method(experiment: Experiment, data: DataModule) -> Method:
@@ -383,7 +357,7 @@ def allow_open_files() -> None:
 
 
 # what may differ between training and scoring again
-_EVALUATE = ("data.root", "data.workers", "evaluate.", "guard", "trainer.accelerator")
+_EVALUATE = ("data.root", "data.workers", "evaluate.", "health", "trainer.accelerator")
 
 
 def evaluate(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class NotFinite(UserError):
         super().__init__(
             f"{tried}Training stopped at {images_seen / 1000:g} kimg: {self.text}; "
             f"checkpoints are from before. A lower 'optim.*.lr', 'optim.*.clip=1' or "
-            f"'trainer.precision=32-true' helps, or 'guard.action=rollback', which resumes from "
+            f"'trainer.precision=32-true' helps, or 'health.action=rollback', which resumes from "
             f"them with other noise."
         )
 

@@ -250,7 +250,7 @@ def outcome(seed_folder: Path) -> dict[str, Any]:
     for name in ("last", "best"):
         content = read_checkpoint(seed_folder / "checkpoints" / f"{name}.ckpt")
         # a run that was asked to stop has saved once more than one in peace
-        content["notes"].get("acted", {}).pop("Checkpoint", None)
+        content["notes"].get("last_acted", {}).pop("save", None)
         found[name] = {k: v for k, v in content.items() if k not in _UNLIKE}
     results = json.loads((seed_folder / "results.json").read_text())
     results["cost"] = {k: v for k, v in results["cost"].items() if k not in (*_CLOCKS, *_PEAKS)}

@@ -18,7 +18,9 @@ from helpers import EachBatch, difference, experiment, train
 from test_resume import Killed, at, kill, state
 
 from gansuite import engine, runs
-from gansuite.callbacks.finish import Finish
+from gansuite.callbacks.cost import CountFlops
+from gansuite.callbacks.session import Session
+from gansuite.callbacks.training import TrainingRun
 from gansuite.cli import main
 from gansuite.config import Experiment
 from gansuite.errors import UserError
@@ -272,7 +274,7 @@ def wrong(path: str, value: Any) -> Any:
         wrong("notes/references", {"do_nothing": 3}),
         wrong("notes/final", {"gen": {"swd": "low"}}),
         wrong("notes/best", None),
-        wrong("notes/acted", {"LogLosses": "4"}),
+        wrong("notes/last_acted", {"log": "4"}),
         wrong("notes/health", [{"event": 1}]),
         wrong("notes/d_losses", 0.5),
         wrong("notes/flops", {"begin": 0}),
@@ -480,7 +482,7 @@ def test_flops_do_not_depend_on_where_it_was_killed(tmp_path: Path, monkeypatch:
     more = ("method.r1_every=3", "method.path_every=2", "method.mixing=0.5",
             "method.weights.path=2", "method.weights.r1=5")  # fmt: skip
     rare = (*more, "log.checkpoint_every_kimg=0.002", "evaluate.every_kimg=null")
-    monkeypatch.setattr(Finish, "act", lambda self, trainer: None)
+    monkeypatch.setattr(TrainingRun, "finish", lambda self, trainer: None)
 
     def flops(out: str, *kills: int) -> int:
         e = experiment("stylegan_coats", tmp_path / out, 11, *rare)
@@ -506,8 +508,8 @@ def test_a_warm_up_counts_as_often_as_in_the_budget(tmp_path: Path, monkeypatch:
         e = experiment("vanilla_coats", tmp_path / str(random.random()), batches, *rare)
         method = engine.build_method(e.method, engine.build_data(e).spec, 0)
         assert method.period == 4
-        session = engine.Session(e, engine.build_data(e), method, Run(tmp_path / "x"))
-        counter = engine.CountFlops(session)
+        session = Session(e, engine.build_data(e), method, Run(tmp_path / "x"))
+        counter = CountFlops(session)
         counted = {" ".join(turn(b)): [4, 4 * (7 if "g" in turn(b) else 2)] for b in range(4)}
         return counter._per_image(counted)
 

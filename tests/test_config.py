@@ -347,3 +347,34 @@ def test_data_folder_from_the_environment(monkeypatch: Any) -> None:
     assert catalogue.load_experiment("cyclegan_horse2zebra").data["root"] == "data/horse2zebra"
     monkeypatch.setenv("GANSUITE_DATA", os.sep + "photos")
     assert catalogue.load_experiment("cyclegan_horse2zebra").data["root"] == "/photos/horse2zebra"
+
+
+# -- keys that were renamed ----------------------------------------------------------------------
+
+
+def test_old_keys_are_read_with_one_line(write: Any, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setenv("GANSUITE_RENAMED", "")
+    base = write(TEXT + "guard: {action: stop, retries: 5}\nlog: {tensorboard: true}", "base")
+    name = write("extends: base\nlog: {loggers: [csv]}\nhealth: {retries: 7}")
+    e = read(base)
+    assert (e.health.action, e.health.retries) == ("stop", 5)
+    assert e.log.loggers == ["wandb", "tensorboard"]
+    assert capsys.readouterr().err == (
+        "gansuite: base.yaml: 'guard' is called 'health' now.\n"
+        "gansuite: base.yaml: 'log.tensorboard' is called 'log.loggers' now.\n"
+    )
+    # a nearer layer wins, as ever
+    e = read(name, "guard.action=rollback", "log.tensorboard=true")
+    assert (e.health.action, e.health.retries) == ("rollback", 7)
+    assert e.log.loggers == ["csv", "tensorboard"]
+    assert read(name, "log.tensorboard=false").log.loggers == ["csv"]
+    assert read(base, "guard.retries=1", "health.retries=3").health.retries == 3
+    assert capsys.readouterr().err == ""
+    assert "guard" not in e.yaml()
+    assert "tensorboard:" not in e.yaml()
+    with pytest.raises(UserError, match=r"command line: 'health' is 3; it must be a mapping"):
+        read(name, "guard=3")
+    with pytest.raises(UserError, match=r"there is no key 'log.tensorboard'"):
+        read(name, "log.tensorboard=3")
+    with pytest.raises(UserError, match=r"'log.loggers.0' is 'tensorbord'; it must be 'wandb', "):
+        read(name, "log.loggers=[tensorbord]")

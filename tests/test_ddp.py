@@ -127,15 +127,15 @@ def check_against_one(case: str, two: Path, monkeypatch: Any) -> None:
 
 KILLED = """
 import os
-from gansuite.callbacks.checkpoint import Checkpoint
+from gansuite.callbacks import checkpoint
 
-def save(self, trainer, path, save=Checkpoint.save):
-    save(self, trainer, path)
+def save(session, trainer, path, save=checkpoint.save):
+    save(session, trainer, path)
     if path.name == "last.ckpt":
         trainer.strategy.barrier()
         os._exit(9)
 
-Checkpoint.save = save
+checkpoint.save = save
 """
 
 

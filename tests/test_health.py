@@ -227,7 +227,7 @@ def test_a_run_that_is_well_has_no_events(tmp_path: Path, monkeypatch: Any) -> N
 
 def test_stopping_can_be_resumed(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     spoil(monkeypatch, VanillaGAN, "sample", constant)
-    e = experiment("vanilla_coats", tmp_path, 14, "guard.action=stop")
+    e = experiment("vanilla_coats", tmp_path, 14, "health.action=stop")
     monkeypatch.setattr("gansuite.catalogue.load_experiment", lambda *_: e)
     with pytest.raises(SystemExit) as exit_:
         main(["exp", "vanilla_coats"])
@@ -272,7 +272,7 @@ def test_rolling_back_goes_on_and_is_repeatable(
 ) -> None:
     monkeypatch.setattr("gansuite.engine.rehearse", lambda *_: None)  # it calls every loss as well
     spoil(monkeypatch, VanillaGAN, what, change, until=1)
-    more = ("guard.action=rollback", "ema.half_life_kimg=0.005")
+    more = ("health.action=rollback", "ema.half_life_kimg=0.005")
     e = experiment("vanilla_coats", tmp_path / "a", 14, *more)
     drawn: list[int] = []
     noise: list[Tensor] = []
@@ -329,7 +329,7 @@ def tensors(value: Any) -> list[Tensor]:
 
 def test_retries_end(tmp_path: Path, monkeypatch: Any) -> None:
     spoil(monkeypatch, VanillaGAN, "g_losses", broken_loss)
-    e = experiment("vanilla_coats", tmp_path, 14, "guard.action=rollback", "guard.retries=2")
+    e = experiment("vanilla_coats", tmp_path, 14, "health.action=rollback", "health.retries=2")
     with pytest.raises(NotFinite, match=r"After 2 rollback\(s\): .* 'loss/g/gan' is not finite"):
         train(monkeypatch, e)
     run = Run(e.run_dir)
@@ -343,10 +343,10 @@ def test_retries_end(tmp_path: Path, monkeypatch: Any) -> None:
 
 def test_retries_end_in_a_stop(tmp_path: Path, monkeypatch: Any) -> None:
     spoil(monkeypatch, CycleGAN, "translate", invert)
-    e = experiment("cyclegan_coats", tmp_path, 12, "guard.action=rollback", "guard.retries=1")
+    e = experiment("cyclegan_coats", tmp_path, 12, "health.action=rollback", "health.retries=1")
     session = train(monkeypatch, e)
-    assert session.stopped == "guard"
-    assert "Stopped at 0.032 kimg after 1 rollbacks, colours inverted: " in session.told
+    assert session.stopped == "health"
+    assert "Stopped at 0.032 kimg after 1 rollbacks, colours inverted: " in session.stop_reason
     counters = read_checkpoint(session.run.last)["method"]["counters"]
     assert (counters["batches"], counters["rollbacks"]) == (8, 1)
     # as promised, the same command goes on, and does not stop for the same reason again
@@ -356,13 +356,13 @@ def test_retries_end_in_a_stop(tmp_path: Path, monkeypatch: Any) -> None:
     assert events == ["rollback", "stop"]
 
 
-def test_a_run_that_met_a_number_that_is_none_is_resumed_with_a_guard(
+def test_a_run_that_met_a_number_that_is_none_is_resumed_with_rollbacks(
     tmp_path: Path, monkeypatch: Any
 ) -> None:
     spoil(monkeypatch, VanillaGAN, "g_losses", broken_gradient, until=1)
-    with pytest.raises(NotFinite, match=r"or 'guard.action=rollback', which resumes"):
+    with pytest.raises(NotFinite, match=r"or 'health.action=rollback', which resumes"):
         train(monkeypatch, experiment("vanilla_coats", tmp_path, 8))
-    e = experiment("vanilla_coats", tmp_path, 8, "guard.action=rollback")
+    e = experiment("vanilla_coats", tmp_path, 8, "health.action=rollback")
     session = train(monkeypatch, e)
     assert (session.method.batches, session.method.rollbacks) == (8, 1)
 

@@ -789,7 +789,7 @@ def test_no_synchronisation_between_log_points(name: str, tmp_path: Path, monkey
     counted: list[int] = []
     # it leaves its own mode before ours in the first cycle (all of StyleGAN's batches here), and
     # what is left is whatever was entered last
-    monkeypatch.setattr(CountFlops, "on_train_batch_start", lambda *_: None)
+    monkeypatch.setattr(CountFlops, "begin", lambda *_: None)
     more = {
         "cyclegan_coats": ("method.pool=2",),  # full from the second batch on
         "stylegan_coats": ("method.augment=ada", "method.mixing=0.9", "method.weights.path=2"),

@@ -339,10 +339,9 @@ def test_ranks_look_at_one_another_about_once_a_second(monkeypatch: Any) -> None
     monkeypatch.setattr("gansuite.callbacks.budget.summed", summed)
     session: Any = Session()
     budget = Budget(session)
-    trainer: Any = type("T", (), {"should_stop": False})()
-    while not trainer.should_stop:
+    while not session.stopped:
         Toy.batches = budget._count % 7  # as after rollbacks
-        budget.after_batch(trainer)
+        budget.check()
     assert looks == [1, 11, 21, 31]
     assert session.stopped == "SIGTERM"
     assert session.method.progress == pytest.approx(0.031)

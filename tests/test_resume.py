@@ -14,7 +14,7 @@ import pytest
 from helpers import EachBatch, command, difference, experiment, train
 
 from gansuite import engine
-from gansuite.callbacks.finish import Finish
+from gansuite.callbacks.training import TrainingRun
 from gansuite.runs import Run, read_checkpoint, read_lines
 
 CASES = {
@@ -108,7 +108,7 @@ def test_an_interruption_after_the_last_batch_adds_nothing(
 ) -> None:
     e = experiment("vanilla_coats", tmp_path, 4)
     with monkeypatch.context() as patch:
-        patch.setattr(Finish, "act", lambda self, trainer: kill())
+        patch.setattr(TrainingRun, "finish", lambda self, trainer: kill())
         with pytest.raises(Killed):
             train(monkeypatch, e)
     run = Run(e.run_dir)

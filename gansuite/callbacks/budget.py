@@ -6,30 +6,29 @@ import signal
 from types import FrameType
 from typing import Any
 
-from lightning import LightningModule, Trainer
-
-from gansuite.callbacks.session import RunCallback, Session
+from gansuite.callbacks.session import Session
 from gansuite.processes import summed
 
 _AGREE_EVERY = 1.0  # seconds, about, between two looks at one another's flags (several processes)
 _MOST = 256  # batches between them
 
 
-class Budget(RunCallback):
-    """Stops after ``budget.kimg`` pictures or ``budget.seconds`` of training.
+class Budget:
+    """``budget.kimg`` pictures or ``budget.seconds`` of training.
 
     SIGTERM and the first Ctrl-C end the run after the batch in hand, with a checkpoint to resume
     from; a second Ctrl-C ends it at once.
     """
 
     def __init__(self, session: Session) -> None:
-        super().__init__(session)
+        self.session = session
         self._asked = ""
         self._before: dict[int, Any] = {}
         self._count = 0  # batches of this process, which no rollback turns back
         self._at, self._from, self._next = 0.0, 0, 1  # the last look, and when to look again
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def begin(self) -> None:
+        """Training begins: the clock runs, and signals are heeded."""
         for number in (signal.SIGTERM, signal.SIGINT):
             try:
                 self._before[number] = signal.signal(number, self._ask)
@@ -38,21 +37,18 @@ class Budget(RunCallback):
         self.session.peak.start(self.session.method.device)
         self.session.clock.start()
         self._at = self.session.clock.now()
-        if self.session.finished:  # interrupted between the last batch and the results
-            trainer.should_stop = True
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self._asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._asked = signal.Signals(number).name
 
-    def after_batch(self, trainer: Trainer) -> None:
-        session = self.session
+    def check(self) -> None:
+        """After a batch: how much is used (``method.progress`` of a budget in seconds), and
+        ``session.stopped`` if any rank is asked to stop."""
         self._count += 1
         if self._count >= self._next:
             self._agree()
-        if session.finished or session.stopped:
-            trainer.should_stop = True
 
     def _agree(self) -> None:
         """All ranks: is anyone asked to stop, how long has rank 0 trained, when to ask again."""
@@ -69,15 +65,7 @@ class Budget(RunCallback):
         if asked:
             session.stopped = self._asked or "SIGTERM"
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.session.clock.stop()
-        self._restore()
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        self._restore()
-
-    def _restore(self) -> None:
+    def end(self) -> None:
+        """Signals are whose they were."""
         for number, handler in self._before.items():
             signal.signal(number, handler)

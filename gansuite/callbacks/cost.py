@@ -1,15 +1,16 @@
-"""What a training step costs, counted while the first batches train."""
+"""What training costs: FLOPs, counted while the first batches train; seconds and memory."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import Any
 
-from lightning import LightningModule, Trainer
+from lightning import Callback, Trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from gansuite.callbacks.session import RunCallback, Session
+from gansuite.callbacks.session import Session
+from gansuite.loggers.run import COST
 
 
 class _FlopCounter(TorchDispatchMode):
@@ -32,7 +33,7 @@ class _FlopCounter(TorchDispatchMode):
         return out
 
 
-class CountFlops(RunCallback):
+class CountFlops:
     """FLOPs per real picture, forward and backward, all players; into
     ``notes["flops_per_image"]``.
 
@@ -43,29 +44,34 @@ class CountFlops(RunCallback):
     """
 
     def __init__(self, session: Session) -> None:
-        super().__init__(session)
-        self._counter = _FlopCounter()
-        self._counting = False
+        self.session = session
+        self._counter: _FlopCounter | None = None
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def begin(self) -> None:
+        """Before a batch."""
         if "flops_per_image" not in self.session.notes:
-            self._counter.total = 0
+            self._counter = _FlopCounter()
             self._counter.__enter__()
-            self._counting = True
 
-    def after_batch(self, trainer: Trainer) -> None:
-        if not self._counting:
+    def leave(self) -> int | None:
+        """Count no longer; what was counted."""
+        counter, self._counter = self._counter, None
+        if counter is None:
+            return None
+        counter.__exit__(None, None, None)
+        return counter.total
+
+    def end(self) -> None:
+        """After the batch."""
+        flops = self.leave()
+        if flops is None:
             return
-        self._stop()
         method, notes = self.session.method, self.session.notes
         last = method.batches - 1
-        # a checkpoint of an earlier version has no count: it begins there
         found = notes.setdefault("flops", {"begin": last, "counted": {}})
         updates = " ".join(method.updates_in(last))
         times, total = found["counted"].get(updates, (0, 0))
-        found["counted"][updates] = [times + 1, total + self._counter.total]
+        found["counted"][updates] = [times + 1, total + flops]
         if method.batches - found["begin"] == method.period:
             del notes["flops"]
             notes["flops_per_image"] = self._per_image(found["counted"])
@@ -79,15 +85,46 @@ class CountFlops(RunCallback):
         flops = sum(total / times * often[updates] for updates, (times, total) in counted.items())
         return round(flops * method.world / (each * sum(often[updates] for updates in counted)))
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        self._stop()
 
-    def _stop(self) -> None:
-        if self._counting:
-            self._counter.__exit__(None, None, None)
-            self._counting = False
+class OnlyCountFlops(Callback):
+    """Ends training as soon as ``notes["flops_per_image"]`` is known."""
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Nothing to do."""
+    def __init__(self, session: Session) -> None:
+        self.session, self.flops = session, CountFlops(session)
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.flops.begin()
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self.flops.end()
+        trainer.should_stop = "flops_per_image" in self.session.notes
+
+    def on_exception(self, *_: Any) -> None:
+        self.flops.leave()
+
+
+class Expenses:
+    """What the clock and the memory say at each record."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.begin()
+
+    def begin(self) -> None:
+        """Speed is measured from here."""
+        self._at = (self.session.method.images_seen, self.session.clock.now())
+
+    def now(self) -> dict[str, float]:
+        """``cost/seconds``, ``eval_seconds``, ``peak_memory_mb`` and, since the last time,
+        ``images_per_second``."""
+        session, (images, seconds) = self.session, self._at
+        self.begin()
+        spent = {
+            "seconds": round(self._at[1], 3),
+            "eval_seconds": round(session.clock.evaluation, 3),
+            "peak_memory_mb": session.peak.megabytes()["peak_memory_mb"] or 0.0,
+        }
+        if self._at[0] > images:
+            speed = (self._at[0] - images) / max(self._at[1] - seconds, 1e-9)
+            spent["images_per_second"] = round(speed, 3)
+        return {COST + key: value for key, value in spent.items()}

@@ -6,13 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from torch import Tensor
 
-from gansuite.callbacks.checkpoint import Checkpoint
-from gansuite.callbacks.record import Recorder
 from gansuite.callbacks.samples import save_strips, to_model
-from gansuite.callbacks.session import RunCallback, Session
+from gansuite.callbacks.session import Session
 from gansuite.errors import UserError, nearest
 from gansuite.evaluation.comparison import Comparison, to_uint8
 from gansuite.evaluation.extractor import check_weights, extractor_of, inception_file
@@ -137,22 +135,25 @@ def _joined(parts: list[Tensor | None]) -> Tensor | None:
     return torch.cat(known) if known and len(known) == len(parts) else None
 
 
-class Evaluate(RunCallback):
-    """Scores the method, keeps final and best apart and writes ``best.ckpt``.
+class Scorer:
+    """Scores the method, keeping final and best apart.
 
     ``notes`` receives ``protocol``, ``references``, ``final`` and ``best``. For a generator,
     *do nothing* is a Gaussian fitted to the training pictures.
     """
 
-    def __init__(self, session: Session, recorder: Recorder, checkpoint: Checkpoint) -> None:
-        super().__init__(session, session.experiment.evaluate.every_kimg)
-        self.recorder, self.checkpoint = recorder, checkpoint
+    def __init__(self, session: Session) -> None:
+        self.session = session
         self.compare = Comparisons(session)
-        e = session.experiment.evaluate
-        check_weights(e)
+        check_weights(session.experiment.evaluate)
         self._real: dict[str, Statistics] = {}
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer) -> None:
+        """Fetch or train the networks that look, and fix the protocol.
+
+        Raises:
+            UserError: ``evaluate.best_by`` cannot rank.
+        """
         e, spec = self.session.experiment.evaluate, self.session.data.spec
         session = self.session
         ready: tuple[Any, str] | None = None
@@ -181,7 +182,12 @@ class Evaluate(RunCallback):
             )
         self.session.notes["protocol"] = {"id": self.protocol.id, **self.protocol.to_dict()}
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def references(self) -> None:
+        """Score the reference rows, once per run.
+
+        Raises:
+            UserError: no comparison has ``evaluate.best_by``.
+        """
         if "references" in self.session.notes:
             return
         session = self.session
@@ -224,7 +230,9 @@ class Evaluate(RunCallback):
     def _score(self, c: Comparison) -> dict[str, float]:
         return score(c, self.protocol, self.extractor, real=self._statistics(c))
 
-    def act(self, trainer: Trainer) -> None:
+    def __call__(self) -> tuple[dict[str, float], bool]:
+        """(``<comparison>/<metric>`` -> value, whether these are the best so far), on rank 0;
+        nothing and False elsewhere. Saves the strips."""
         session, e = self.session, self.session.experiment.evaluate
         session.method.assert_finite()
         with session.evaluating():
@@ -237,11 +245,7 @@ class Evaluate(RunCallback):
                 c.name: l1(c.fake, c.source) for c in found if c.source is not None
             }
             improved = self._keep(scores)
-        if session.main:
-            flat = {f"{n}/{m}": v for n, s in scores.items() for m, v in s.items()}
-            self.recorder.write("eval", flat)
-        if told(improved):
-            self.checkpoint.save(trainer, session.run.best)
+        return {f"{n}/{m}": v for n, s in scores.items() for m, v in s.items()}, improved
 
     def _keep(self, scores: dict[str, dict[str, float]]) -> bool:
         """Note the scores as final, and as best if their mean ``best_by`` is the lowest so far."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 
 from gansuite.callbacks.checkpoint import newest_for_all, restore
-from gansuite.callbacks.interval import crossed
-from gansuite.callbacks.progress import Progress
-from gansuite.callbacks.record import Recorder
-from gansuite.callbacks.session import RunCallback, Session
+from gansuite.callbacks.session import Session
 from gansuite.errors import NotFinite
 from gansuite.evaluation.health import (
     INTERVALS,
@@ -33,64 +31,56 @@ def undecided(method: Method) -> float | None:
     return used[0].undecided if used else None
 
 
-class Health(RunCallback):
+class Health:
     """Looks at the means of each log interval and the scores of each evaluation, which are at hand
     then: nothing is computed or synchronised per batch.
 
     ``notes["health"]`` is the list of events, ``{images_seen, batches, event, name, action,
     message}``: ``action`` is what was done (warn, stop, rollback with ``back_to``; "end" for what
-    held at the end of the budget). Those on the way are lines of ``metrics.jsonl`` too. Comes after
-    the callbacks that measure and before those that save.
+    held at the end of the budget). Those on the way are lines of ``metrics.jsonl`` too.
+    ``unhealthy``: the state showed a symptom at the last look, so that it must not replace one to
+    go back to. ``say`` prints a line.
     """
 
-    def __init__(self, session: Session, recorder: Recorder, progress: Progress) -> None:
-        super().__init__(session)
-        self.recorder, self.progress = recorder, progress
-        e = session.experiment
-        self.intervals = [
-            None if k is None else 1000 * k for k in (e.log.every_kimg, e.evaluate.every_kimg)
-        ]
+    def __init__(self, session: Session, say: Callable[[str], None]) -> None:
+        self.session, self.say = session, say
         self.undecided = undecided(session.method)
+        self.unhealthy = False
 
     @property
     def events(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.session.notes.setdefault("health", [])
         return found
 
-    def after_batch(self, trainer: Trainer) -> None:
+    @property
+    def may_roll_back(self) -> bool:
+        """Whether a rollback is asked for and left."""
         session = self.session
-        after = session.method.images_seen
-        before = after - session.data.images_per_batch
-        logged, scored = (crossed(every, before, after) for every in self.intervals)
-        if session.trouble is None and session.finished and session.rolls_back:
-            try:  # afterwards there is no batch left to go back from
-                session.method.assert_finite()
-            except NotFinite as error:
-                session.trouble = error
-        if session.trouble is not None:
-            self._not_finite(trainer, session.trouble)
-        elif logged or scored:
-            self._look(trainer, logged)
+        left = session.method.rollbacks < session.experiment.health.retries
+        return session.rolls_back and left
 
-    def _look(self, trainer: Trainer, logged: bool) -> None:
+    def look(self, trainer: Trainer, logged: bool) -> bool:
+        """Act on the symptoms of the state now, which has been ``logged`` or scored; whether the
+        run has gone back to its checkpoint."""
         session = self.session
-        seen = self._symptoms(logged) if session.main else []
         # only rank 0 has the scores; all must act alike
-        seen = trainer.strategy.broadcast(seen, src=0)
-        session.suspect = bool(seen)
-        if session.finished:  # too late to act: `on_train_end` says what is left to say
-            return
+        seen = trainer.strategy.broadcast(self._symptoms(logged) if session.main else [], src=0)
+        self.unhealthy = bool(seen)
+        if session.finished:  # too late to act: `at_end` says what is left to say
+            return False
         for symptom in seen:
+            if symptom.due and self.may_roll_back:
+                self._roll_back(trainer, symptom.event, symptom.name, symptom.text)
+                return True
             if symptom.due:
-                self._act(trainer, symptom)
-                if not session.suspect:  # rolled back
-                    return
+                self._warn_or_stop(symptom)
+        return False
 
     def _symptoms(self, logged: bool) -> list[Symptom]:
         session, notes = self.session, self.session.notes
         losses: list[float] = notes.setdefault("d_losses", [])
         if logged:
-            losses += [session.latest[k] for k in _TERMS if k in session.latest]
+            losses += [session.losses[k] for k in _TERMS if k in session.losses]
             del losses[:-INTERVALS]
         found = symptoms(
             self._evaluations(),
@@ -104,34 +94,33 @@ class Health(RunCallback):
     def _evaluations(self) -> list[dict[str, Any]]:
         return [r for r in read_lines(self.session.run.metrics) if r["kind"] == "eval"]
 
-    def _act(self, trainer: Trainer, symptom: Symptom) -> None:
-        session, guard = self.session, self.session.experiment.guard
-        action: str = guard.action
-        if action == "rollback":
-            if session.method.rollbacks < guard.retries:
-                self._roll_back(trainer, symptom.event, symptom.name, symptom.text)
-                return
-            action = "stop"
+    def _warn_or_stop(self, symptom: Symptom) -> None:
+        session = self.session
         of_kind = [e for e in self.events if e["event"] == symptom.event]
         if any(e["action"] in ("warn", "stop") for e in of_kind):
             return  # said before; a run that is resumed after it was stopped goes on
+        action = "warn" if session.experiment.health.action == "warn" else "stop"
         self._note(symptom.event, symptom.name, action, symptom.text)
         if action == "stop":
             tried = f" after {session.method.rollbacks} rollbacks" * session.rolls_back
-            session.stopped = session.stopped or "guard"
-            session.told = (
+            session.stopped = session.stopped or "health"
+            session.stop_reason = (
                 f"Stopped at {session.method.images_seen / 1000:g} kimg{tried}, "
                 f"{MEANING[symptom.event]}: {symptom.text}; the same command goes on regardless."
             )
-            trainer.should_stop = True
 
-    def _not_finite(self, trainer: Trainer, error: NotFinite) -> None:
-        session = self.session
-        tries = session.experiment.guard.retries
-        if session.method.rollbacks >= tries:
+    def not_finite(self, trainer: Trainer, error: NotFinite) -> None:
+        """Go back from a state that is not finite.
+
+        Raises:
+            NotFinite: rollbacks are not asked for, or used up.
+        """
+        if not self.session.rolls_back:
+            raise error
+        if not self.may_roll_back:
+            tries = self.session.experiment.health.retries
             raise NotFinite(error.what, error.images_seen, rollbacks=tries)
         self._roll_back(trainer, "non_finite", "", error.text)
-        session.trouble = None
 
     def _roll_back(self, trainer: Trainer, event: str, name: str, text: str) -> None:
         """Take the state of ``last.ckpt`` back, and go on with other noise and other pictures.
@@ -153,19 +142,18 @@ class Health(RunCallback):
         method.rollbacks = again
         notes.clear()
         notes.update({**content["notes"], **kept, "data_ahead": position - method.batches})
-        session.suspect = False
-        trainer.should_stop = bool(session.stopped)
+        self.unhealthy = False
         if session.main:
             session.run.rewind(content["lengths"])
             lines = [r for r in read_lines(session.run.metrics) if r["kind"] == "health"]
             for past in self.events[len(lines) :]:
                 session.run.append(session.run.metrics, {"kind": "health", **past})
-        self.recorder.begin()
+            session.loggers.rewind(method.images_seen)
 
     def _note(self, event: str, name: str, action: str, text: str, back_to: int = -1) -> None:
         session, method = self.session, self.session.method
-        said = {"images_seen": method.images_seen, "batches": method.batches, "event": event}
-        entry = {**said, "name": name, "action": action, "message": text}
+        where = {"images_seen": method.images_seen, "batches": method.batches, "event": event}
+        entry = {**where, "name": name, "action": action, "message": text}
         done = ""
         if action == "rollback":
             entry["back_to"] = back_to
@@ -175,24 +163,18 @@ class Health(RunCallback):
             session.run.append(session.run.metrics, {"kind": "health", **entry})
         if action in ("warn", "rollback"):
             kimg = method.images_seen / 1000
-            self.progress.say(f"{kimg:g} kimg, {MEANING[event]}: {text}{done}")
+            self.say(f"{kimg:g} kimg, {MEANING[event]}: {text}{done}")
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        session = self.session
-        if session.trouble is not None:
-            raise session.trouble
-        if session.stopped or not session.main:
-            return
-        records = self._evaluations()
-        for s in [*self._symptoms(logged=False), *ending(records)]:
+    def at_end(self) -> None:
+        """Note what holds at the end of the budget."""
+        for s in [*self._symptoms(logged=False), *ending(self._evaluations())]:
             if s.event != "saturated" or s.due:
                 entry = (s.event, s.name, "end")
                 if entry not in [(e["event"], e["name"], e["action"]) for e in self.events]:
                     self._note(*entry, s.text)
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
+    def at_failure(self, error: BaseException) -> None:
+        """Note a number that is none, which ends the run."""
         # without a checkpoint there is nothing to resume, and the folder goes again
-        if isinstance(exception, NotFinite) and self.session.run.last.is_file():
-            self._note("non_finite", "", "stop", exception.text)
+        if isinstance(error, NotFinite) and self.session.run.last.is_file():
+            self._note("non_finite", "", "stop", error.text)

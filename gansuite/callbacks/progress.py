@@ -6,25 +6,25 @@ import sys
 import time
 from typing import Any
 
-from lightning import LightningModule, Trainer
 from tqdm import tqdm
 
-from gansuite.callbacks.session import RunCallback, Session
+from gansuite.callbacks.session import Session
 from gansuite.runs.clock import clock_text
 
 _SECONDS = 20.0  # between two lines when nobody watches
 
 
-class Progress(RunCallback):
+class Progress:
     """kimg done of all, images/s, time left and each player's total loss."""
 
     def __init__(self, session: Session) -> None:
-        super().__init__(session)
+        self.session = session
         self._bar: Any = None
         self._begun = (0, 0.0)
         self._next = 0.0
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def begin(self) -> None:
+        """Speed is measured from here."""
         if not self.session.main:
             return
         self._begun = (self.session.method.images_seen, self.session.clock.now())
@@ -38,7 +38,8 @@ class Progress(RunCallback):
                 leave=False,
             )
 
-    def after_batch(self, trainer: Trainer) -> None:
+    def update(self) -> None:
+        """After a batch: a new status, if it is time."""
         now = time.monotonic()
         if not self.session.main or now < self._next:
             return
@@ -69,7 +70,7 @@ class Progress(RunCallback):
             f"left {clock_text(max(left, 0))}",
         ]
         for name in method.players:
-            value = session.latest.get(f"loss/{name}/total")
+            value = session.losses.get(f"loss/{name}/total")
             if value is not None:
                 parts.append(f"{name} {value:.3f}")
         return "  ".join(parts)
@@ -83,12 +84,8 @@ class Progress(RunCallback):
         else:
             print(text, flush=True)
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        self.on_train_end(trainer, pl_module)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def end(self) -> None:
+        """Take the bar away."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from lightning import LightningModule, Trainer
 from torch import Tensor
 
-from gansuite.callbacks.record import Recorder
-from gansuite.callbacks.session import RunCallback, Session
+from gansuite.callbacks.session import Session
 from gansuite.evaluation.comparison import Comparison, to_uint8
 from gansuite.imaging import grid, save_picture, strip
 from gansuite.methods.base import Method
@@ -93,33 +91,24 @@ def save_strips(folder: Path, comparison: Comparison, count: int) -> None:
             save_picture(strip(pictures[picked]), folder / f"strip_{comparison.name}_{row}.png")
 
 
-class Samples(RunCallback):
-    """``samples/<images_seen>.jpg`` at the start, at every evaluation and at the end."""
+def save_samples(session: Session) -> None:
+    """``samples/<images_seen>.jpg``, on rank 0, and to the loggers."""
+    if not session.main:
+        return
+    with session.evaluating():
+        path, e = _sample_file(session), session.experiment.evaluate
+        with session.method.evaluating(e.weights):
+            rows = sample_rows(session, e.samples)
+        save_picture(grid(rows, columns_max=e.samples), path)
+        session.loggers.picture(path, session.method.images_seen)
 
-    def __init__(self, session: Session, recorder: Recorder) -> None:
-        super().__init__(session, session.experiment.evaluate.every_kimg)
-        self.recorder = recorder
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.session.method.batches == 0:
-            self._once(trainer)
+def name_final(session: Session) -> None:
+    """The picture just drawn is ``samples/final.jpg`` as well."""
+    last = _sample_file(session)
+    with replacing(last.with_name("final.jpg")) as file:
+        file.write(last.read_bytes())
 
-    def act(self, trainer: Trainer) -> None:
-        if not self.session.main:
-            return
-        session = self.session
-        with session.evaluating():
-            path = session.run.path / "samples" / f"{session.method.images_seen:09d}.jpg"
-            e = session.experiment.evaluate
-            with session.method.evaluating(e.weights):
-                rows = sample_rows(session, e.samples)
-            save_picture(grid(rows, columns_max=e.samples), path)
-            self.recorder.picture(path)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_end(trainer, pl_module)
-        if self.session.main and not self.session.stopped:
-            folder = self.session.run.path / "samples"
-            last = folder / f"{self.session.method.images_seen:09d}.jpg"
-            with replacing(folder / "final.jpg") as file:  # the one just drawn, under its own name
-                file.write(last.read_bytes())
+def _sample_file(session: Session) -> Path:
+    return session.run.path / "samples" / f"{session.method.images_seen:09d}.jpg"

@@ -73,7 +73,7 @@ class Event(_Part):
 
 
 class Results(_Part):
-    """``results.json``; see `callbacks.finish` and `tools.score`, which write it."""
+    """``results.json``; see `callbacks.results` and `tools.score`, which write it."""
 
     experiment: str = ""
     method: str = ""
@@ -111,7 +111,7 @@ class Config(_Part):
     evaluate: dict[str, Any] | None = None
     trainer: dict[str, Any] | None = None
     ema: dict[str, Any] | None = None
-    guard: dict[str, Any] | None = None
+    health: dict[str, Any] | None = None
     log: dict[str, Any] | None = None
     optim: dict[str, Any] | None = None
 

@@ -16,7 +16,7 @@ PFLOP_TOLERANCE = 0.02
 """How far the FLOPs of two runs may lie apart: a budget is rounded to whole batches."""
 SHARED = ("data.flip", "data.load_size", "data.resize", "budget.decay_from", "budget.decay_steps")
 """Settings that are one for all rows: which pictures are seen, and the learning-rate schedule."""
-DISCLOSED = ("data.batch", "trainer.precision", "ema.half_life_kimg", "guard.action")
+DISCLOSED = ("data.batch", "trainer.precision", "ema.half_life_kimg", "health.action")
 """Settings that rows may differ in, but not without a word."""
 _OF_A_SEED = re.compile(
     r"(seed|out|name|log\..*|data\.(root|workers|sets\..*)|evaluate\.(inception|vgg)"

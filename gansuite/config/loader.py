@@ -23,12 +23,14 @@ from pydantic import Field, ValidationError, create_model
 
 from gansuite.config.files import find_experiment, read_layers, read_overrides
 from gansuite.config.messages import Layers, explain, first_line, place, shown
+from gansuite.config.renamed import with_new_names
 from gansuite.config.schema import (
     KINDS,
     SECTIONS,
     Compare,
     DataOptions,
     Experiment,
+    Log,
     Rate,
     Section,
     fixed_keys,
@@ -166,6 +168,7 @@ def load_comparison(path: Path | None, overrides: Sequence[str] = ()) -> Compare
 
 def resolve(layers: Layers, schemas: Schemas) -> Experiment:
     """Merge layers over the defaults, resolve interpolations, validate and freeze."""
+    layers = with_new_names(layers, list(Log().loggers))
     with _one_sentence(layers):
         return _resolve(layers, schemas)
 

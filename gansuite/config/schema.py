@@ -109,19 +109,20 @@ class Evaluate(Section):
 
 
 class Log(Section):
-    """What is recorded on the way. ``wandb: auto`` goes online when a key is configured and stays
-    offline otherwise; it never asks."""
+    """What is recorded on the way. ``loggers``: Lightning's loggers that a run has beside its own
+    files. ``wandb``: the mode of W&B; ``auto`` goes online when a key is configured and stays
+    offline otherwise, and never asks."""
 
     every_kimg: Long = 1.0
     checkpoint_every_kimg: Long | None = None
+    loggers: list[Literal["wandb", "tensorboard", "mlflow", "csv"]] = ["wandb"]
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
     project: str = "gansuite"
     group: str | None = None
     tags: list[str] = []
-    tensorboard: bool = False
 
 
-class Guard(Section):
+class Health(Section):
     """What happens when training goes wrong (collapse, a saturated discriminator, inverted or
     unchanged pictures). ``warn`` says so once and goes on; ``stop`` ends the run, resumably;
     ``rollback`` goes back to `last.ckpt` and on with other noise and other pictures, at most
@@ -193,7 +194,7 @@ class Experiment(Section):
     ema: Ema = Ema()
     evaluate: Evaluate = Evaluate()
     log: Log = Log()
-    guard: Guard = Guard()
+    health: Health = Health()
     trainer: Trainer = Trainer()
 
     def plain(self) -> dict[str, Any]:
@@ -237,7 +238,7 @@ SECTIONS: dict[str, type[Section]] = {
     "ema": Ema,
     "evaluate": Evaluate,
     "log": Log,
-    "guard": Guard,
+    "health": Health,
     "trainer": Trainer,
 }
 

@@ -53,11 +53,11 @@ PARTS = ("experiment", "data", "method", "rank_state", "precision", "clock", "le
 """What a run is resumed from."""
 # as `replacing` names what it has not finished
 _TEMPORARY = re.compile(r"\.[\w.-]+\.(ckpt|html|jpg|json|png|yaml)\.[a-z0-9_]{8}")
-# what may differ when a run is resumed: none of it changes a number, but for a guard that rolls
-# back, which the results tell
+# what may differ when a run is resumed: none of it changes a number, but for a rollback,
+# , which the results tell
 _FREE = (
     "log.",
-    "guard",
+    "health",
     "out",
     "data.workers",
     "data.root",
@@ -173,7 +173,7 @@ class Run:
         self.notices: list[str] = []  # what `begin` has to say
         self._lock: Any = None
         self._made: list[Path] = []
-        self._images = 0  # seen when it was resumed
+        self.images_seen: int | None = None  # by its checkpoint, when it is resumed
 
     @property
     def last(self) -> Path:
@@ -279,10 +279,10 @@ class Run:
 
     def _resume(self, experiment: Experiment) -> None:
         content, fault = self.newest(experiment)
-        self._images = content["method"]["counters"]["images_seen"]
+        self.images_seen = content["method"]["counters"]["images_seen"]
         if fault:
             os.replace(self.previous, self.last)
-            why, at = fault.partition(";")[0].rstrip("."), f"{self._images / 1000:g} kimg"
+            why, at = fault.partition(";")[0].rstrip("."), f"{self.images_seen / 1000:g} kimg"
             self.notices.append(f"{why}; going on from the checkpoint before it, at {at}.")
 
     def newest(self, experiment: Experiment | None = None) -> tuple[dict[str, Any], str]:
@@ -343,7 +343,7 @@ class Run:
                 f"{self.path} was begun under another environment ({', '.join(changed)}): its "
                 f"results will not be called bit-exact."
             )
-        entry = {"from_images": self._images, **now}
+        entry = {"from_images": self.images_seen or 0, **now}
         write_json(self.path / "environment.json", [*before, entry])
 
     def held(self) -> bool:

@@ -145,7 +145,7 @@ class _Notes(_Model):
     final: Rows
     best: Rows
     change: dict[Word, Number] = {}
-    acted: dict[Word, Count] = {}
+    last_acted: dict[Word, Count] = {}
     health: list[_Event] = []
     d_losses: list[Number] = []
     data_ahead: Count = 0

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gansuite.callbacks.sinks import NO_KEY, has_wandb_key, load_wandb
 from gansuite.compare.schema import read_config, read_results
 from gansuite.errors import UserError
 from gansuite.evaluation.protocol import HIGHER_IS_BETTER
 from gansuite.evaluation.table import DISTANCES
+from gansuite.loggers.account import NO_KEY, has_wandb_key, load_wandb
 from gansuite.runs import Run
 
 COST = ("images_per_second", "seconds", "peak_memory_mb", "flops_per_image")

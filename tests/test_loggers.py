@@ -1,8 +1,10 @@
-"""W&B without an account or a network: read back from the file it writes; TensorBoard."""
+"""Lightning's loggers beside a run's own files: each is read back and holds what these hold. W&B
+without an account or a network, from the file it writes."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import importlib.util
 import io
 import itertools
@@ -19,15 +21,21 @@ from urllib.parse import urlparse
 
 import numpy as np
 import pytest
+import torch
 from helpers import experiment, train
 from lightning import Callback
 from PIL import Image
 from test_runs import Fail
 
 from gansuite import runs
-from gansuite.callbacks import sinks
-from gansuite.callbacks.sinks import open_sinks, wandb_mode, worth_sending
+from gansuite.cli import main
+from gansuite.config import Experiment
 from gansuite.errors import UserError
+from gansuite.loggers import account
+from gansuite.loggers.account import wandb_mode
+from gansuite.loggers.run import Loggers, RunLogger, kind_of
+from gansuite.loggers.wandb import run_id, worth_sending
+from gansuite.methods.vanilla import VanillaGAN
 from gansuite.runs import Run, read_lines
 from gansuite.tools import workspace
 
@@ -124,7 +132,7 @@ def test_a_run_is_recorded_once_and_whole_also_after_an_interruption(
 
     found = {r.WhichOneof("record_type"): r for r in records(run)}
     opened = found["run"].run
-    assert opened.run_id == sinks.run_id(run)
+    assert opened.run_id == run_id(run)
     assert (opened.project, opened.run_group, opened.job_type) == ("gansuite", "coats", "cyclegan")
     assert opened.display_name == "cyclegan-coats-0"
     assert set(opened.tags) == {"cyclegan", "coats", "mine"}
@@ -149,7 +157,7 @@ def sent_files(run: Run) -> dict[str, Path]:
     return {c.path: Path(c.local_path) for a in artifacts for c in a.manifest.contents}
 
 
-def test_what_a_guard_saw_is_a_table(tmp_path: Path, monkeypatch: Any) -> None:
+def test_what_went_wrong_is_a_table(tmp_path: Path, monkeypatch: Any) -> None:
     e = experiment("vanilla_coats", tmp_path, 4, "log.wandb=offline")
     seen = {"images_seen": 4, "batches": 2, "event": "collapse", "name": "gen"}
     event = {**seen, "action": "warn", "message": "all alike"}
@@ -272,6 +280,12 @@ class Calls:
     def finish(self, **kwargs: Any) -> None: ...
 
 
+def opened(e: Experiment, run: Run, images_seen: int | None = None) -> Loggers:
+    loggers = Loggers(e, run, 4)
+    loggers.open(images_seen)
+    return loggers
+
+
 @pytest.fixture
 def calls(monkeypatch: Any) -> Calls:
     calls = Calls()
@@ -289,10 +303,10 @@ def test_offline_reaches_for_nothing(wanted: str | None, tmp_path: Path) -> None
     file.write_text(e.yaml())
     script = (
         "import sys; from gansuite import catalogue; from gansuite.runs import Run\n"
-        "from gansuite.callbacks.sinks import open_sinks\n"
+        "from gansuite.loggers.run import Loggers\n"
         "e = catalogue.load_experiment(sys.argv[1]); r = Run(e.run_dir); r.begin(e)\n"
-        "(s,) = open_sinks(e, r); s.log({'kind': 'train', 'images_seen': 4, 'loss/g/gan': 1.0})\n"
-        "s.finish(None)"
+        "s = Loggers(e, r, 2); s.open(None); s.log({'loss/g/gan': 1.0}, 4)\n"
+        "s.all[1].finalize('failed')"
     )
     with socket.create_server(("127.0.0.1", 0)) as proxy:
         address = f"http://127.0.0.1:{proxy.getsockname()[1]}"
@@ -323,7 +337,7 @@ def test_reports_are_off_before_the_import(monkeypatch: Any) -> None:
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
     with contextlib.suppress(Exception):  # a second import of its parts is not what is tested
-        sinks.load_wandb()
+        account.load_wandb()
     assert seen == ["false"]
 
 
@@ -332,7 +346,7 @@ def test_a_key_is_looked_up_for_the_server_in_use(tmp_path: Path, monkeypatch: A
 
     def key(host: str) -> bool:
         (tmp_path / "netrc").write_text(f"machine {host} login user password " + "0" * 40)
-        return sinks.has_wandb_key()
+        return account.has_wandb_key()
 
     own = urlparse(wandb.Settings().base_url).hostname
     assert own is not None
@@ -357,18 +371,21 @@ def test_online_with_a_key(where: str, calls: Calls, tmp_path: Path, monkeypatch
     run = Run(e.run_dir)
     run.begin(e)
     run.append(run.metrics, {"kind": "train", "images_seen": 8, "loss/g/gan": 1.0})
-    (sink,) = open_sinks(e, run)
+    loggers = opened(e, run, 0)
     how = calls.how[0]
-    assert (how["mode"], how["resume"], how["id"]) == ("online", "allow", sinks.run_id(run))
+    assert (how["mode"], how["resume"], how["id"]) == ("online", "allow", run_id(run))
     # an online run has what was sent before: the batches that are repeated are not sent again
     assert calls.rows == []
-    sink.log({"kind": "train", "images_seen": 8, "loss/g/gan": 1.0})
-    sink.log({"kind": "eval", "images_seen": 8, "a2b/swd": 2.0})
-    sink.log({"kind": "train", "images_seen": 12, "loss/g/gan": 3.0})
+    loggers.log({"loss/g/gan": 1.0}, 8)
+    loggers.log({"a2b/swd": 2.0}, 8)
+    loggers.log({"loss/g/gan": 3.0}, 12)
     assert calls.rows == [
         {"images_seen": 8, "a2b/swd": 2.0},
         {"images_seen": 12, "loss/g/gan": 3.0},
     ]
+    # nor can it be taken back when the run goes back to a checkpoint
+    loggers.rewind(4)
+    assert len(calls.how) == 1
     for name in ("offline", "disabled"):
         monkeypatch.setenv("WANDB_MODE", name)
         assert wandb_mode("auto") == name
@@ -380,27 +397,27 @@ def test_without_a_connection(calls: Calls, tmp_path: Path, monkeypatch: Any, ca
     calls.fail = wandb.errors.CommError("no route")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     e = experiment("cyclegan_coats", tmp_path, 4, "log.wandb=auto")
-    open_sinks(e, Run(e.run_dir))
+    opened(e, Run(e.run_dir))
     assert [how["mode"] for how in calls.how] == ["online", "offline"]
     assert "W&B is not reached (no route): recording offline" in capsys.readouterr().out
     forced = experiment("cyclegan_coats", tmp_path, 4, "log.wandb=online")
     with pytest.raises(UserError, match=r"W&B does not start \(no route\); use log.wandb=offline"):
-        open_sinks(forced, Run(e.run_dir))
+        opened(forced, Run(e.run_dir))
     monkeypatch.delenv("WANDB_API_KEY")
     with pytest.raises(UserError, match="no W&B key: set WANDB_API_KEY or run 'wandb login'"):
-        open_sinks(forced, Run(e.run_dir))
+        opened(forced, Run(e.run_dir))
     off = experiment("cyclegan_coats", tmp_path, 4, "log.wandb=disabled")
-    assert open_sinks(off, Run(e.run_dir)) == []
+    assert [type(x) for x in opened(off, Run(e.run_dir)).all] == [RunLogger]
     assert len(calls.how) == 3
 
 
 def test_sync(tmp_path: Path, monkeypatch: Any) -> None:
     with pytest.raises(UserError, match="no offline W&B run in"):
-        list(sinks.sync([tmp_path]))
+        list(account.sync([tmp_path]))
     folder = tmp_path / "x" / "seed0" / "wandb" / "offline-run-1-a"
     folder.mkdir(parents=True)
     with pytest.raises(UserError, match=r"1 offline W&B run\(s\) wait, but there is no W&B key"):
-        list(sinks.sync([tmp_path]))
+        list(account.sync([tmp_path]))
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     commands = []
 
@@ -408,32 +425,168 @@ def test_sync(tmp_path: Path, monkeypatch: Any) -> None:
         returncode, stdout, stderr = 0, "", "wandb: refused\n"
 
     monkeypatch.setattr("subprocess.run", lambda command, **k: commands.append(command) or Done)
-    assert list(sinks.sync([tmp_path / "x" / "seed0"])) == [folder]
+    assert list(account.sync([tmp_path / "x" / "seed0"])) == [folder]
     assert commands[0][-1] == str(folder)
     Done.returncode = 1
     with pytest.raises(UserError, match=r"could not be sent \(wandb: refused\)"):
-        list(sinks.sync([tmp_path]))
+        list(account.sync([tmp_path]))
 
 
-def test_tensorboard(tmp_path: Path, monkeypatch: Any) -> None:
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    e = experiment("cyclegan_coats", tmp_path, 10, "log.tensorboard=true")
-    run = Run(e.run_dir)
+# -- TensorBoard, CSV, MLflow ----------------------------------------------------------------------
+
+
+def in_tensorboard(run: Run) -> tuple[dict[str, list[tuple[int, float]]], list[int]]:
+    """({key: [(step, value)]} without what the clock says, the steps of the pictures)."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(run.path / "tensorboard"), {"images": 0, "scalars": 0}).Reload()
+    keys = [key for key in found.Tags()["scalars"] if not key.startswith("cost/")]
+    scalars = {key: [(s.step, s.value) for s in found.Scalars(key)] for key in keys}
+    return scalars, [i.step for i in found.Images("samples")]
+
+
+def in_csv(run: Run) -> list[dict[str, float]]:
+    """The rows of the table, without empty cells."""
+    with (run.path / "csv" / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: float(v) for k, v in row.items() if v} for row in rows]
+
+
+def in_mlflow(run: Run) -> dict[str, list[tuple[int, float]]]:
+    """{key: [(step, value)]} of the only run, from its files."""
+    (folder,) = (run.path / "mlflow").glob("[0-9]*/*/metrics")
+    found = {}
+    for file in folder.rglob("*"):
+        if file.is_file() and not (key := str(file.relative_to(folder))).startswith("cost/"):
+            lines = [line.split() for line in file.read_text().splitlines()]
+            found[key] = [(int(step), float(value)) for _, value, step, *_ in lines]
+    return found
+
+
+def by_key(run: Run) -> dict[str, list[tuple[int, float]]]:
+    """{key: [(images seen, value)]} of ``metrics.jsonl``."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for row in expected(run):
+        for key in row.keys() - {"images_seen"}:
+            found.setdefault(key, []).append((row["images_seen"], row[key]))
+    return found
+
+
+def test_every_logger_has_the_numbers_of_the_run_also_after_an_interruption(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Killed behind a checkpoint (at 8 images): what was logged after it is not there twice, nor
+    what a kill has kept from the disk missing."""
+    pytest.importorskip("tensorboard")
+    every = "log.loggers=[csv,tensorboard,csv]"
+    undisturbed = train(monkeypatch, experiment("vanilla_coats", tmp_path / "a", 7, every)).run
+    e = experiment("vanilla_coats", tmp_path / "b", 7, every)
     with pytest.raises(RuntimeError, match="killed"):
-        train(monkeypatch, e, Fail(7))
+        train(monkeypatch, e, Fail(6))
+    found = Run(e.run_dir)
+    assert [row["step"] for row in in_csv(found)] == [4, 8, 8, 12]
+    table = found.path / "csv" / "metrics.csv"
+    table.write_text(table.read_text()[:-40])  # as after a loss of power
+    for file in (found.path / "tensorboard").glob("events*"):
+        file.write_bytes(file.read_bytes()[:-40])
     train(monkeypatch, e)
-    found = accumulator.EventAccumulator(str(run.path / "tensorboard"), {"images": 0}).Reload()
-    for key in ("loss/g/cycle", "lr/d", "a2b/fd_random"):
-        lines = [(r["images_seen"], r[key]) for r in read_lines(run.metrics) if key in r]
-        events = [(s.step, s.value) for s in found.Scalars(key)]
-        assert [s for s, _ in events] == [s for s, _ in lines]
-        assert [v for _, v in events] == pytest.approx([v for _, v in lines], rel=1e-6)
-    assert [i.step for i in found.Images("samples")] == [0, 16, 32, 40]
+
+    assert table.read_bytes() == (undisturbed.path / "csv" / "metrics.csv").read_bytes()
+    assert in_tensorboard(found) == in_tensorboard(undisturbed)
+    for run in (found, undisturbed):
+        renamed = [
+            {"images_seen" if k == "step" else k: v for k, v in r.items()} for r in in_csv(run)
+        ]
+        assert renamed == expected(run)
+        scalars, pictures = in_tensorboard(run)
+        lines = by_key(run)
+        assert scalars.keys() == lines.keys()
+        for key, events in scalars.items():
+            assert [s for s, _ in events] == [s for s, _ in lines[key]]
+            assert [v for _, v in events] == pytest.approx([v for _, v in lines[key]], rel=1e-6)
+        assert pictures == [0, 8, 14]
 
 
-def test_tensorboard_missing(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    e = experiment("cyclegan_coats", tmp_path / "r", 4, "log.tensorboard=true")
-    with pytest.raises(UserError, match=r"pip install 'gansuite\[tensorboard\]'"):
-        train(monkeypatch, e)
+def test_mlflow_keeps_its_run(tmp_path: Path, monkeypatch: Any) -> None:
+    pytest.importorskip("mlflow")
+    e = experiment("vanilla_coats", tmp_path, 4, "log.loggers=[mlflow]")
+    run = Run(e.run_dir)
+    run.begin(e)
+    first = opened(e, run)
+    for at in (2, 4, 6):
+        first.log({"loss/g/gan": at / 3, "cost/seconds": 1.0}, at)
+    Image.new("RGB", (2, 2)).save(picture := tmp_path / "000000004.jpg")
+    first.picture(picture, 4)
+    first.all[1].finalize("success")  # by Lightning, after a signal
+    assert first.all[1].experiment.get_run(first.all[1].run_id).info.status == "FAILED"
+    run_id = first.all[1].run_id
+    assert in_mlflow(run) == by_key(run)
+    # goes on from a checkpoint at 4
+    again = opened(e, run, 4)
+    run.rewind({f.name: f.read_bytes().index(b"}\n", 90) + 2 for f in (run.metrics, run.timing)})
+    again.log({"loss/g/gan": 9.0}, 6)
+    assert again.all[1].experiment.get_run(run_id).info.status == "RUNNING"
+    again.results({"verdict": "learned"})
+    again.all[1].finalize("success")
+    assert again.all[1].run_id == run_id
+    assert in_mlflow(run)["loss/g/gan"] == [(2, 2 / 3), (4, 4 / 3), (6, 9.0)]
+    client = again.all[1].experiment
+    assert client.get_run(run_id).info.status == "FINISHED"
+    assert client.get_run(run_id).data.tags["verdict"] == "learned"
+    assert client.get_run(run_id).data.params["method/name"] == "vanilla"
+    assert [s.step for s in client.get_metric_history(run_id, "loss/g/gan")] == [2, 4, 6]
+
+
+@pytest.mark.parametrize("name", ["csv", pytest.param("wandb", marks=pytest.mark.slow)])
+def test_a_rollback_takes_the_abandoned_stretch_back(name: str, tmp_path: Path) -> None:
+    e = experiment("vanilla_coats", tmp_path, 4, f"log.loggers=[{name}]", "log.wandb=offline")
+    run = Run(e.run_dir)
+    run.begin(e)
+    loggers = opened(e, run)
+    loggers.log({"loss/g/gan": 1.0}, 4)
+    lengths = run.lengths()
+    loggers.log({"loss/g/gan": 2.0}, 8)
+    run.rewind(lengths)
+    loggers.rewind(4)
+    loggers.log({"loss/g/gan": 3.0}, 8)
+    loggers.log({"gen/swd": 4.0}, 8)
+    loggers.all[1].finalize("success")
+    rows = in_csv(run) if name == "csv" else [{**r, "step": r["images_seen"]} for r in scalars(run)]
+    found = [(row["step"], row.get("loss/g/gan"), row.get("gen/swd")) for row in rows]
+    assert found == [(4, 1.0, None), (8, 3.0, None), (8, None, 4.0)]
+    assert [kind_of(r) for r in read_lines(run.metrics)] == ["train", "train", "eval"]
+    assert [r["batches"] for r in read_lines(run.metrics)] == [1, 2, 2]
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
+def test_a_missing_package_is_told_at_the_door(
+    name: str, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda n, *a: None if n == name else found(n, *a)
+    )
+    e = experiment("cyclegan_coats", tmp_path / "r", 4, f"log.loggers=[csv,{name}]")
+    monkeypatch.setattr("gansuite.catalogue.load_experiment", lambda *_: e)
+    with pytest.raises(SystemExit) as exit_:
+        main(["exp", "cyclegan_coats"])
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err == (
+        f"gansuite: 'log.loggers' names {name}, which is not installed: "
+        f"pip install 'gansuite[{name}]'.\n"
+    )
     assert not (tmp_path / "r").exists()
+
+
+def test_every_batch_of_an_interval_is_in_its_means(tmp_path: Path, monkeypatch: Any) -> None:
+    """Also of more than 50 batches, at which a method under another Trainer logs by itself."""
+    e = experiment(
+        "vanilla_coats", tmp_path, 52, "log.every_kimg=0.104", "evaluate.every_kimg=null"
+    )
+    monkeypatch.setattr(
+        VanillaGAN, "after_batch", lambda self: self.record("number", torch.tensor(self.batches))
+    )
+    run = train(monkeypatch, e).run
+    (line,) = [r for r in read_lines(run.metrics) if r["kind"] == "train"]
+    assert (line["images_seen"], line["number"]) == (104, 51 / 2)
