@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 import torch
+from markupsafe import Markup
 from pages import Page, check_self_contained
 from PIL import Image
 
-from gansuite.compare import report
+from gansuite.compare import charts, report
 from gansuite.compare.format import METRICS, duration, human
 from gansuite.compare.report import scores_of, summary_table, write_report
 from gansuite.errors import UserError
@@ -111,6 +112,12 @@ def make_run(folder: Path, *, finished: bool = True, grids: int = 5, losses: int
     return run
 
 
+@pytest.fixture
+def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes most of the time and is tested once."""
+    monkeypatch.setattr(charts, "chart", lambda *_, **__: Markup("<svg></svg>"))
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Page]:
     run = make_run(tmp_path_factory.mktemp("run"))
@@ -188,6 +195,7 @@ def test_numbers_and_words_appear(finished: tuple[str, Page]) -> None:
     assert "currentColor" in text
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_the_share_on_top_is_that_of_the_verdict(tmp_path: Path) -> None:
     """Of learned features where a run has them, and the page says which."""
     run = make_run(tmp_path, grids=1, losses=2)
@@ -209,6 +217,7 @@ def test_config_is_escaped(finished: tuple[str, Page]) -> None:
     assert "<script>alert(1)</script>" in page.text
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_unfinished_run(tmp_path: Path) -> None:
     page = Page(write_report(make_run(tmp_path, finished=False, grids=2)).read_text("utf-8"))
     assert "has not finished" in page.text
@@ -226,6 +235,7 @@ def test_run_that_has_only_begun(tmp_path: Path) -> None:
     assert page.all("svg") == []
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_pictures_stay_within_the_cap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, cap = make_run(tmp_path, grids=1, losses=2), 75_000
     monkeypatch.setattr(report, "MAX_PICTURE_BYTES", cap)

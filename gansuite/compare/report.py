@@ -246,28 +246,22 @@ def _scores(run: Entry) -> list[dict[str, Any]]:
 
 
 def _cost(run: Entry) -> list[tuple[str, str]]:
-    cost = run.results.get("cost") or {}
-    if not cost and run.timing:
-        last: dict[str, Any] = {}
-        for record in run.timing:
-            last.update(record)
-        cost = {k: last[k] for k in last if k not in ("kind", "images_seen")}
-    rows: list[tuple[str, str]] = []
-
-    def add(label: str, key: str, show: Callable[[Any], str]) -> None:
-        if cost.get(key) is not None:
-            rows.append((label, show(cost[key])))
-
-    add("Training", "seconds", duration)
-    add("Evaluation", "eval_seconds", duration)
-    add("Share of evaluation", "evaluation_share", lambda v: f"{100 * v:.1f} %")
-    add("Images per second", "images_per_second", human)
-    add("Peak memory", "peak_memory_mb", lambda v: large(1e6 * v, "B"))
-    parameters = cost.get("parameters") or {}
-    for player, count in parameters.items() if isinstance(parameters, dict) else ():
-        rows.append((f"Parameters of {player}", human(count)))
-    add("Floating-point operations per image", "flops_per_image", lambda v: large(v, "FLOP"))
-    return rows
+    cost = dict(run.results.get("cost") or {})
+    for record in () if cost else run.timing:
+        cost |= record
+    counts = cost.get("parameters")
+    players = counts if isinstance(counts, dict) else {}
+    shown: tuple[tuple[str, Any, Callable[[Any], str]], ...] = (
+        ("Training", cost.get("seconds"), duration),
+        ("Evaluation", cost.get("eval_seconds"), duration),
+        ("Share of evaluation", cost.get("evaluation_share"), lambda v: f"{100 * v:.1f} %"),
+        ("Images per second", cost.get("images_per_second"), human),
+        ("Peak memory", cost.get("peak_memory_mb"), lambda v: large(1e6 * v, "B")),
+        *((f"Parameters of {player}", count, human) for player, count in players.items()),
+        ("Floating-point operations per image", cost.get("flops_per_image"),
+         lambda v: large(v, "FLOP")),
+    )  # fmt: skip
+    return [(label, show(value)) for label, value, show in shown if value is not None]
 
 
 def _command(run: Entry, experiment: str, seed: Any) -> str:
