@@ -37,12 +37,14 @@ def told(what):
 from gansuite.catalogue import load_experiment
 experiment = load_experiment("vanilla_coats", sys.argv[1:])
 told("the experiment is read")
-import torch
-told("import torch")
-import lightning
-told("import lightning (with torchmetrics)")
-from gansuite import engine
-told("import gansuite.engine")
+from gansuite.lazy import uncollected
+with uncollected():
+    import torch
+    told("import torch")
+    import lightning
+    told("import lightning (with torchmetrics)")
+    from gansuite import engine
+    told("import gansuite.engine")
 
 class Watch(lightning.Callback):
     def __init__(self, what, hook):

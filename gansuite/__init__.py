@@ -9,7 +9,9 @@ trainer.fit(gansuite.CycleGAN(data.spec), data)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from gansuite.lazy import attributes
 
 __version__ = "0.1.0"
 
@@ -36,37 +38,41 @@ if TYPE_CHECKING:
     from gansuite.methods.stargan import StarGAN
     from gansuite.methods.stylegan import StyleGAN
     from gansuite.methods.vanilla import VanillaGAN
-
-# name -> where it is: nothing is imported (PyTorch takes seconds) before it is asked for
-_WHERE = {
-    "Evaluate": "callbacks.scores",
-    "Evaluator": "evaluation.evaluator",
-    "Budget": "config",
-    "Ema": "config",
-    "Optim": "config",
-    "Settings": "core.settings",
-    "Step": "core.step",
-    "DataModule": "data.module",
-    "Batch": "data.spec",
-    "DataSpec": "data.spec",
-    "Needs": "data.spec",
-    "NotFinite": "errors",
-    "UserError": "errors",
-    "Method": "methods.base",
-    "terms": "methods.base",
-    "CycleGAN": "methods.cyclegan",
-    "DiscoGAN": "methods.discogan",
-    "DualGAN": "methods.dualgan",
-    "StarGAN": "methods.stargan",
-    "StyleGAN": "methods.stylegan",
-    "AdaIN": "methods.adain",
-    "CUT": "methods.cut",
-    "CartoonGAN": "methods.cartoongan",
-    "Pix2Pix": "methods.pix2pix",
-    "R3GAN": "methods.r3gan",
-    "VanillaGAN": "methods.vanilla",
-}
-_MODULES = {"metrics": "evaluation.metrics", "networks": "networks", "losses": "losses"}
+else:  # nothing is imported (PyTorch takes seconds) before it is asked for
+    __getattr__ = attributes(
+        __name__,
+        {
+            "Evaluate": "callbacks.scores",
+            "Evaluator": "evaluation.evaluator",
+            "Budget": "config",
+            "Ema": "config",
+            "Optim": "config",
+            "Settings": "core.settings",
+            "Step": "core.step",
+            "DataModule": "data.module",
+            "Batch": "data.spec",
+            "DataSpec": "data.spec",
+            "Needs": "data.spec",
+            "NotFinite": "errors",
+            "UserError": "errors",
+            "Method": "methods.base",
+            "terms": "methods.base",
+            "CycleGAN": "methods.cyclegan",
+            "DiscoGAN": "methods.discogan",
+            "DualGAN": "methods.dualgan",
+            "StarGAN": "methods.stargan",
+            "StyleGAN": "methods.stylegan",
+            "AdaIN": "methods.adain",
+            "CUT": "methods.cut",
+            "CartoonGAN": "methods.cartoongan",
+            "Pix2Pix": "methods.pix2pix",
+            "R3GAN": "methods.r3gan",
+            "VanillaGAN": "methods.vanilla",
+            "losses": "losses",
+            "metrics": "evaluation.metrics",
+            "networks": "networks",
+        },
+    )
 
 
 __all__ = [
@@ -101,16 +107,6 @@ __all__ = [
     "networks",
     "terms",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    import importlib
-
-    if name in _MODULES:
-        return importlib.import_module(f"gansuite.{_MODULES[name]}")
-    if name in _WHERE:
-        return getattr(importlib.import_module(f"gansuite.{_WHERE[name]}"), name)
-    raise AttributeError(f"module 'gansuite' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:

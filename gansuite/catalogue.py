@@ -12,7 +12,8 @@ from pathlib import Path
 from gansuite import config
 from gansuite.config import Experiment, Schemas
 from gansuite.data.catalogue import SOURCES, describe_sources, joint_options, source_signature
-from gansuite.errors import UserError
+from gansuite.errors import UserError, nearest
+from gansuite.evaluation.table import HIGHER_IS_BETTER
 from gansuite.methods import describe_methods, method_names, method_signature
 
 
@@ -30,7 +31,19 @@ def load_experiment(name: str, overrides: Sequence[str] = ()) -> Experiment:
     experiment = config.load(name, overrides, schemas())
     if experiment.data["name"] == "joint":  # whose sets have options of their own
         joint_options(experiment.data["sets"])
+    check_ranking("evaluate.best_by", experiment.evaluate.best_by)
     return experiment
+
+
+def check_ranking(key: str, metric: str) -> None:
+    """Raise `UserError` for the value of ``key`` if that metric has no better and worse, or is
+    unknown."""
+    known = [m for m, better in HIGHER_IS_BETTER.items() if better is not None]
+    if metric not in known:
+        raise UserError(
+            f"'{key}' is '{metric}', by which nothing can be ranked{nearest(metric, known)} "
+            f"(possible: {', '.join(known)})."
+        )
 
 
 def experiment_of(data: Sequence[str]) -> Experiment:

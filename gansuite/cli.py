@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from gansuite import __version__
-from gansuite.errors import UserError, nearest
+from gansuite.errors import STOPPED, UserError, nearest
+from gansuite.lazy import uncollected
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -135,65 +136,65 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     commands = _Commands()
     add = commands.add
 
-    def experiment(sub: argparse.ArgumentParser, optional: str = "such as budget.kimg=1") -> None:
-        told = "an experiment, or a path to a .yaml file"
-        offer(sub.add_argument("name", metavar="NAME", help=told), "names")
-        sub.add_argument("overrides", nargs="*", metavar="key=value", help=optional)
+    def names(
+        sub: argparse.ArgumentParser, name: str, metavar: str, help: str, **options: Any
+    ) -> None:
+        offer(sub.add_argument(name, metavar=metavar, help=help, **options), "names")
+
+    def files(
+        sub: argparse.ArgumentParser, name: str, metavar: str, help: str, **options: Any
+    ) -> None:
+        offer(sub.add_argument(name, metavar=metavar, help=help, **options), "files")
+
+    def overrides(sub: argparse.ArgumentParser, such_as: str) -> None:
+        sub.add_argument("overrides", nargs="*", metavar="key=value", help=f"such as {such_as}")
+
+    def experiment(sub: argparse.ArgumentParser) -> None:
+        names(sub, "name", "NAME", "an experiment, or a path to a .yaml file")
+        overrides(sub, "budget.kimg=1")
 
     def checkpoint(sub: argparse.ArgumentParser) -> None:
-        told = "a .ckpt file or a run folder"
-        offer(sub.add_argument("checkpoint", metavar="CKPT", help=told), "files")
+        files(sub, "checkpoint", "CKPT", "a .ckpt file or a run folder")
 
     def weights_and_device(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--weights", default="auto", choices=["auto", "ema", "raw"])
-        told = "where to compute: auto (a GPU if there is one), cpu, cuda, cuda:1, mps"
-        sub.add_argument("--device", default="auto", help=told)
+        devices = "where to compute: auto (a GPU if there is one), cpu, cuda, cuda:1, mps"
+        sub.add_argument("--device", default="auto", help=devices)
 
     commands.group("begin")
     sub = add("list", _list, "list methods, data sets, experiments and comparisons")
     sub.add_argument("--names", action="store_true", help="only names of experiments, one a line")
     sub = add("init", _init, "write a small project: your folders, your method, its test")
-    offer(sub.add_argument("folder", metavar="DIR", help="a new or empty folder"), "files")
+    files(sub, "folder", "DIR", "a new or empty folder")
     experiment(add("check-data", _check_data, "say what data an experiment expects and finds"))
 
     commands.group("train")
     experiment(add("config", _config, "print exactly what an experiment would run"))
     experiment(add("exp", _exp, "train an experiment, or resume it where it stopped"))
     sub = add("report", _report, "write the report page of a run again")
-    told = "a run folder such as runs/cyclegan_coats/seed0"
-    offer(sub.add_argument("run", metavar="RUN", help=told), "files")
+    files(sub, "run", "RUN", "a run folder such as runs/cyclegan_coats/seed0")
 
     commands.group("compare")
     sub = add("compare", _compare, "run what is missing of a comparison, and compare")
     sub.set_defaults(rest="arguments")
-    action = sub.add_argument(
-        "arguments",
-        nargs="+",
-        metavar="NAME, key=value",
-        help="experiments, a comparison, folders with results; seeds=0,1,2 budget.kimg=8 jobs=2 "
-        "name=... out=...; any other key=value goes to every run",
+    what = (
+        "experiments, a comparison, folders with results; seeds=0,1,2 budget.kimg=8 jobs=2 "
+        "name=... out=...; any other key=value goes to every run"
     )
-    offer(action, "names")
+    names(sub, "arguments", "NAME, key=value", what, nargs="+")
     sub.add_argument(
         "--allow-unequal", action="store_true", help="note what is unequal instead of refusing"
     )
     sub = add("evaluate", _evaluate, "score a checkpoint again, exactly as its run did")
     checkpoint(sub)
-    sub.add_argument("overrides", nargs="*", metavar="key=value", help="such as data.root=...")
+    overrides(sub, "data.root=...")
 
     sub = add("score", _score, "score pictures that another program made, as an entry to compare")
     sub.set_defaults(rest="data")
-    told = "the pictures, or folders a2b, b2a, gen"
-    offer(sub.add_argument("folder", metavar="DIR", help=told), "files")
+    files(sub, "folder", "DIR", "the pictures, or folders a2b, b2a, gen")
     sub.add_argument("--name", required=True, help="what the entry is called")
-    action = sub.add_argument(
-        "--data",
-        required=True,
-        nargs="+",
-        metavar="NAME, key=value",
-        help="the experiment or comparison whose test pictures and protocol count",
-    )
-    offer(action, "names")
+    what = "the experiment or comparison whose test pictures and protocol count"
+    names(sub, "--data", "NAME, key=value", what, required=True, nargs="+")
     sub.add_argument("--comparison", help="what the pictures in DIR are: a2b, b2a, to_..., gen")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--seconds", type=float, help="how long it trained, if known")
@@ -202,38 +203,32 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     sub.add_argument("--out", default="entries", help="where entries lie (entries)")
 
     sub = add("export-test", _export_test, "write the test pictures for other programs")
-    told = "an experiment or a comparison"
-    offer(sub.add_argument("name", metavar="NAME", help=told), "names")
-    offer(sub.add_argument("folder", metavar="DIR", help="where to write them"), "files")
-    sub.add_argument("overrides", nargs="*", metavar="key=value", help="such as data.size=64")
+    names(sub, "name", "NAME", "an experiment or a comparison")
+    files(sub, "folder", "DIR", "where to write them")
+    overrides(sub, "data.size=64")
 
-    told = "download the weights for FID, KID and IS (96 MB) and for LPIPS and PPL (553 MB)"
-    sub = add("fetch-metrics", _fetch_metrics, told)
+    what = "download the weights for FID, KID and IS (96 MB) and for LPIPS and PPL (553 MB)"
+    sub = add("fetch-metrics", _fetch_metrics, what)
     sub.add_argument("folder", metavar="FOLDER", nargs="?", default="weights")
 
     commands.group("use")
     sub = add("translate", _translate, "translate pictures with a trained model")
     checkpoint(sub)
-    told = "a picture, a folder, or a pattern in quotes"
-    offer(sub.add_argument("input", metavar="IN", help=told), "files")
-    told = "a folder (or a file, for one picture)"
-    offer(sub.add_argument("output", metavar="OUT", help=told), "files")
+    files(sub, "input", "IN", "a picture, a folder, or a pattern in quotes")
+    files(sub, "output", "OUT", "a folder (or a file, for one picture)")
     sub.add_argument("--to", help="the domain to translate to")
-    told = "a picture of the style; with =SHARE of several (repeat it)"
-    offer(
-        sub.add_argument("--style", action="append", default=[], metavar="PICTURE", help=told),
-        "files",
-    )
+    what = "a picture of the style; with =SHARE of several (repeat it)"
+    files(sub, "--style", "PICTURE", what, action="append", default=[])
     sub.add_argument("--strength", type=float, help="of the style, 0 to 1 (1)")
-    told = "give the style the picture's own colours first"
-    sub.add_argument("--keep-colours", action="store_true", help=told)
-    told = "a picture as large as the input: white is translated, black stays"
-    offer(sub.add_argument("--mask", type=Path, metavar="PICTURE", help=told), "files")
+    what = "give the style the picture's own colours first"
+    sub.add_argument("--keep-colours", action="store_true", help=what)
+    what = "a picture as large as the input: white is translated, black stays"
+    files(sub, "--mask", "PICTURE", what, type=Path)
     weights_and_device(sub)
 
     sub = add("sample", _sample, "make pictures with a trained model")
     checkpoint(sub)
-    offer(sub.add_argument("output", metavar="OUT", help="a folder"), "files")
+    files(sub, "output", "OUT", "a folder")
     sub.add_argument("-n", type=int, default=64, help="how many (64)")
     sub.add_argument("--seed", type=int, default=0)
     weights_and_device(sub)
@@ -256,9 +251,10 @@ def _exp(args: argparse.Namespace) -> int:
 
     experiment = load_experiment(args.name, args.overrides)
 
-    from gansuite import devices, engine, processes
-    from gansuite.compare.report import summary_table, write_report
-    from gansuite.runs import Run, read_json
+    with uncollected():
+        from gansuite import devices, engine, processes
+        from gansuite.compare.report import summary_table, write_report
+        from gansuite.runs import Run, read_json
 
     processes.end_with_parent()
     run = experiment.run_dir
@@ -283,7 +279,7 @@ def _exp(args: argparse.Namespace) -> int:
         raise UserError(session.stop_reason)
     if session.stopped:
         print(f"Stopped by {session.stopped}; the same command resumes it. Report: {page}")
-        return 75
+        return STOPPED
     print()
     results = read_json(session.run.results)
     print(f"{summary_table(results)}\n\nVerdict: {results['verdict']}")
@@ -302,7 +298,8 @@ def _check_data(args: argparse.Namespace) -> int:
 
     experiment = load_experiment(args.name, args.overrides)
 
-    from gansuite import engine
+    with uncollected():
+        from gansuite import engine
 
     report = engine.check_data(experiment)
     print(report.render())
@@ -328,8 +325,8 @@ def _wrapped(head: str, text: str) -> str:
     if not sys.stdout.isatty():
         return f"{head}{text}".rstrip()
     columns = max(shutil.get_terminal_size().columns, len(head) + 20)
-    told = {"initial_indent": head, "subsequent_indent": " " * len(head)}
-    return textwrap.fill(text, columns, **told) if text else head  # type: ignore[arg-type]
+    indent = " " * len(head)
+    return textwrap.fill(text, columns, initial_indent=head, subsequent_indent=indent) or head
 
 
 def _init(args: argparse.Namespace) -> None:
@@ -360,8 +357,9 @@ def _compare(args: argparse.Namespace) -> int:
 def _translate(args: argparse.Namespace) -> None:
     checkpoint = _found(args.checkpoint)
 
-    from gansuite import devices, engine
-    from gansuite.tools.translate import translate
+    with uncollected():
+        from gansuite import devices, engine
+        from gansuite.tools.translate import translate
 
     device = devices.choose_device(args.device)
     method = engine.load_method(checkpoint, args.weights)
@@ -383,8 +381,9 @@ def _translate(args: argparse.Namespace) -> None:
 def _sample(args: argparse.Namespace) -> None:
     checkpoint = _found(args.checkpoint)
 
-    from gansuite import devices, engine
-    from gansuite.tools.sample import sample
+    with uncollected():
+        from gansuite import devices, engine
+        from gansuite.tools.sample import sample
 
     device = devices.choose_device(args.device)
     method = engine.load_method(checkpoint, args.weights)
@@ -402,8 +401,9 @@ def _found(checkpoint: str) -> Path:
 def _evaluate(args: argparse.Namespace) -> None:
     checkpoint = _found(args.checkpoint)
 
-    from gansuite import engine
-    from gansuite.compare.report import summary_table
+    with uncollected():
+        from gansuite import engine
+        from gansuite.compare.report import summary_table
 
     found = engine.evaluate(checkpoint, args.overrides)
     print(
@@ -422,11 +422,12 @@ def _evaluate(args: argparse.Namespace) -> None:
 def _score(args: argparse.Namespace) -> None:
     from gansuite.catalogue import experiment_of
 
-    experiment_of(args.data)  # a mistake is met before anything is imported
+    experiment_of(args.data)  # a mistake is found before anything is imported
 
-    from gansuite.compare.report import summary_table
-    from gansuite.runs import read_json
-    from gansuite.tools.score import score_folder
+    with uncollected():
+        from gansuite.compare.report import summary_table
+        from gansuite.runs import read_json
+        from gansuite.tools.score import score_folder
 
     cost = {k: getattr(args, k) for k in ("seconds", "parameters", "images_per_second")}
     entry = score_folder(
@@ -446,9 +447,10 @@ def _score(args: argparse.Namespace) -> None:
 def _export_test(args: argparse.Namespace) -> None:
     from gansuite.catalogue import experiment_of
 
-    experiment_of([args.name, *args.overrides])  # a mistake is met before anything is imported
+    experiment_of([args.name, *args.overrides])  # a mistake is found before anything is imported
 
-    from gansuite.tools.score import export_test
+    with uncollected():
+        from gansuite.tools.score import export_test
 
     for domain, count in export_test([args.name, *args.overrides], Path(args.folder)).items():
         print(f"{count} picture(s) of {domain} written to {Path(args.folder) / domain}")

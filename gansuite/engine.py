@@ -252,7 +252,7 @@ def train(experiment: Experiment) -> Session:
         if is_main():
             run.begin(experiment)
             run.saw(environment(_device_name(trainer)))
-            for line in run.told:
+            for line in run.notices:
                 print(line, flush=True)
             session.loggers.open(run.images_seen)
             trainer.loggers = session.loggers.all

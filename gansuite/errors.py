@@ -1,9 +1,13 @@
-"""The one exception whose message is meant for the person at the keyboard."""
+"""How a command ends that does not end well: the exception whose message is meant for the person at
+the keyboard, and the exit code of a run that was stopped."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+STOPPED = 75
+"""Exit code of a process that was asked to stop and can be resumed."""
 
 
 class UserError(Exception):
@@ -13,7 +17,7 @@ class UserError(Exception):
 class NotFinite(UserError):
     """A loss or a parameter is infinite or no number; what is saved is from before.
 
-    ``what`` it is, ``images_seen`` when it was met, ``rollbacks``: after so many
+    ``what`` it is, ``images_seen`` when it was seen, ``rollbacks``: after so many
     attempts to mend it.
     """
 

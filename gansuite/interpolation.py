@@ -1,4 +1,4 @@
-"""How far ``${interpolations}`` grow, told before any is resolved."""
+"""How far ``${interpolations}`` grow, computed before any is resolved."""
 
 from __future__ import annotations
 

@@ -35,11 +35,12 @@ from lightning.fabric.plugins.environments import (
 )
 from torch import distributed
 
+from gansuite.errors import STOPPED
+
 _OURS = "GANSUITE_RANK"  # <pid of the parent>:<rank>:<world>:<folder for reasons>
 _POLL = 0.1  # seconds between two looks at the children
 _GRACE = 5.0  # seconds the others have to end by themselves once a rank has failed
 _STEP_MAX = 1 << 31  # SLURM numbers batch scripts, interactive shells, ... from above this
-STOPPED = 75  # the exit code of a run that was asked to stop and can be resumed
 RESUMES = "the same command resumes the run"
 
 _KNOWN: set[tuple[int, str]] = set()  # (this process, its parent), once seen to be so
@@ -192,9 +193,9 @@ def _leave(code: int) -> None:
 def watch(command: Sequence[str], world: int) -> int:
     """Run ``command`` as ``world`` ranks on this machine; its exit code, after all have ended.
 
-    Rank 0 begins alone and lets the others start (`ready`), so that bad input is met once. Ctrl-C
-    and SIGTERM are handed on to every rank, once each. A rank that fails ends the command: 2 for
-    bad input, 1 otherwise, and one sentence on stderr says which and why.
+    Rank 0 begins alone and lets the others start (`ready`), so that bad input is reported once.
+    Ctrl-C and SIGTERM are handed on to every rank, once each. A rank that fails ends the command:
+    2 for bad input, 1 otherwise, and one sentence on stderr says which and why.
     """
     with tempfile.TemporaryDirectory(prefix="gansuite-") as folder:
         return _Ranks(command, world, Path(folder)).run()
@@ -343,7 +344,7 @@ def cpu_group() -> Any:
     return _group_of(distributed.group.WORLD)
 
 
-def told(value: T) -> T:
+def broadcast(value: T) -> T:
     """Rank 0's ``value``, on every rank (tensors on the CPU)."""
     if not _several():
         return value
@@ -352,7 +353,7 @@ def told(value: T) -> T:
     return cast(T, box[0])
 
 
-def collected(value: T) -> list[T]:
+def gather(value: T) -> list[T]:
     """The ``value`` of every rank in their order, tensors on the CPU; empty but on rank 0."""
     if not _several():
         return [to_cpu(value)]
@@ -362,13 +363,16 @@ def collected(value: T) -> list[T]:
     return found or []
 
 
-def summed(values: Sequence[float]) -> list[float]:
+def all_reduce_sum(values: Sequence[float]) -> list[float]:
     """The sums of ``values`` over all ranks."""
     if not _several():
         return list(values)
     total = torch.tensor(values, dtype=torch.float64)
     distributed.all_reduce(total, group=cpu_group())
     return cast(list[float], total.tolist())
+
+
+told, collected, summed = broadcast, gather, all_reduce_sum  # former names, still imported
 
 
 def to_cpu(value: Any) -> Any:

@@ -29,15 +29,15 @@ def rehearse(method: Method, pictures: int, build: Callable[[DataSpec], Method])
     if not reason:
         return
     size, title = method.spec.size, method.title
-    told = f"{title} cannot be trained at 'data.size' {size} on {pictures} picture(s) at a time"
+    problem = f"{title} cannot be trained at 'data.size' {size} on {pictures} picture(s) at a time"
     if not _refusal(method, 2 * pictures):
         raise UserError(
-            f"{told} ({reason}); with {2 * pictures} it can: raise 'data.batch', or lower "
+            f"{problem} ({reason}); with {2 * pictures} it can: raise 'data.batch', or lower "
             f"'trainer.accumulate' or the number of processes."
         )
     for larger in (2 * size, 4 * size, 8 * size):
         if not _refusal(build(replace(method.spec, size=larger)), pictures):
-            raise UserError(f"{told} ({reason}); with 'data.size' {larger} it can.")
+            raise UserError(f"{problem} ({reason}); with 'data.size' {larger} it can.")
     # neither is to blame: training will show what is
 
 

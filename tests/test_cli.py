@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 
 from gansuite import cli, engine
+from gansuite.compare import charts
 from gansuite.compare.plan import make_plan
-from gansuite.data.registry import REGISTRY
+from gansuite.data.published import REGISTRY
 from gansuite.runs import write_checkpoint
 
 TINY = (
@@ -50,7 +51,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run directory of a few batches of CycleGAN."""
     out = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GANSUITE_CACHE", str(out / "cache"))
+        patch.setenv("GANSUITE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.setattr(charts, "chart", lambda *_, **__: "")  # slow, and tested with the pages
         with pytest.raises(SystemExit) as end:
             cli.main(["exp", *tiny(out / "runs")])
         assert not end.value.code
@@ -161,7 +163,8 @@ def test_evaluate_tells_a_difference(say: Say, trained: Path, tmp_path: Path) ->
     assert "method.blocks: 1 -> 3" in err
 
 
-def test_translate_and_report(say: Say, trained: Path, here: Path) -> None:
+def test_translate_and_report(say: Say, trained: Path, here: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(charts, "chart", lambda *_, **__: "")
     pictures(here / "in", 2)
     code, out, _ = say("translate", str(trained), "in", "out", "--to", "horse")
     assert (code, tree(here / "out")) == (0, ["0.png", "1.png"])
@@ -185,7 +188,7 @@ def test_stopped_runs_say_how_to_go_on(say: Say, monkeypatch: Any, tmp_path: Pat
 # --- mistakes -----------------------------------------------------------------------------------
 
 # case -> (words, what the sentence must say); run in the folder that `mistakes` lays out
-COATS = "exp cyclegan_coats"
+COATS = "exp cyclegan_coats data.train=16 data.test=8"
 PHOTOS = "exp cyclegan_horse2zebra data.size=32 data.load_size=32"
 BAD = {
     "command": ("exq cyclegan_coats", "no 'exq'; did you mean 'exp'?"),
@@ -214,7 +217,7 @@ BAD = {
     "no gpu": (f"{COATS} trainer.accelerator=tpu", "'trainer.accelerator' is 'tpu'"),
     "no device": (f"{COATS} trainer.devices=0", "'trainer.devices' is 0"),
     "metric": (f"{COATS} evaluate.best_by=fd_rndom", "did you mean 'fd_random'?"),
-    "no order": (f"{COATS} evaluate.best_by=diversity", "cannot rank"),
+    "no order": (f"{COATS} evaluate.best_by=diversity", "by which nothing can be ranked"),
     "weights": (f"{COATS} evaluate.inception=no.pth", "no.pth"),
     "wandb": (f"{COATS} log.wandb=online", "no W&B key: set WANDB_API_KEY"),
     "out": (f"{COATS} out=text.ckpt", "text.ckpt/cyclegan_coats/seed0 could not be made"),
@@ -335,6 +338,15 @@ def test_indivisible_batch_is_met_before_a_process_is_launched(
     for name, value in started.items():
         monkeypatch.setenv(name, str(value))
     assert "5 process(es)" in say("exp", "cyclegan_coats", "trainer.devices=5")[2]
+
+
+def test_a_metric_that_cannot_rank_is_refused_before_data_are_touched(
+    say: Say, here: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(engine, "build_data", lambda e: pytest.fail("data were touched"))
+    for command in ("exp", "config"):
+        code, _, err = say(command, "cyclegan_coats", "evaluate.best_by=fd_rndom")
+        assert (code, tree(here), "did you mean 'fd_random'?" in err) == (2, [], True)
 
 
 def test_absent_data_without_a_network(say: Say, here: Path, monkeypatch: Any) -> None:

@@ -23,7 +23,7 @@ from gansuite.compare.entry import Axis
 from gansuite.compare.overview import Overview
 from gansuite.compare.plan import make_plan
 from gansuite.compare.run import compare
-from gansuite.errors import UserError
+from gansuite.errors import STOPPED, UserError
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -104,7 +104,7 @@ def test_the_default_comparison_has_all_families() -> None:
         (["cyclegan_coats", "jobs=0"], "'jobs' is 0; it is how many runs go on at once"),
         (
             ["cyclegan_coats", "rank_by=diversity"],
-            "rank_by is 'diversity', by which nothing can be",
+            "'rank_by' is 'diversity', by which nothing can be",
         ),
         (["cyclegan_coats", "rank_by=fid"], "rank_by is 'fid', which needs a network's weights"),
         (["cyclegan_coats", "name=../x"], "'name' is '../x'; it names a folder"),
@@ -266,7 +266,7 @@ def test_a_log_file_gets_plain_lines() -> None:
     file = io.StringIO()
     overview = Overview(file, "fd_random")
     overview.event(jobs[0], jobs)
-    jobs[0].told = -1e9
+    jobs[0].last_line = -1e9
     overview.update(jobs)
     overview.update(jobs)  # not again so soon
     jobs[0].state = "done"
@@ -308,11 +308,11 @@ def test_killed_at_random_moments_the_tables_are_the_same(tmp_path: Path) -> Non
         assert process.stdout is not None
         told = process.stdout.read()
         stopped.append(process.wait())
-        if stopped[-1] == running.STOPPED:
+        if stopped[-1] == STOPPED:
             assert f"Stopped by {number.name}; the same command resumes it." in told
         else:
             assert stopped[-1] in (0, -number)
-    assert running.STOPPED in stopped
+    assert STOPPED in stopped
     resumed = subprocess.run(cut, capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     for board in boards:

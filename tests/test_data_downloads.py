@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import io
+import shutil
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -12,11 +14,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torchvision
 from PIL import Image
 
-from gansuite.data import build_source
+from gansuite.data import SOURCES, DataModule, Needs, build_source
 from gansuite.data.downloads import Archive, fetch, unpack
-from gansuite.data.registry import REGISTRY, RegistrySet
+from gansuite.data.published import REGISTRY
+from gansuite.data.sources.registry import RegistrySet
 from gansuite.errors import UserError
 
 
@@ -273,10 +277,64 @@ def test_a_registry_set_downloads_itself_once(
     assert isinstance(source, RegistrySet)
     toy = dataclasses.replace(source.published, archive=archive(server.url()))
     monkeypatch.setattr(type(source), "published", toy)
+    with pytest.raises(UserError, match="toy' does not exist"):
+        source.prepare()
+    assert not server.asked
+    source.fetch()
     source.prepare()
     assert source.counts() == {s: {"horse": 1, "zebra": 1} for s in ("train", "test")}
-    build_source("horse2zebra", root=str(tmp_path / "data/toy")).prepare()
+    build_source("horse2zebra", root=str(tmp_path / "data/toy")).fetch()
     assert len(server.asked) == 1
+
+
+def test_only_prepare_data_downloads(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "data/toy"
+    published = SOURCES["horse2zebra"]
+    toy = dataclasses.replace(REGISTRY["horse2zebra"], archive=archive(server.url()))
+    monkeypatch.setattr(published, "published", toy)
+    data = DataModule.of("horse2zebra", size=4, batch=1, root=str(root))
+    with pytest.raises(UserError, match="toy' does not exist"):
+        data.setup()
+    assert not server.asked
+    assert left(tmp_path) == []
+    data.prepare_data()
+    assert len(server.asked) == 1
+    with pytest.raises(UserError, match="1 test picture"):
+        data.setup()
+    assert data.needs == Needs("unpaired")
+    joint = {key: {"name": "horse2zebra", "root": str(root)} for key in "ab"}
+    build_source("joint", sets=joint).fetch()
+    assert len(server.asked) == 1
+    shutil.rmtree(root)
+    build_source("joint", sets=joint).fetch()
+    assert len(server.asked) == 2
+
+
+def test_what_torchvision_downloads_arrives_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def download(folder: str, *, download: bool, fails: bool = False) -> None:
+        asked.append(folder)
+        assert download
+        (Path(folder) / "half").touch()
+        if fails:
+            raise RuntimeError("no such host\nand more")
+
+    source = build_source("mnist", root=str(tmp_path / "data/mnist"))
+    monkeypatch.setattr(torchvision.datasets, "MNIST", functools.partial(download, fails=True))
+    with pytest.raises(UserError, match=r"cannot be downloaded \(no such host\); get it .*four"):
+        source.fetch()
+    assert left(tmp_path) == []
+    monkeypatch.setattr(torchvision.datasets, "MNIST", download)
+    (tmp_path / "data/mnist").mkdir(parents=True)  # an empty folder is filled
+    source.fetch()
+    source.fetch()
+    assert left(tmp_path) == ["data", "data/mnist", "data/mnist/half"]
+    assert len(asked) == 2
 
 
 def test_the_registry_is_complete() -> None:

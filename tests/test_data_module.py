@@ -287,7 +287,7 @@ def test_batch_moves() -> None:
 
 
 def test_coats_train_indices_are_disjoint_and_test_indices_shared() -> None:
-    from gansuite.data.sources import Coats
+    from gansuite.data.sources.coats import Coats
 
     four = Coats(domains=["leopard", "horse", "giraffe", "zebra"], train=50, test=9)
     train = [set(four.indices("train", domain)) for domain in four.domains]

@@ -26,14 +26,14 @@ from gansuite.data import (
     Source,
     build_source,
     describe_sources,
-    torchvision_sets,
 )
 from gansuite.data.cache import cached_array
 from gansuite.data.check import check_data
 from gansuite.data.images import read_image
-from gansuite.data.sources import FilePicture
+from gansuite.data.sources import mnist
+from gansuite.data.sources.celeba import CelebA
+from gansuite.data.sources.pictures import FilePicture
 from gansuite.data.tables import Table
-from gansuite.data.torchvision_sets import CelebA
 from gansuite.errors import UserError
 
 Tree = dict[str, int]  # path -> grey value
@@ -664,7 +664,7 @@ def test_a_pipe_for_a_table_is_not_opened(tmp_path: Path) -> None:
 
 
 def test_digits_that_swell_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torchvision_sets, "_LARGEST", 1 << 16)
+    monkeypatch.setattr(mnist, "_LARGEST", 1 << 16)
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(1 << 20)))
     with pytest.raises(UserError, match=r"damaged or cut short .it holds more than 65536 bytes"):
         prepared("mnist", root=str(tmp_path))

@@ -196,7 +196,7 @@ def test_inception_comes_by_itself_for_published_data_only(
 
     monkeypatch.setattr(Weights, "fetch", refuse)
     monkeypatch.setattr(Weights, "check_package", lambda self: None)
-    data.source.published = object()  # type: ignore[attr-defined]
+    monkeypatch.setattr(data.source, "downloads", True)
     assert extractor_of(Evaluate(learned=False), data, note=notes.append).inception is None
     assert notes == ["no FID: no network"]
     published = {

@@ -6,6 +6,7 @@ import hashlib
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from gansuite.evaluation import (
     Statistics,
     build_extractor,
     difference,
+    kept,
     reference_rows,
 )
 from gansuite.evaluation.features import Inception, RandomVGG16
@@ -147,6 +149,47 @@ def test_doing_nothing_and_real_against_real(
     assert floor["diversity"] == pytest.approx(1, abs=0.2)
     assert list(nothing) == [m for m in OFFLINE if m in nothing]
     assert reference_rows(replace(horses_to_zebras, source=None), protocol, extractor) == {}
+
+
+def test_reference_rows_are_computed_once_for_the_same_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: Protocol, extractor: Extractor
+) -> None:
+    horses, zebras, train = coats("horse", 0, 4)[0], coats("zebra", 0, 4)[0], coats("zebra", 9, 4)
+    c = Comparison("a2b", real=zebras, fake=horses, source=horses, truth=zebras)
+    few = replace(protocol, metrics=("swd", "l1", "psnr"))
+    computed = []
+
+    def rows(c: Comparison, few: Protocol = few, train: Tensor = train[0]) -> dict[str, Any]:
+        return kept.kept_reference_rows(tmp_path, c, few, extractor, train=train)
+
+    def compute(*given: Any, **options: Any) -> dict[str, Any]:
+        computed.append(given[0])
+        return reference_rows(*given, **options)
+
+    monkeypatch.setattr(kept, "reference_rows", compute)
+    first = rows(c)
+    assert first == reference_rows(c, few, extractor, train=train[0])
+    assert list(map(list, first.values())) == [["swd", "l1", "psnr"], ["swd"]]
+    assert rows(replace(c, fake=zebras)) == first  # what was generated is of no account
+    assert rows(replace(c, fake=zebras, rec=zebras)) == first
+    assert len(computed) == 1
+    others = [
+        lambda: rows(replace(c, fake=horses[:3], source=horses[:3], truth=zebras[:3])),
+        lambda: rows(replace(c, real=zebras.flip(3))),
+        lambda: rows(replace(c, source=horses.flip(3))),
+        lambda: rows(replace(c, truth=None)),
+        lambda: rows(c, train=train[0].flip(3)),
+        lambda: rows(c, few=replace(few, seed=1)),
+    ]
+    for n, other in enumerate(others, start=2):
+        other()
+        assert len(computed) == n
+    for file in tmp_path.iterdir():
+        file.write_text('{"do_nothing": ')
+    assert rows(c) == first == rows(c)
+    assert len(computed) == len(others) + 2
+    assert kept.kept_reference_rows(None, c, few, extractor, train=train[0]) == first
+    assert len(computed) == len(others) + 3
 
 
 def test_the_truth_scores_perfectly(

@@ -25,7 +25,7 @@ from gansuite.networks.dualgan import (
 )
 from gansuite.networks.mlp import Maxout, MLPDiscriminator, MLPGenerator
 from gansuite.networks.pairs import pair
-from gansuite.networks.patchgan import PatchDiscriminator, PixelDiscriminator
+from gansuite.networks.patchgan import PatchDiscriminator
 from gansuite.networks.pool import ImagePool
 from gansuite.networks.resnet import ResnetGenerator
 from gansuite.networks.sngan import (
@@ -85,7 +85,6 @@ COUNTS: list[tuple[int, Make]] = [
     (2_764_737, lambda: PatchDiscriminator()),
     (2_766_529, lambda: PatchDiscriminator(norm="instance_affine")),
     (6_959_553, lambda: PatchDiscriminator(layers=4)),
-    (8_705, lambda: PixelDiscriminator()),
     (30_627_907, lambda: DualGANGenerator(256)),
     (23_546_947, lambda: DualGANGenerator(128)),
     (3_949_441, lambda: DualGANCritic(256)),
@@ -176,7 +175,6 @@ def test_patch_discriminator_maps(size: int, side: int) -> None:
         x = torch.zeros(1, 3, size, size)
         assert PatchDiscriminator()(x).shape == (1, 1, side, side)
         assert PatchDiscriminator(antialias=True)(x).shape == (1, 1, side, side)
-        assert PixelDiscriminator()(x).shape == (1, 1, size, size)
 
 
 @pytest.mark.parametrize(("n", "field"), [(1, 16), (2, 34), (3, 70), (4, 142)])

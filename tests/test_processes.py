@@ -349,11 +349,11 @@ def test_ranks_look_at_one_another_about_once_a_second(monkeypatch: Any) -> None
 
 def test_what_is_gathered_lies_on_the_cpu() -> None:
     made = {"a": [torch.ones(2, requires_grad=True)], "b": (1, "x"), "c": None}
-    found = processes.collected(made)[0]
+    found = processes.gather(made)[0]
     assert difference(found, {"a": [torch.ones(2)], "b": (1, "x"), "c": None}) == ""
     assert not found["a"][0].requires_grad
-    assert processes.told(3) == 3
-    assert processes.summed([1.0, 2.0]) == [1.0, 2.0]
+    assert processes.broadcast(3) == 3
+    assert processes.all_reduce_sum([1.0, 2.0]) == [1.0, 2.0]
 
 
 def test_loader_workers_leave_ctrl_c_to_the_run(tmp_path: Path) -> None:

@@ -23,13 +23,13 @@ from gansuite.losses.adversarial import Relativistic
 from gansuite.methods.base import Step
 from gansuite.methods.r3gan import R3GAN
 from gansuite.networks.augment import ADA
+from gansuite.networks.blur import Fir
 from gansuite.networks.r3gan import (
     FixupBlock,
     R3GANDiscriminator,
     R3GANGenerator,
     stage_widths,
 )
-from gansuite.networks.stylegan2 import Fir
 
 
 @pytest.fixture(autouse=True)

@@ -13,13 +13,16 @@ from typing import Any
 
 import pytest
 import torch
+from markupsafe import Markup
 from pages import Page, check_self_contained
 from PIL import Image
 
-from gansuite.compare import report
+from gansuite.compare import charts, report
 from gansuite.compare.format import METRICS, duration, human
-from gansuite.compare.report import gap_closed, summary_table, write_report
+from gansuite.compare.report import scores_of, summary_table, write_report
 from gansuite.errors import UserError
+from gansuite.evaluation import verdict
+from gansuite.evaluation.frechet import frechet_distance
 from gansuite.imaging import grid, save_picture
 from gansuite.rng import torch_generator
 
@@ -109,6 +112,12 @@ def make_run(folder: Path, *, finished: bool = True, grids: int = 5, losses: int
     return run
 
 
+@pytest.fixture
+def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes most of the time and is tested once."""
+    monkeypatch.setattr(charts, "chart", lambda *_, **__: Markup("<svg></svg>"))
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Page]:
     run = make_run(tmp_path_factory.mktemp("run"))
@@ -154,8 +163,8 @@ def test_numbers_and_words_appear(finished: tuple[str, Page]) -> None:
         "0.0002",  # the learning rate, as a mark on its axis
         "52.2",
         "2.25",
-        "80 %",  # (52.25 - 12.25) / (52.25 - 2.25)
-        "84 %",  # (50 - 9.5) / (50 - 2) = 0.84375
+        "65 %",  # of roots: (7.228 - 3.5) / (7.228 - 1.5)
+        "71 %",  # (7.071 - 3.082) / (7.071 - 1.414)
         "4 min 48 s",
         "55.5",
         "1.43 GB",
@@ -186,6 +195,21 @@ def test_numbers_and_words_appear(finished: tuple[str, Page]) -> None:
     assert "currentColor" in text
 
 
+@pytest.mark.usefixtures("no_charts")
+def test_the_share_on_top_is_that_of_the_verdict(tmp_path: Path) -> None:
+    """Of learned features where a run has them, and the page says which."""
+    run = make_run(tmp_path, grids=1, losses=2)
+    results = json.loads((run / "results.json").read_text())
+    for part, value in (("final", 25.0), ("do_nothing", 100.0), ("real_vs_real", 0.0)):
+        row = results[part] if part == "final" else results["references"][part]
+        row["a2b"]["fd_learned"] = value
+    (run / "results.json").write_text(json.dumps(results))
+    said = " ".join(Page(write_report(run).read_text("utf-8")).text.split())
+    way = "of the way from do nothing to real vs real (the root of Fréchet distance"
+    assert f"50 % {way}, learned" in said
+    assert f"71 % {way}, random" in said  # b2a has no other
+
+
 def test_config_is_escaped(finished: tuple[str, Page]) -> None:
     text, page = finished
     assert "<script" not in text
@@ -193,6 +217,7 @@ def test_config_is_escaped(finished: tuple[str, Page]) -> None:
     assert "<script>alert(1)</script>" in page.text
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_unfinished_run(tmp_path: Path) -> None:
     page = Page(write_report(make_run(tmp_path, finished=False, grids=2)).read_text("utf-8"))
     assert "has not finished" in page.text
@@ -210,10 +235,11 @@ def test_run_that_has_only_begun(tmp_path: Path) -> None:
     assert page.all("svg") == []
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_pictures_stay_within_the_cap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, cap = make_run(tmp_path, grids=1, losses=2), 300_000
+    run, cap = make_run(tmp_path, grids=1, losses=2), 75_000
     monkeypatch.setattr(report, "MAX_PICTURE_BYTES", cap)
-    noise = torch.randint(256, (1, 3, 400, 500), generator=torch_generator(0, "big"))
+    noise = torch.randint(256, (1, 3, 200, 250), generator=torch_generator(0, "big"))
     for i in range(12):
         noise[..., i] = 0  # a grid that equals the final one is not shown twice
         save_picture(grid([("", noise.byte())]), run / "samples" / f"{100 + i:09d}.jpg")
@@ -223,7 +249,7 @@ def test_pictures_stay_within_the_cap(tmp_path: Path, monkeypatch: pytest.Monkey
     images = Page(write_report(run).read_text("utf-8")).all("img")
     assert len(images) == 1 + report.MAX_GRIDS
     assert sum(len(str(a["src"])) for a in images) < 4 * cap / 3 + 2000
-    assert int(str(images[0]["width"])) > 200  # smaller, not gone
+    assert int(str(images[0]["width"])) > 100  # smaller, not gone
 
 
 def test_what_is_no_run_directory_is_refused(tmp_path: Path) -> None:
@@ -254,25 +280,42 @@ def test_human_numbers() -> None:
 
 
 def test_gap_closed_and_summary() -> None:
-    assert gap_closed(RESULTS, "a2b") == pytest.approx(0.8)
-    assert gap_closed(RESULTS, "a2b", "psnr_mask") is None  # no reference for it
-    assert gap_closed({}, "gen") is None
+    found = {s.name: s for s in scores_of(RESULTS)["a2b"]}
+    assert found["fd_random"].gap == pytest.approx((52.25**0.5 - 3.5) / (52.25**0.5 - 1.5))
+    assert found["swd"].gap == pytest.approx((90.4 - 31.7) / (90.4 - 8.2))  # is no square
+    assert found["psnr_mask"].gap is None  # no reference for it
+    assert scores_of({}) == {}
     table = summary_table(RESULTS)
     assert table.isascii()
     rows = [line.split() for line in table.splitlines()]
-    assert rows[1] == ["a2b", "fd_random", "lower", "12.2", "52.2", "2.25", "80", "%"]
+    assert rows[1] == ["a2b", "fd_random", "lower", "12.2", "52.2", "2.25", "65", "%"]
     assert rows[3] == ["psnr_mask", "higher", "19.8", "-", "-"]
     lines = table.splitlines()
     assert lines[1].index("fd_random") == lines[2].index("swd") == lines[0].index("score")
     assert summary_table({}).splitlines()[1:] == []
 
 
-def test_there_is_no_share_of_a_gap_that_is_not_there() -> None:
-    from gansuite.evaluation import verdict
+def test_half_way_is_half_of_the_gap() -> None:
+    """Of pictures that lie on the straight way from *do nothing* to the real ones."""
+    real = torch.randn(64, 3, generator=torch_generator(0, "gap")).double()
+    away = torch.tensor([3.0, -4.0, 12.0]).double()  # 13 long
+    distances = {s: frechet_distance(real, real + s * away) for s in (0.0, 0.25, 0.5, 1.0)}
+    assert distances[1.0] == pytest.approx(169)
+    assert distances[0.5] == pytest.approx(169 / 4)
+    for share in (0.25, 0.5, 1.0):
+        gap = verdict.gap_closed(distances[share], distances[1.0], distances[0.0])
+        assert gap == pytest.approx(1 - share, abs=1e-4)
+    # an unbiased estimate of a square may lie below 0
+    assert verdict.gap_closed(-0.1, 4.0, -0.2) == 1
+    assert verdict.gap_closed(1.0, -0.1, -0.2) is None
+    squares = {m for m, info in METRICS.items() if info.squared}
+    assert squares == {"fd_learned", "fd_random", "fd_dino", "fid", "kid", "kd_random", "cmmd"}
 
+
+def test_there_is_no_share_of_a_gap_that_is_not_there() -> None:
     assert verdict.gap_closed(3.0, 2.0, 2.5) is None
     assert verdict.gap_closed(3.0, 2.0, None) is None
-    assert verdict.gap_closed(1.5, 2.0, 1.0) == pytest.approx(0.5)
+    assert verdict.gap_closed(1.5, 2.0, 1.0, squared=False) == pytest.approx(0.5)
     rows = {"do_nothing": {"a2b": {"fd_random": 2.0}}, "real_vs_real": {"a2b": {"fd_random": 2.5}}}
     said = verdict.verdict({"a2b": {"fd_random": 1.0}}, {}, rows)
     assert said == "not scored"

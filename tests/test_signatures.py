@@ -51,7 +51,7 @@ def test_what_must_run_to_be_understood_is_said_to_be(here: Path) -> None:
 
 
 def test_required_options_have_no_default() -> None:
-    found = of_source("gansuite.data.sources", "Unpaired")
+    found = of_source("gansuite.data.sources.unpaired", "Unpaired")
     assert found.options["root"] == (str, REQUIRED)
     assert "root" not in found.defaults()
     assert found.defaults()["domains"] == ["A", "B"]

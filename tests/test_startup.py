@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from gansuite.lazy import uncollected
 
 # runs the commands of one case after the other; heavy modules are named by their first importer
 _CODE = """
@@ -70,3 +74,20 @@ def test_nothing_heavy_is_imported(case: str, here: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("gansuite: ") == sum(line.startswith("2") for line in LIGHT[case])
     assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_no_garbage_is_looked_for_while_importing(before: bool) -> None:
+    now = gc.isenabled()
+    (gc.enable if before else gc.disable)()
+    try:
+        with contextlib.suppress(KeyError), uncollected():
+            assert not gc.isenabled()
+            mine = [object()]
+            raise KeyError
+        assert gc.isenabled() is before
+        assert gc.is_tracked(mine)
+        assert any(x is mine for x in gc.get_objects(generation=2))
+        assert gc.get_freeze_count() == 0
+    finally:
+        (gc.enable if now else gc.disable)()

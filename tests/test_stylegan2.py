@@ -17,24 +17,19 @@ from torch.nn import functional as F
 from gansuite.draws import Draws
 from gansuite.errors import UserError
 from gansuite.losses.path_length import lazy_adam, path_length_penalty, path_lengths
+from gansuite.networks.blur import Fir
 from gansuite.networks.stylegan2 import (
     PRESETS,
-    EqualizedConv2d,
-    EqualizedLinear,
-    Fir,
-    MappingNetwork,
-    ModulatedConv2d,
     StyleDiscriminator,
     StyleGenerator,
-    SynthesisLayer,
-    ToRGB,
     interpolate,
-    minibatch_stddev,
     mixing_cutoff,
-    num_ws,
     project,
     style_mixing_grid,
 )
+from gansuite.networks.stylegan2.discriminator import minibatch_stddev
+from gansuite.networks.stylegan2.generator import MappingNetwork, SynthesisLayer, ToRGB, num_ws
+from gansuite.networks.stylegan2.layers import EqualizedConv2d, EqualizedLinear, ModulatedConv2d
 from gansuite.rng import torch_generator
 
 M = TypeVar("M", bound=nn.Module)

@@ -1,4 +1,4 @@
-"""Run directories in, one `Comparison` out: everything that tables and the page need.
+"""Run directories in, one `ComparedRuns` out: everything that tables and the page need.
 
 Rows are methods (or outside entrants), each with one `Entry` per seed. Nothing is computed from
 pictures here, and nothing is written.
@@ -9,19 +9,45 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from gansuite.catalogue import check_ranking
 from gansuite.compare.entry import Axis, Entry
+from gansuite.compare.format import comparison_title
 from gansuite.compare.stats import Standing, rank
-from gansuite.compare.terms import axis_of, check_ranking, differences, notes
+from gansuite.compare.terms import axis_of, differences, notes
 from gansuite.errors import UserError
 from gansuite.evaluation.protocol import HIGHER_IS_BETTER
+from gansuite.evaluation.table import METRICS
 from gansuite.evaluation.verdict import gap_closed
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Row:
+    """A method or outside entrant: what it is called, its number on the page (which decides its
+    colour and marker), its finished runs and all of its runs, by seed."""
+
+    key: str
+    label: str
+    style: int
+    done: tuple[Entry, ...]
+    entries: tuple[Entry, ...]
+
+    @property
+    def outside(self) -> bool:
+        return any(e.outside for e in self.entries)
+
+    def cost(self, key: str) -> float | None:
+        """The mean of `Entry.price` over its finished runs; None where one does not know."""
+        values = [e.price(key) for e in self.done]
+        known = [float(v) for v in values if v is not None]
+        return math.fsum(known) / len(known) if known and len(known) == len(values) else None
+
+
+@dataclass(frozen=True)
+class ComparedRuns:
     """Rows on equal terms.
 
     ``entries``: row by row, in each row by seed. ``names``: the comparisons that are scored
@@ -61,9 +87,30 @@ class Comparison:
         """``name``, ``digest`` and ``domains`` of the data."""
         return next((e.results["data"] for e in self.done), {})
 
+    def heading(self, name: str) -> str:
+        """What comparison ``name`` does, in words."""
+        data: Mapping[str, Any] = next(
+            (e.results["data"] for e in self.done if name in e.final), {}
+        )
+        return comparison_title(name, data)
+
     def of(self, row: str) -> tuple[Entry, ...]:
         """The entries of a row, by seed."""
         return tuple(e for e in self.entries if e.row == row)
+
+    @cached_property
+    def table_rows(self) -> dict[str, Row]:
+        """All rows by key; a row is called as its method is, unless another one is of that too."""
+        methods = {
+            row: next((e.method for e in self.of(row) if e.method), row) for row in self.rows
+        }
+        found = {}
+        for style, row in enumerate(self.rows):
+            unique = list(methods.values()).count(methods[row]) == 1
+            entries = self.of(row)
+            done = tuple(e for e in entries if e.status == "done")
+            found[row] = Row(row, methods[row] if unique else row, style, done, entries)
+        return found
 
     def metrics(self, name: str) -> tuple[str, ...]:
         """The metrics that any row has for comparison ``name``, in the protocol's order."""
@@ -95,7 +142,7 @@ class Comparison:
             UserError: the metric has no better and worse, or is unknown.
         """
         metric = metric or self.rank_by
-        check_ranking(metric)
+        check_ranking("rank_by", metric)
         return rank(self.scores(name, metric), bool(HIGHER_IS_BETTER[metric]))
 
     def references(self, name: str) -> dict[str, dict[str, float]]:
@@ -113,21 +160,24 @@ class Comparison:
 
     def gap(self, name: str, row: str, metric: str = "fd_random") -> float | None:
         """The share of the way from *do nothing* to *real vs real* that ``row`` covered, as the
-        mean over its seeds; None where one of the three is missing."""
+        mean over its seeds; None where one of the three is missing, or where there is hardly a
+        distance between the references."""
+        squared = METRICS[metric].squared
         shares = []
         for e in self.of(row):
             final = e.final.get(name, {}).get(metric)
             nothing, floor = (
                 e.references.get(k, {}).get(name, {}).get(metric) for k in _REFERENCES
             )
-            share = gap_closed(final, nothing, floor)
-            if share is None:
+            share = gap_closed(final, nothing, floor, squared)
+            if share is None or abs(share) >= _NO_GAP:
                 return None
             shares.append(share)
         return math.fsum(shares) / len(shares) if shares else None
 
 
 _REFERENCES = ("do_nothing", "real_vs_real")
+_NO_GAP = 100  # shares beyond it say that the references are as good as equal
 
 
 def gather(
@@ -140,7 +190,7 @@ def gather(
     rank_by: str = "fd_random",
     command: str = "",
     allow_unequal: bool = False,
-) -> Comparison:
+) -> ComparedRuns:
     """Check that entries stand on equal terms and put them together.
 
     ``axis``: the budget that was asked for; without it that of the first done run. A row of which
@@ -162,8 +212,8 @@ def gather(
     done = [e for e in entries if e.status == "done"]
     if not done:
         reasons = [e.error for e in entries if e.error]
-        told = f": {reasons[0].rstrip('.')}" if reasons else ""
-        raise UserError(f"{name}: none of {len(entries)} run(s) has results{told}.")
+        why = f": {reasons[0].rstrip('.')}" if reasons else ""
+        raise UserError(f"{name}: none of {len(entries)} run(s) has results{why}.")
     runs = [e for e in done if not e.outside]
     axis = axis or (axis_of(runs[0]) if runs else None)
     found = differences(entries, axis)
@@ -173,7 +223,7 @@ def gather(
             f"{name} is not fair: {found[0]}{more}; make them equal, or give --allow-unequal to "
             f"have it noted in the table."
         )
-    return Comparison(
+    return ComparedRuns(
         name=name,
         title=title or name,
         folder=folder,

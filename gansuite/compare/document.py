@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import io
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +15,37 @@ from markupsafe import Markup
 from PIL import Image
 
 
-def render(template: str, *, script: str = "", **context: Any) -> str:
-    """The text of ``template`` (a file of this package), with what it is given escaped.
-
-    The page may run nothing but ``script`` (another file of this package), which its policy names
-    by hash, and load nothing but what is embedded.
-    """
-    loader = PackageLoader("gansuite.compare", "")
-    environment = Environment(
-        loader=loader,
+@functools.cache
+def templates() -> Environment:
+    """The templates of this package; what they are given is escaped."""
+    return Environment(
+        loader=PackageLoader("gansuite.compare", ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
 
+
+def render(template: str, *, script: str = "", **context: Any) -> str:
+    """The text of ``template`` (a file of this package), with what it is given escaped.
+
+    The page may run nothing but ``script`` (another file of this package), which its policy names
+    by hash, and load nothing but what is embedded.
+    """
+
     def raw(name: str) -> Markup:
-        return Markup(loader.get_source(environment, name)[0].strip())
+        return Markup(files("gansuite.compare").joinpath(name).read_text("utf-8").strip())
 
     code, policy = Markup(""), Markup("")
     if script:
         code = raw(script)
         digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
         policy = Markup(f"; script-src 'sha256-{digest}'")
-    return environment.get_template(template).render(
-        style=raw("style.css"), script=code, policy=policy, **context
+    return (
+        templates()
+        .get_template(template)
+        .render(style=raw("style.css"), script=code, policy=policy, **context)
     )
 
 

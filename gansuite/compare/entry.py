@@ -109,6 +109,17 @@ class Entry:
         flops, images = self.cost.get("flops_per_image"), self.results.get("images_seen")
         return flops * images / 1e15 if flops and images else None
 
+    def price(self, key: str) -> float | None:
+        """What it cost: ``parameters``, ``device_hours``, ``pflop``, ``images_seen`` or a key of
+        ``cost``."""
+        own = {
+            "parameters": self.parameters,
+            "device_hours": self.device_hours,
+            "pflop": self.pflop,
+            "images_seen": self.results.get("images_seen"),
+        }
+        return own[key] if key in own else self.cost.get(key)
+
     @property
     def verdict(self) -> str:
         return str(self.results.get("verdict", ""))
@@ -135,17 +146,9 @@ class Entry:
 
     def curve(self, comparison: str, metric: str) -> list[tuple[int, float | None, float]]:
         """(images seen, seconds of training, score) at every evaluation."""
-        return self._series("eval", f"{comparison}/{metric}")
-
-    def losses(self) -> dict[str, list[tuple[int, float | None, float]]]:
-        """``loss/<player>/<term>`` -> (images seen, seconds, value)."""
-        keys = [k for line in self.metrics if line.get("kind") == "train" for k in line]
-        wanted = dict.fromkeys(k for k in keys if k.startswith("loss/"))
-        return {key: self._series("train", key) for key in wanted}
-
-    def _series(self, kind: str, key: str) -> list[tuple[int, float | None, float]]:
-        clock = {t["images_seen"]: t.get("seconds") for t in self.timing if t["kind"] == kind}
-        found = {m["images_seen"]: m.get(key) for m in self.metrics if m.get("kind") == kind}
+        key = f"{comparison}/{metric}"
+        clock = {t["images_seen"]: t.get("seconds") for t in self.timing if t["kind"] == "eval"}
+        found = {m["images_seen"]: m.get(key) for m in self.metrics if m.get("kind") == "eval"}
         return [
             (x, clock.get(x), float(y))
             for x, y in sorted(found.items())
@@ -163,7 +166,7 @@ def read_entry(path: Path, row: str = "", seed: int | None = None) -> Entry:
     results: Mapping[str, Any] = {}
     metrics: tuple[Mapping[str, Any], ...] = ()
     timing: tuple[Mapping[str, Any], ...] = ()
-    trouble = ""
+    error = ""
     try:
         config = schema.read_config(path / "config.yaml")
         environment = schema.read_environment(path / "environment.json")
@@ -171,21 +174,21 @@ def read_entry(path: Path, row: str = "", seed: int | None = None) -> Entry:
         timing = schema.read_records(path / "timing.jsonl")
         if (path / "results.json").is_file():
             results = schema.read_results(path / "results.json")
-    except UserError as error:
-        trouble = str(error).rstrip(".")
-    except OSError as error:
-        trouble = f"{path} cannot be read ({error.strerror})"
-    damaged = bool(trouble)
-    told = path / ERROR_FILE
+    except UserError as refused:
+        error = str(refused).rstrip(".")
+    except OSError as unread:
+        error = f"{path} cannot be read ({unread.strerror})"
+    damaged = bool(error)
+    error_file = path / ERROR_FILE
     status: Status = "missing"
-    if trouble:
+    if damaged:
         status = "failed"
     elif results:
         status = "done"
-    elif told.is_file():
+    elif error_file.is_file():
         with contextlib.suppress(OSError):
-            trouble = one_line(told.read_text(errors="replace"))
-        status, trouble = "failed", trouble or f"{told} holds no reason"
+            error = one_line(error_file.read_text(errors="replace"))
+        status, error = "failed", error or f"{error_file} holds no reason"
     elif config or metrics:
         status = "running"
     if seed is None:
@@ -195,7 +198,7 @@ def read_entry(path: Path, row: str = "", seed: int | None = None) -> Entry:
         seed=seed,
         path=path,
         status=status,
-        error=trouble,
+        error=error,
         damaged=damaged,
         results=results,
         config=config,

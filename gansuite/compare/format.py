@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gansuite.evaluation.health import MEANING
@@ -45,6 +45,11 @@ def happened(event: Mapping[str, Any]) -> tuple[str, str]:
     if action == "rollback" and "back_to" in event:
         done += f" to {int(event['back_to']):,} images"
     return f"{what} at {seen:,} images{done}", str(event.get("message", ""))
+
+
+def listed(words: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def percent(share: float | None, missing: str = "–") -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    import rich.table
 
     from gansuite.compare.run import Job
 
@@ -62,8 +62,8 @@ class Overview:
             self._live.update(self._table(running, jobs), refresh=True)
             return
         for job in running:
-            if now >= job.told + _LINE_EVERY:
-                job.told = now
+            if now >= job.last_line + _LINE_EVERY:
+                job.last_line = now
                 self._say(job.line(self.rank_by))
 
     def close(self) -> None:
@@ -77,18 +77,13 @@ class Overview:
         else:
             print(line, file=self.stream, flush=True)
 
-    def _table(self, running: Sequence[Job], jobs: Sequence[Job]) -> Table:
-        from rich import box
-        from rich.table import Table
+    def _table(self, running: Sequence[Job], jobs: Sequence[Job]) -> rich.table.Table:
+        """How the running ones stand, and how many are not running."""
+        from gansuite.compare.cells import Cell, Column, Table, terminal
 
         counts = [(s, sum(j.state == s for j in jobs)) for s in ("done", "failed", "waiting")]
-        table = Table(
-            box=box.SIMPLE_HEAD,
-            caption=", ".join(f"{n} {s}" for s, n in counts if n),
-            caption_justify="left",
-        )
-        for title in ("run", "trained", "speed", "left", self.rank_by):
-            table.add_column(title, no_wrap=True, justify="left" if title == "run" else "right")
-        for job in running:
-            table.add_row(job.name, *job.cells(self.rank_by))
-        return table
+        titles = ("trained", "speed", "left", self.rank_by)
+        columns = [Column("run", words=True), *map(Column, titles)]
+        rows = [[*map(Cell, (job.name, *job.cells(self.rank_by)))] for job in running]
+        caption = ", ".join(f"{n} {s}" for s, n in counts if n)
+        return terminal(Table(columns, rows, []), caption)

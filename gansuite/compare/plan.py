@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gansuite import config
-from gansuite.catalogue import load_experiment
+from gansuite.catalogue import check_ranking, load_experiment
 from gansuite.compare.entry import Axis, Entry, find_entries
-from gansuite.compare.terms import SHARED, check_ranking, setting
+from gansuite.compare.terms import SHARED, setting
 from gansuite.config import Compare, Experiment
 from gansuite.errors import UserError, nearest
 from gansuite.evaluation.protocol import NEEDS
@@ -34,7 +34,7 @@ _LONGEST = 80
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedRun:
     """One run: what it is, and the arguments of ``gansuite exp`` that make it."""
 
     experiment: Experiment
@@ -62,7 +62,7 @@ class Plan:
     spec: Compare
     axis: Axis | None
     jobs: int | None
-    runs: tuple[Planned, ...]
+    runs: tuple[PlannedRun, ...]
     entries: tuple[Entry, ...]
     command: str
 
@@ -89,7 +89,7 @@ def make_plan(
     files, experiments, folders = _sort(names)
     spec = config.load_comparison(files[0] if files else None, _own(given))
     experiments = [*spec.experiments, *(e for e in experiments if e not in spec.experiments)]
-    check_ranking(spec.rank_by)
+    check_ranking("rank_by", spec.rank_by)
     entries = [e for f in [*map(Path, spec.entries), *folders] for e in find_entries(f)]
     if not experiments and not entries:
         raise UserError("Nothing to compare: give experiments, or a comparison ('gansuite list').")
@@ -105,7 +105,7 @@ def make_plan(
         if key in {*_OWN, "seed", "out", "name"}:
             raise UserError(f"'{key}' is the comparison's own and cannot be set for its runs.")
     axis = next((Axis(k, v) for k in _BUDGET if (v := getattr(spec.budget, k)) is not None), None)
-    runs: list[Planned] = []
+    runs: list[PlannedRun] = []
     for experiment in experiments:
         budget = _budget(experiment, common, axis, folder, say)
         for seed in spec.seeds:
@@ -113,7 +113,7 @@ def make_plan(
             if not any(item.startswith("log.group=") for item in common):
                 own.append(f"log.group={name}")
             loaded = load_experiment(experiment, own)
-            runs.append(Planned(loaded, (experiment, *own)))
+            runs.append(PlannedRun(loaded, (experiment, *own)))
     option = NEEDS.get(spec.rank_by)
     if runs and option and not _given(runs[0].experiment, option):
         raise UserError(
@@ -253,13 +253,13 @@ def _flops(
     return int(known[key]["flops_per_image"]), int(known[key]["images_per_batch"])
 
 
-def _refuse_unequal(name: str, runs: Sequence[Planned], axis: Axis | None) -> None:
+def _refuse_unequal(name: str, runs: Sequence[PlannedRun], axis: Axis | None) -> None:
     """Raise for what can be seen before anything runs: it would be refused at the end."""
 
-    def refuse(key: str, a: Planned, x: Any, b: Planned, y: Any, way: str) -> None:
+    def refuse(key: str, a: PlannedRun, x: Any, b: PlannedRun, y: Any, way: str) -> None:
         if x != y:
             raise UserError(
-                f"{name} is not fair: '{key}' is {_told(x)} for {a.row} and {_told(y)} for "
+                f"{name} is not fair: '{key}' is {_shown(x)} for {a.row} and {_shown(y)} for "
                 f"{b.row}; {way}, or give --allow-unequal to have it noted in the table."
             )
 
@@ -298,7 +298,7 @@ def _refuse_unequal(name: str, runs: Sequence[Planned], axis: Axis | None) -> No
             refuse(f"data {key}", facts[0][0], x, run, y, "give them the same data")
 
 
-def _told(value: Any) -> str:
+def _shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ",".join(map(str, value))
     return "null" if value is None else f"{value}"

@@ -7,11 +7,13 @@ is computed here; the template only lays it out.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gansuite.compare.cells import Cell, Column, Table, plain
 from gansuite.compare.charts import Line, figure, series, thinned
 from gansuite.compare.document import embed, render
 from gansuite.compare.entry import Entry, read_entry
@@ -28,50 +30,67 @@ from gansuite.compare.format import (
 )
 from gansuite.errors import UserError
 from gansuite.evaluation import verdict
-from gansuite.evaluation.table import DISTANCES, HEADLINE
+from gansuite.evaluation.table import DISTANCES, HEADLINE, distance
 from gansuite.runs import write_text
 
 MAX_PICTURE_BYTES = 3_000_000  # of all pictures together; base64 makes 4 MB of it
 MAX_GRIDS = 8  # grids over time on the page
 
 
-def gap_closed(
-    results: Mapping[str, Any], comparison: str, name: str = "fd_random"
-) -> float | None:
-    """`verdict.gap_closed` of one comparison in ``results``."""
+@dataclass(frozen=True)
+class Score:
+    """One score of a run: at the end, at its best evaluation, and of both references."""
+
+    name: str
+    final: float
+    best: float | None
+    nothing: float | None
+    floor: float | None
+
+    @property
+    def gap(self) -> float | None:
+        """The share of the way from *do nothing* to *real vs real*: `verdict.gap_closed`."""
+        squared = metric(self.name).squared
+        return verdict.gap_closed(self.final, self.nothing, self.floor, squared)
+
+
+def scores_of(results: Mapping[str, Any]) -> dict[str, list[Score]]:
+    """The scores in ``results``, by comparison and in the order of the table of metrics."""
     references = results.get("references", {})
-    nothing = references.get("do_nothing", {}).get(comparison, {}).get(name)
-    floor = references.get("real_vs_real", {}).get(comparison, {}).get(name)
-    final = results.get("final", {}).get(comparison, {}).get(name)
-    return verdict.gap_closed(final, nothing, floor)
+    found = {}
+    for comparison, final in results.get("final", {}).items():
+        best = results.get("best", {}).get(comparison, {})
+        nothing, floor = (
+            references.get(row, {}).get(comparison, {}) for row in ("do_nothing", "real_vs_real")
+        )
+        names = [name for name in ordered(final) if isinstance(final[name], int | float)]
+        found[comparison] = [
+            Score(n, *(row.get(n) for row in (final, best, nothing, floor))) for n in names
+        ]
+    return found
 
 
 def summary_table(results: Mapping[str, Any]) -> str:
     """Plain ASCII table of the main scores for the end of a run: final beside both references."""
-    lines: list[tuple[str, ...]] = [
-        ("", "score", "better", "final", "do nothing", "real vs real", "gap closed")
-    ]
-    references = results.get("references", {})
-    for comparison, final in results.get("final", {}).items():
-        nothing, floor = (
-            references.get(row, {}).get(comparison, {}) for row in ("do_nothing", "real_vs_real")
-        )
-        start = comparison
-        for name in (n for n in HEADLINE if n in final):
-            numbers = [human(row.get(name), "-") for row in (final, nothing, floor)]
-            gap = gap_closed(results, comparison, name) if name in DISTANCES else None
-            share = f"{100 * gap:.0f} %" if gap is not None else ""
-            lines.append((start, name, metric(name).better, *numbers, share))
-            start = ""
-    columns = list(zip(*lines, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i < 3 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+
+    def made(line: tuple[str, Score]) -> list[tuple[Column, Cell]]:
+        begin, s = line
+        closed = percent(s.gap, "").replace("−", "-") if s.name in DISTANCES else ""
+        return [
+            (Column("", words=True), Cell(begin)),
+            (Column("score", words=True), Cell(s.name)),
+            (Column("better", words=True), Cell(metric(s.name).better)),
+            (Column("final"), Cell(human(s.final, "-"))),
+            (Column("do nothing"), Cell(human(s.nothing, "-"))),
+            (Column("real vs real"), Cell(human(s.floor, "-"))),
+            (Column("gap closed"), Cell(closed)),
+        ]
+
+    lines = []  # (the name of the comparison on the first of its lines, score)
+    for name, scores in scores_of(results).items():
+        shown = [s for s in scores if s.name in HEADLINE]
+        lines += [("" if i else name, s) for i, s in enumerate(shown)]
+    return plain(Table.of(made, lines))
 
 
 # Reading a run directory
@@ -189,64 +208,60 @@ def _scores(run: Entry) -> list[dict[str, Any]]:
     results = run.results
     final = dict(results.get("final") or {})
     evals = _records(run, "eval")
+    last = "Final" if final else "Latest"
     if not final and evals:
         for key, value in evals[-1].items():
             if "/" in key:
                 comparison, name = key.rsplit("/", 1)
                 final.setdefault(comparison, {})[name] = value
-    references = results.get("references", {})
+
     tables = []
-    for comparison, values in final.items():
-        best = results.get("best", {}).get(comparison, {})
-        nothing = references.get("do_nothing", {}).get(comparison, {})
-        floor = references.get("real_vs_real", {}).get(comparison, {})
-        gap = gap_closed({**results, "final": final}, comparison)
-        rows = [
-            {
-                "name": name,
-                "metric": metric(name),
-                "cells": [human(row.get(name)) for row in (values, best, nothing, floor)],
-            }
-            for name in ordered(values)
-            if isinstance(values[name], int | float)
-        ]
-        seen = best.get("images_seen")
+    for comparison, scores in scores_of({**results, "final": final}).items():
+        seen = results.get("best", {}).get(comparison, {}).get("images_seen")
+        best = Column("Best", small=f"at {seen:,} images" if isinstance(seen, int) else "")
+
+        def made(s: Score, best: Column = best) -> list[tuple[Column, Cell]]:
+            known = metric(s.name)
+            return [
+                (Column("Score"), Cell(known.label, s.name, small=known.meaning, score=known)),
+                (Column(last), Cell(human(s.final), s.final, strong=True)),
+                (best, Cell(human(s.best), s.best)),
+                (Column("Do nothing"), Cell(human(s.nothing), s.nothing)),
+                (Column("Real vs real"), Cell(human(s.floor), s.floor)),
+            ]
+
+        by = distance(final[comparison])
+        gap = next((s.gap for s in scores if s.name == by), None)
         tables.append(
             {
                 "name": comparison,
-                "title": comparison_title(comparison, run.results.get("data", {})),
-                "best_at": f"at {seen:,} images" if isinstance(seen, int) else "",
+                "title": comparison_title(comparison, results.get("data", {})),
+                "by": metric(by).label,
                 "gap": None if gap is None else percent(gap),
                 "bar": 0 if gap is None else round(100 * min(1, max(0, gap))),
-                "rows": rows,
+                "table": Table.of(made, scores),
             }
         )
     return tables
 
 
 def _cost(run: Entry) -> list[tuple[str, str]]:
-    cost = run.results.get("cost") or {}
-    if not cost and run.timing:
-        last: dict[str, Any] = {}
-        for record in run.timing:
-            last.update(record)
-        cost = {k: last[k] for k in last if k not in ("kind", "images_seen")}
-    rows: list[tuple[str, str]] = []
-
-    def add(label: str, key: str, show: Callable[[Any], str]) -> None:
-        if cost.get(key) is not None:
-            rows.append((label, show(cost[key])))
-
-    add("Training", "seconds", duration)
-    add("Evaluation", "eval_seconds", duration)
-    add("Share of evaluation", "evaluation_share", lambda v: f"{100 * v:.1f} %")
-    add("Images per second", "images_per_second", human)
-    add("Peak memory", "peak_memory_mb", lambda v: large(1e6 * v, "B"))
-    parameters = cost.get("parameters") or {}
-    for player, count in parameters.items() if isinstance(parameters, dict) else ():
-        rows.append((f"Parameters of {player}", human(count)))
-    add("Floating-point operations per image", "flops_per_image", lambda v: large(v, "FLOP"))
-    return rows
+    cost = dict(run.results.get("cost") or {})
+    for record in () if cost else run.timing:
+        cost |= record
+    counts = cost.get("parameters")
+    players = counts if isinstance(counts, dict) else {}
+    shown: tuple[tuple[str, Any, Callable[[Any], str]], ...] = (
+        ("Training", cost.get("seconds"), duration),
+        ("Evaluation", cost.get("eval_seconds"), duration),
+        ("Share of evaluation", cost.get("evaluation_share"), lambda v: f"{100 * v:.1f} %"),
+        ("Images per second", cost.get("images_per_second"), human),
+        ("Peak memory", cost.get("peak_memory_mb"), lambda v: large(1e6 * v, "B")),
+        *((f"Parameters of {player}", count, human) for player, count in players.items()),
+        ("Floating-point operations per image", cost.get("flops_per_image"),
+         lambda v: large(v, "FLOP")),
+    )  # fmt: skip
+    return [(label, show(value)) for label, value, show in shown if value is not None]
 
 
 def _command(run: Entry, experiment: str, seed: Any) -> str:
@@ -269,8 +284,8 @@ def _facts(run: Entry, tables: Sequence[Mapping[str, Any]]) -> list[tuple[str, s
         facts.append(("images per second", human(cost["images_per_second"])))
     if (exact := run.results.get("bit_exact")) is not None:
         why = run.results.get("bit_exact_why")
-        told = f" ({'; '.join(map(str, why))})" if isinstance(why, list) and why else ""
-        facts.append((f"bit-exact{told}", "yes" if exact else "not"))
+        reasons = f" ({'; '.join(map(str, why))})" if isinstance(why, list) and why else ""
+        facts.append((f"bit-exact{reasons}", "yes" if exact else "not"))
     return facts
 
 

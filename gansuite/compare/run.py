@@ -24,16 +24,14 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from gansuite.compare.entry import ERROR_FILE, LOG_FILE, read_entry
 from gansuite.compare.overview import Overview
-from gansuite.compare.plan import Plan, Planned, make_plan
-from gansuite.errors import UserError
+from gansuite.compare.plan import Plan, PlannedRun, make_plan
+from gansuite.errors import STOPPED, UserError
 from gansuite.runs import Run, write_text
 from gansuite.runs.clock import clock_text
 
 if TYPE_CHECKING:
-    from gansuite.compare.collect import Comparison
+    from gansuite.compare.collect import ComparedRuns
 
-STOPPED = 75
-"""Exit code of a process that was asked to stop and can be resumed."""
 _TAIL = 1 << 16
 State = Literal["waiting", "elsewhere", "running", "done", "failed", "stopped"]
 
@@ -58,7 +56,7 @@ def compare(
         say(f"{plan.name}: {len(jobs)} runs, {len(jobs) - len(waiting)} done, in {plan.folder}")
     if waiting:
         refuse_closed(plan.folder)
-        with Asked() as asked:
+        with StopRequest() as asked:
             Runner(jobs, Slots(plan.jobs), Overview(stream, plan.spec.rank_by), asked).run()
         if asked.name:
             say(f"Stopped by {asked.name}; the same command resumes it.")
@@ -93,7 +91,7 @@ def refuse_closed(folder: Path) -> None:
         ) from error
 
 
-def collect(plan: Plan, allow_unequal: bool = False) -> Comparison:
+def collect(plan: Plan, allow_unequal: bool = False) -> ComparedRuns:
     """What the runs of a plan and the entries beside them came to."""
     from gansuite.compare.collect import gather
 
@@ -110,7 +108,7 @@ def collect(plan: Plan, allow_unequal: bool = False) -> Comparison:
     )
 
 
-class Asked:
+class StopRequest:
     """Whether this process was asked to stop, by Ctrl-C, SIGTERM or the end of its terminal."""
 
     def __init__(self) -> None:
@@ -118,7 +116,7 @@ class Asked:
         self.times = 0
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> Asked:
+    def __enter__(self) -> StopRequest:
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)
             if number is not None:
@@ -181,13 +179,13 @@ def _with_parent() -> None:
 class Job:
     """One run and how it stands."""
 
-    planned: Planned
+    planned: PlannedRun
     state: State = "waiting"
     reason: str = ""
     slot: int = 0
     process: subprocess.Popen[bytes] | None = None
     begun: int = 0  # where in the log the present attempt begins
-    told: float = 0.0
+    last_line: float = 0.0  # when a line of it was printed
     seen: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -216,7 +214,7 @@ class Job:
                 start_new_session=True,  # a Ctrl-C of the terminal reaches only this process
                 preexec_fn=_with_parent if _libc is not None else None,
             )
-        self.state, self.slot, self.told = "running", slot, time.monotonic()
+        self.state, self.slot, self.last_line = "running", slot, time.monotonic()
 
     def poll(self) -> bool:
         """Look after the process; whether it has ended."""
@@ -309,7 +307,9 @@ def _last(file: Path, holding: str) -> dict[str, Any]:
 class Runner:
     """Keeps the slots busy until all is done, or until it is asked to stop."""
 
-    def __init__(self, jobs: Sequence[Job], slots: Slots, overview: Overview, asked: Asked) -> None:
+    def __init__(
+        self, jobs: Sequence[Job], slots: Slots, overview: Overview, asked: StopRequest
+    ) -> None:
         self.jobs, self.slots, self.overview, self.asked = jobs, slots, overview, asked
 
     def run(self) -> None:

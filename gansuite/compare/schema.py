@@ -28,7 +28,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
 
-class _Told(_Part):
+class _DataOf(_Part):
     name: str = ""
     digest: str
     domains: list[str] | None = None
@@ -41,7 +41,7 @@ class _Protocol(_Part):
     weights: str | None = None
 
 
-class _Budget(_Part):
+class _BudgetOf(_Part):
     kimg: Price | None = None
     seconds: Price | None = None
 
@@ -79,9 +79,9 @@ class Results(_Part):
     method: str = ""
     outside: bool = False
     seed: Count = 0
-    data: _Told
+    data: _DataOf
     protocol: _Protocol
-    budget: _Budget = _Budget()
+    budget: _BudgetOf = _BudgetOf()
     images_seen: Count | None = None
     final: Scores
     best: Scores = {}
@@ -91,11 +91,11 @@ class Results(_Part):
     verdict: str = ""
 
 
-class _Named(_Part):
+class _NamedSection(_Part):
     name: str | None = None
 
 
-class _Pictures(_Named):
+class _DataSection(_NamedSection):
     size: Count | None = None
 
 
@@ -105,9 +105,9 @@ class Config(_Part):
 
     name: str | None = None
     seed: Count | None = None
-    method: _Named = _Named()
-    data: _Pictures = _Pictures()
-    budget: _Budget | None = None
+    method: _NamedSection = _NamedSection()
+    data: _DataSection = _DataSection()
+    budget: _BudgetOf | None = None
     evaluate: dict[str, Any] | None = None
     trainer: dict[str, Any] | None = None
     ema: dict[str, Any] | None = None
@@ -236,13 +236,13 @@ def _check(model: TypeAdapter[Any], content: Any, where: object, fix: str) -> An
         key = ".".join(map(str, _location(first["loc"], content)))
         if first["type"] == "missing":
             raise UserError(f"{where} is damaged (it has no '{key}'); {fix}.") from None
-        told = re.sub(r" or (instance of )?_?[A-Z]\w+$", "", first["msg"])
-        told = told.removeprefix("Input should be ")
+        wanted = re.sub(r" or (instance of )?_?[A-Z]\w+$", "", first["msg"])
+        wanted = wanted.removeprefix("Input should be ")
         value = "null" if first["input"] is None else repr(first["input"])
         shown = value if len(value) <= _LONGEST else value[:_LONGEST] + "..."
         raise UserError(
             f"{where} is damaged ({repr(key) + ' is ' if key else 'it is '}{shown}, not "
-            f"{told[0].lower()}{told[1:]}); {fix}."
+            f"{wanted[0].lower()}{wanted[1:]}); {fix}."
         ) from None
 
 

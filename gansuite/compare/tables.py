@@ -6,14 +6,13 @@ interrupted. What the clock and the machine say stands in the cost tables.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from gansuite.compare.collect import Comparison
-from gansuite.compare.entry import Entry
-from gansuite.compare.escape import csv_text, one_line, tex, tex_comment
-from gansuite.compare.escape import markdown as shown
+from gansuite.compare import cells, escape
+from gansuite.compare.cells import Cell, Column, Table
+from gansuite.compare.collect import ComparedRuns, Row
 from gansuite.compare.format import human, interval, metric
 from gansuite.compare.stats import Standing, mean_interval
 from gansuite.evaluation.protocol import HIGHER_IS_BETTER
@@ -21,6 +20,8 @@ from gansuite.evaluation.table import HEADLINE
 from gansuite.runs import write_text
 
 SINGLE = "†"
+Interval = tuple[float, float | None, float | None]
+"""A mean and the ends of its 95 % interval, which a single score has not."""
 _REFERENCES = {
     "do_nothing": "do nothing",
     "real_vs_real": "real vs real",
@@ -29,7 +30,42 @@ _REFERENCES = {
 _GAUSSIAN = "Gaussian of the training pictures"
 
 
-def write_tables(comparison: Comparison, folder: Path) -> list[Path]:
+@dataclass(frozen=True)
+class Line:
+    """A line of the leaderboard of comparison ``name`` in numbers: a method as it stands, or a
+    reference row, which has scores alone. ``best``: at the best evaluation of the run."""
+
+    name: str
+    key: str
+    scores: Mapping[str, Interval]
+    row: Row | None = None
+    standing: Standing | None = None
+    gap: float | None = None
+    best: Interval | None = None
+
+    @property
+    def bold(self) -> bool:
+        return self.standing is not None and self.standing.bold
+
+
+def leaderboard(c: ComparedRuns, name: str) -> tuple[list[Line], list[Line]]:
+    """The methods of comparison ``name`` from best to worst, and its reference rows."""
+    scores = {m: c.scores(name, m) for m in c.metrics(name)}
+    best = c.best_scores(name, c.rank_by)
+    lines = []
+    for s in c.ranking(name):
+        means = {m: mean_interval([*v[s.name].values()]) for m, v in scores.items() if s.name in v}
+        top = mean_interval([*best[s.name].values()]) if s.name in best else None
+        gap = c.gap(name, s.name, c.rank_by)
+        lines.append(Line(name, s.name, means, c.table_rows[s.name], s, gap, top))
+    references = [
+        Line(name, key, {m: (v, None, None) for m, v in row.items()})
+        for key, row in c.references(name).items()
+    ]
+    return lines, references
+
+
+def write_tables(comparison: ComparedRuns, folder: Path) -> list[Path]:
     """Write all tables, each whole or not at all; the paths, ``leaderboard.md`` first."""
     made = {
         "leaderboard.md": markdown(comparison),
@@ -43,77 +79,50 @@ def write_tables(comparison: Comparison, folder: Path) -> list[Path]:
     return [folder / name for name in made]
 
 
-def number(value: float | None) -> str:
-    """Three significant digits; "-" for None."""
-    return human(value, "-")
+def reference_label(name: str, row: str) -> str:
+    """What a reference row is called in the table of comparison ``name``; any other as it is."""
+    return _GAUSSIAN if name == "gen" and row == "do_nothing" else _REFERENCES.get(row, row)
 
 
-def headed(name: str) -> str:
-    """A metric and which way is better."""
-    return f"{name} {metric(name).arrow}".strip()
-
-
-def columns(c: Comparison, name: str) -> list[str]:
+def beside(c: ComparedRuns, name: str) -> list[str]:
     """The metrics beside the ranking one that a table shows."""
     known = c.metrics(name)
     return [m for m in HEADLINE if m in known and m != c.rank_by]
 
 
-def _mean(c: Comparison, name: str, score: str, row: str) -> float | None:
-    values = list(c.scores(name, score).get(row, {}).values())
-    return mean_interval(values)[0] if values else None
-
-
-def reference_label(name: str, row: str) -> str:
-    """What a reference row is called in the table of comparison ``name``."""
-    return _GAUSSIAN if name == "gen" and row == "do_nothing" else _REFERENCES[row]
-
-
-def _cells(c: Comparison, name: str, s: Standing) -> list[str]:
-    best = c.best_scores(name, c.rank_by).get(s.name, {})
-    gap = c.gap(name, s.name, c.rank_by)
+def _words(c: ComparedRuns, x: Line) -> list[tuple[Column, Cell]]:
+    """A line of the leaderboard as Markdown and LaTeX show it."""
+    s, row = x.standing, x.row
+    who = reference_label(x.name, x.key)
+    if s and row:
+        who = x.key + " (outside)" * row.outside + f" {SINGLE}" * s.single
     difference = ""
-    if s.difference is not None:
+    if s and s.difference:
         mean, low, high = s.difference
         difference = f"{mean:+.3g}" + (f" [{low:+.3g}, {high:+.3g}]" if low is not None else "")
-    outside = " (outside)" if any(e.outside for e in c.of(s.name)) else ""
+    ranked, none = x.scores.get(c.rank_by), (None, None, None)
     return [
-        s.place,
-        s.name + outside + (f" {SINGLE}" if s.single else ""),
-        f"{s.n}",
-        interval(s.mean, s.low, s.high),
-        difference,
-        f"{100 * s.stability:.0f} %" if s.stability is not None else "",
-        f"{100 * gap:.0f} %" if gap is not None else "",
-        number(mean_interval(list(best.values()))[0]) if best else "",
-        *(number(_mean(c, name, m, s.name)) for m in columns(c, name)),
+        (Column("place"), Cell(s.place if s else "")),
+        (Column("method", words=True), Cell(who, strong=x.bold)),
+        (Column("seeds"), Cell(f"{s.n}" if s else "")),
+        (_metric(c.rank_by), Cell(interval(*ranked) if ranked else "-", strong=x.bold)),
+        (Column("to the leader"), Cell(difference)),
+        (Column("rank holds"), Cell(_share(s.stability if s else None))),
+        (Column("gap closed"), Cell(_share(x.gap))),
+        (Column("best of run"), Cell(human(x.best[0], "-") if x.best else "")),
+        *((_metric(m), Cell(human(x.scores.get(m, none)[0], "-"))) for m in beside(c, x.name)),
     ]
 
 
-def _heads(c: Comparison, name: str) -> list[str]:
-    return [
-        "place",
-        "method",
-        "seeds",
-        headed(c.rank_by),
-        "to the leader",
-        "rank holds",
-        "gap closed",
-        "best of run",
-        *(headed(m) for m in columns(c, name)),
-    ]
+def _metric(name: str) -> Column:
+    return Column(name, metric(name))
 
 
-def _reference_cells(c: Comparison, name: str) -> list[list[str]]:
-    found = []
-    for row, scores in c.references(name).items():
-        metrics = [number(scores.get(m)) for m in columns(c, name)]
-        label = reference_label(name, row)
-        found.append(["", label, "", number(scores.get(c.rank_by)), "", "", "", "", *metrics])
-    return found
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.0f} %"
 
 
-def facts(c: Comparison) -> list[str]:
+def facts(c: ComparedRuns) -> list[str]:
     """What makes the rows equal, in lines."""
     seeds = ", ".join(map(str, c.seeds))
     return [
@@ -124,11 +133,13 @@ def facts(c: Comparison) -> list[str]:
     ]
 
 
-def legend(c: Comparison) -> list[str]:
+def legend(c: ComparedRuns) -> list[str]:
     """How to read the table."""
     lines = [
         f"Ranked by {c.rank_by} at the end of the budget; 'best of run' (the evaluation at which "
-        "all comparisons together were best) is shown, never ranked.",
+        "all comparisons together were best) is shown, never ranked. 'Gap closed': share of the "
+        "way from do nothing to real vs real, for a squared distance (Fréchet, kernel) of its "
+        "root.",
     ]
     standings = [s for name in c.names for s in c.ranking(name)]
     if any(not s.single for s in standings):
@@ -144,168 +155,130 @@ def legend(c: Comparison) -> list[str]:
     return lines
 
 
-def markdown(c: Comparison) -> str:
+def markdown(c: ComparedRuns) -> str:
     """All leaderboards as Markdown, one per comparison name."""
-    lines = [f"# {shown(c.title)}", "", *(_list(facts(c))), ""]
+    lines = [f"# {escape.markdown(c.title)}", "", *(_list(facts(c))), ""]
     if c.command:
-        lines += [f"    {one_line(c.command)}", ""]
+        lines += [f"    {escape.one_line(c.command)}", ""]
     for name in c.names:
-        rows = []
-        for s in c.ranking(name):
-            rows.append([_Bold(x) if s.bold and i in (1, 3) else x
-                         for i, x in enumerate(_cells(c, name, s))])  # fmt: skip
-        grid = _grid(_heads(c, name), [*rows, *_reference_cells(c, name)])
-        lines += [f"## {shown(name)}", "", *grid]
-        lines.append("")
+        lines += [f"## {escape.markdown(name)}", "", *cells.markdown(_table(c, name)), ""]
     lines += _list([*c.unequal, *c.notes, *legend(c)])
     return "\n".join(lines) + "\n"
 
 
-class _Bold(str):
-    """A cell that is set in bold."""
-
-
-def _cell(text: str) -> str:
-    return f"**{shown(text)}**" if isinstance(text, _Bold) and text else shown(text)
+def _table(c: ComparedRuns, name: str) -> Table:
+    return Table.of(lambda x: _words(c, x), *leaderboard(c, name))
 
 
 def _list(lines: Sequence[str]) -> list[str]:
-    return [f"- {shown(line, begins=True)}" for line in lines]
+    return [f"- {escape.markdown(line, begins=True)}" for line in lines]
 
 
-def _grid(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """An aligned Markdown table: readable as it is, too."""
-    cells = [[_cell(x) for x in row] for row in (heads, *rows)]
-    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(heads))]
-
-    def line(row: Sequence[str]) -> str:
-        done = [
-            x.ljust(w) if i == 1 else x.rjust(w)
-            for i, (x, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        return f"| {' | '.join(done)} |"
-
-    rule = ["-" * w if i == 1 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
-    return [line(cells[0]), line(rule), *map(line, cells[1:])]
-
-
-def leaderboard_csv(c: Comparison) -> str:
-    """One line per comparison name and row, reference rows included, in full precision."""
-    metrics = [m for m in HIGHER_IS_BETTER if any(m in c.metrics(n) for n in c.names)]
-    heads = ["comparison", "place", "rank", "row", "method", "outside", "seeds", "tied_with",
-             "difference", "difference_low", "difference_high", "stability", "gap_closed",
-             "parameters", "flops_per_image", "images_seen", "protocol", "data_digest",
-             "weights"]  # fmt: skip
-    for m in metrics:
-        heads += [m, f"{m}_low", f"{m}_high"]
-    lines: list[list[object]] = [[*heads, f"best_of_run_{c.rank_by}", "comment"]]
-    unequal = " ".join(c.unequal)
-    for name in c.names:
-        for s in c.ranking(name):
-            first = next(e for e in c.of(s.name) if e.status == "done")
-            comment = [unequal, "single score" if s.single else ""]
-            comment.append("outside entry" if first.outside else "")
-            row: list[object] = [
-                name, s.place, s.rank, s.name, first.method, first.outside,
-                " ".join(map(str, sorted(s.values))), " ".join(s.tied),
-                *(s.difference or (None,) * 3), s.stability, c.gap(name, s.name, c.rank_by),
-                first.parameters, first.cost.get("flops_per_image"),
-                first.results.get("images_seen"), first.results["protocol"]["id"],
-                first.results["data"]["digest"], first.results["protocol"].get("weights"),
-            ]  # fmt: skip
-            for m in metrics:
-                values = list(c.scores(name, m).get(s.name, {}).values())
-                row += mean_interval(values) if values else (None,) * 3
-            best = list(c.best_scores(name, c.rank_by).get(s.name, {}).values())
-            row.append(mean_interval(best)[0] if best else None)
-            lines.append([*row, "; ".join(filter(None, comment))])
-        for reference, scores in c.references(name).items():
-            row = [name, "", "", reference, *[""] * (len(heads) - 4 - 3 * len(metrics))]
-            for m in metrics:
-                row += [scores.get(m), None, None]
-            lines.append([*row, None, "reference row"])
-    return csv_text(lines)
-
-
-def latex(c: Comparison) -> str:
+def latex(c: ComparedRuns) -> str:
     """All leaderboards as LaTeX tables; needs the package booktabs."""
-    lines = [tex_comment(f"{c.title}: \\usepackage{{booktabs}}"), *map(tex_comment, facts(c))]
+    title = f"{c.title}: \\usepackage{{booktabs}}"
+    lines = [*map(escape.tex_comment, [title, *facts(c)])]
     notes = [*c.unequal, *c.notes, *legend(c)]
     for name in c.names:
-        heads = _heads(c, name)
+        caption = ": ".join(map(escape.tex, (c.title, name)))
         lines += [
             "",
             r"\begin{table}",
             r"\centering\small",
-            rf"\caption{{{tex(c.title)}: {tex(name)}. {tex(' '.join(facts(c)))}}}",
-            rf"\begin{{tabular}}{{rl{'r' * (len(heads) - 2)}}}",
-            r"\toprule",
-            " & ".join(map(tex, heads)) + r" \\",
-            r"\midrule",
+            rf"\caption{{{caption}. {escape.tex(' '.join(facts(c)))}}}",
+            *cells.latex(_table(c, name)),
+            "",
+            *(rf"\par\footnotesize {escape.tex(note)}" for note in notes),
+            r"\end{table}",
         ]
-        for s in c.ranking(name):
-            cells = [tex(x) for x in _cells(c, name, s)]
-            for i in (1, 3):
-                cells[i] = rf"\textbf{{{cells[i]}}}" if s.bold else cells[i]
-            lines.append(" & ".join(cells) + r" \\")
-        references = _reference_cells(c, name)
-        if references:
-            lines.append(r"\midrule")
-        lines += [" & ".join(map(tex, cells)) + r" \\" for cells in references]
-        lines += [r"\bottomrule", r"\end{tabular}", ""]
-        lines += [rf"\par\footnotesize {tex(note)}" for note in notes]
-        lines.append(r"\end{table}")
     return "\n".join(lines) + "\n"
 
 
-# the price: (head, key in the CSV, of one entry)
-_COST: tuple[tuple[str, str, Callable[[Entry], float | None]], ...] = (
-    ("images/s", "images_per_second", lambda e: e.cost.get("images_per_second")),
-    ("device hours", "device_hours", lambda e: e.device_hours),
-    ("seconds", "seconds", lambda e: e.cost.get("seconds")),
-    ("evaluation, seconds", "eval_seconds", lambda e: e.cost.get("eval_seconds")),
-    ("peak memory, MB", "peak_memory_mb", lambda e: e.cost.get("peak_memory_mb")),
-    ("parameters", "parameters", lambda e: e.parameters),
-    ("FLOPs per image", "flops_per_image", lambda e: e.cost.get("flops_per_image")),
-    ("PFLOP in all", "pflop", lambda e: e.pflop),
-    ("images seen", "images_seen", lambda e: e.results.get("images_seen")),
+def leaderboard_csv(c: ComparedRuns) -> str:
+    """One line per comparison name and row, reference rows included, in full precision."""
+    metrics = [m for m in HIGHER_IS_BETTER if any(m in c.metrics(n) for n in c.names)]
+    lines = [x for name in c.names for part in leaderboard(c, name) for x in part]
+    return cells.csv(Table.of_values(_values(c, x, metrics) for x in lines))
+
+
+def _values(c: ComparedRuns, x: Line, metrics: Sequence[str]) -> dict[str, object]:
+    none = (None, None, None)
+    scores: dict[str, object] = {}
+    for m in metrics:
+        scores |= zip((m, f"{m}_low", f"{m}_high"), x.scores.get(m, none), strict=True)
+    if x.row is None or x.standing is None:
+        return {"comparison": x.name, "row": x.key, **scores, "comment": "reference row"}
+    s, run = x.standing, x.row.done[0]
+    comment = [" ".join(c.unequal), "single score" * s.single, "outside entry" * run.outside]
+    mean, low, high = s.difference or none
+    return {
+        "comparison": x.name,
+        "place": s.place,
+        "rank": s.rank,
+        "row": x.key,
+        "method": run.method,
+        "outside": run.outside,
+        "seeds": " ".join(map(str, sorted(s.values))),
+        "tied_with": " ".join(s.tied),
+        "difference": mean,
+        "difference_low": low,
+        "difference_high": high,
+        "stability": s.stability,
+        "gap_closed": x.gap,
+        "parameters": run.parameters,
+        "flops_per_image": run.price("flops_per_image"),
+        "images_seen": run.price("images_seen"),
+        "protocol": run.results["protocol"]["id"],
+        "data_digest": run.results["data"]["digest"],
+        "weights": run.results["protocol"].get("weights"),
+        **scores,
+        f"best_of_run_{c.rank_by}": x.best and x.best[0],
+        "comment": "; ".join(filter(None, comment)),
+    }
+
+
+# the price: (head, key of `Entry.price`)
+_COST = (
+    ("images/s", "images_per_second"),
+    ("device hours", "device_hours"),
+    ("seconds", "seconds"),
+    ("evaluation, seconds", "eval_seconds"),
+    ("peak memory, MB", "peak_memory_mb"),
+    ("parameters", "parameters"),
+    ("FLOPs per image", "flops_per_image"),
+    ("PFLOP in all", "pflop"),
+    ("images seen", "images_seen"),
 )
 
 
-def _device(c: Comparison, row: str) -> str:
-    found = dict.fromkeys(str(e.environment.get("device", "")) for e in c.of(row))
-    return "; ".join(filter(None, found))
-
-
-def _costs(c: Comparison, row: str) -> list[float | None]:
-    """The means over the seeds of a row."""
-    found: list[float | None] = []
-    for _, _, get in _COST:
-        values = [v for e in c.of(row) if e.status == "done" and (v := get(e)) is not None]
-        found.append(math.fsum(values) / len(values) if values else None)
-    return found
-
-
-def _done_rows(c: Comparison) -> list[str]:
-    return [row for row in c.rows if any(e.status == "done" for e in c.of(row))]
-
-
-def cost_markdown(c: Comparison) -> str:
+def cost_markdown(c: ComparedRuns) -> str:
     """What each row cost, as means over its seeds."""
-    heads = ["seeds", "method", *(head for head, _, _ in _COST), "device"]
-    rows = []
-    for row in _done_rows(c):
-        n = sum(e.status == "done" for e in c.of(row))
-        rows.append([f"{n}", row, *map(number, _costs(c, row)), _device(c, row)])
-    return "\n".join([f"# {shown(c.title)}: cost", "", *_grid(heads, rows), ""])
+
+    def made(row: Row) -> list[tuple[Column, Cell]]:
+        devices = dict.fromkeys(str(e.environment.get("device", "")) for e in row.entries)
+        return [
+            (Column("seeds"), Cell(f"{len(row.done)}")),
+            (Column("method", words=True), Cell(row.key)),
+            *((Column(head), Cell(human(row.cost(key), "-"))) for head, key in _COST),
+            (Column("device"), Cell("; ".join(filter(None, devices)))),
+        ]
+
+    table = Table.of(made, [row for row in c.table_rows.values() if row.done])
+    return "\n".join([f"# {escape.markdown(c.title)}: cost", "", *cells.markdown(table), ""])
 
 
-def cost_csv(c: Comparison) -> str:
+def cost_csv(c: ComparedRuns) -> str:
     """One line per run, in full precision."""
-    heads = ["row", "seed", "status", *(key for _, key, _ in _COST), "device", "verdict"]
-    lines: list[list[object]] = [[*heads]]
-    for e in c.entries:
-        costs = [get(e) for _, _, get in _COST] if e.status == "done" else [None] * len(_COST)
-        device = e.environment.get("device", "")
-        lines.append([e.row, e.seed, e.status, *costs, device, e.verdict or e.error])
-    return csv_text(lines)
+    return cells.csv(
+        Table.of_values(
+            {
+                "row": e.row,
+                "seed": e.seed,
+                "status": e.status,
+                **{key: e.price(key) if e.status == "done" else None for _, key in _COST},
+                "device": e.environment.get("device", ""),
+                "verdict": e.verdict or e.error,
+            }
+            for e in c.entries
+        )
+    )

@@ -8,30 +8,20 @@ from typing import Any
 
 from gansuite.compare.entry import Axis, Entry
 from gansuite.config import difference as config_difference
-from gansuite.errors import UserError, nearest
-from gansuite.evaluation.protocol import HIGHER_IS_BETTER, Protocol
+from gansuite.errors import UserError
+from gansuite.evaluation.protocol import Protocol
 from gansuite.evaluation.protocol import difference as protocol_difference
 
 PFLOP_TOLERANCE = 0.02
 """How far the FLOPs of two runs may lie apart: a budget is rounded to whole batches."""
 SHARED = ("data.flip", "data.load_size", "data.resize", "budget.decay_from", "budget.decay_steps")
 """Settings that are one for all rows: which pictures are seen, and the learning-rate schedule."""
-TOLD = ("data.batch", "trainer.precision", "ema.half_life_kimg", "health.action")
+DISCLOSED = ("data.batch", "trainer.precision", "ema.half_life_kimg", "health.action")
 """Settings that rows may differ in, but not without a word."""
 _OF_A_SEED = re.compile(
     r"(seed|out|name|log\..*|data\.(root|workers|sets\..*)|evaluate\.(inception|vgg)"
     r"|trainer\.(devices|num_nodes|accelerator)): "
 )
-
-
-def check_ranking(metric: str) -> None:
-    """Raise `UserError` for a metric that has no better and worse, or is unknown."""
-    if HIGHER_IS_BETTER.get(metric) is None:
-        known = [m for m, better in HIGHER_IS_BETTER.items() if better is not None]
-        raise UserError(
-            f"rank_by is '{metric}', by which nothing can be ranked{nearest(metric, known)} "
-            f"(possible: {', '.join(known)})."
-        )
 
 
 def axis_of(entry: Entry) -> Axis | None:
@@ -118,8 +108,8 @@ def _protocols(a: Entry, b: Entry) -> list[str]:
         words = protocol_difference(Protocol.from_dict(p), Protocol.from_dict(q))
     except (UserError, TypeError):
         words = []
-    told = "; ".join(words) or f"{p['id']} against {q['id']}, made by another version"
-    return [f"the protocols of {a.row} and {b.row} differ ({told})"]
+    how = "; ".join(words) or f"{p['id']} against {q['id']}, made by another version"
+    return [f"the protocols of {a.row} and {b.row} differ ({how})"]
 
 
 def _domains(a: Entry, b: Entry) -> str:
@@ -140,8 +130,8 @@ def _budgets(runs: Sequence[Entry], axis: Axis | None) -> list[str]:
             flops, kimg = e.cost.get("flops_per_image"), e.results["budget"].get("kimg")
             spent = flops * kimg * 1000 / 1e15 if flops and kimg else None
             if spent is None or abs(spent - axis.value) > PFLOP_TOLERANCE * axis.value:
-                told = "an unknown number of" if spent is None else f"{spent:.4g}"
-                found.append(f"the budget is {axis}, but {e.row} had {told} PFLOP")
+                count = "an unknown number of" if spent is None else f"{spent:.4g}"
+                found.append(f"the budget is {axis}, but {e.row} had {count} PFLOP")
             continue
         value = e.results["budget"].get(axis.kind)
         if value != axis.value:
@@ -180,12 +170,12 @@ def notes(entries: Sequence[Entry]) -> list[str]:
                 f"{e.row}, seed {e.seed}, went back to a checkpoint {back} time(s): it drew more "
                 f"pictures and took longer than its budget says."
             )
-    for key in TOLD:
+    for key in DISCLOSED:
         found_of = {e.row: setting(e.config, key) for e in runs if e.config}
         values = {row: "none" if v is None else str(v) for row, v in found_of.items()}
         if len(set(values.values())) > 1:
-            told = ", ".join(f"{row} {value}" for row, value in values.items())
-            found.append(f"{key} differs: {told}.")
+            each = ", ".join(f"{row} {value}" for row, value in values.items())
+            found.append(f"{key} differs: {each}.")
     devices = dict.fromkeys(str(e.environment.get("device", "unknown")) for e in runs)
     if len(devices) > 1:
         found.append(f"The runs were on different devices, so costs differ ({'; '.join(devices)}).")

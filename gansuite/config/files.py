@@ -134,8 +134,8 @@ def _read_file(path: Path) -> tuple[list[Path], dict[str, Any]]:
     files = [_base_file(path, base) for base in bases]
     for base, named in zip(bases, files, strict=True):
         if not os.path.isfile(named):
-            told = shown(str(named), "")
-            raise UserError(f"{path} extends {shown(base)}, but there is no file {told}.")
+            given = shown(str(named), "")
+            raise UserError(f"{path} extends {shown(base)}, but there is no file {given}.")
     return files, content
 
 
@@ -188,7 +188,7 @@ def read_overrides(items: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
             raise UserError(
                 f"{shown(item)} is not an override; write key=value, such as budget.kimg=10."
             )
-        with contextlib.suppress(yaml.YAMLError):  # which is told below
+        with contextlib.suppress(yaml.YAMLError):  # which is reported below
             _refuse_endless(value, f"the command line: '{shown(key, '')}'")
     try:
         found = OmegaConf.from_dotlist(list(items))

@@ -273,9 +273,9 @@ def _resolve(layers: Layers, schemas: Schemas) -> Experiment:
     experiment = typing.cast(Experiment, _validate(Experiment, plain, layers))
     both = experiment.budget.kimg is not None
     if both == (experiment.budget.seconds is not None):
-        told = "both given; set one of them to null" if both else "both null; give one of them"
+        state = "both given; set one of them to null" if both else "both null; give one of them"
         raise UserError(
-            f"{place(layers, ['budget'])}: 'budget.kimg' and 'budget.seconds' are {told}."
+            f"{place(layers, ['budget'])}: 'budget.kimg' and 'budget.seconds' are {state}."
         )
     if not re.fullmatch(r"\w[\w.+@=-]{0,99}", experiment.name):
         raise UserError(

@@ -7,14 +7,14 @@ from gansuite.lazy import attributes
 
 if TYPE_CHECKING:
     from gansuite.data.module import DataModule
-    from gansuite.data.sources import Source
+    from gansuite.data.sources.base import Source
     from gansuite.data.spec import Batch, DataSpec, Needs
 else:
     __getattr__ = attributes(
         __name__,
         {
             "DataModule": "module",
-            "Source": "sources",
+            "Source": "sources.base",
             "Batch": "spec",
             "DataSpec": "spec",
             "Needs": "spec",

@@ -13,19 +13,19 @@ from gansuite.errors import UserError, nearest
 from gansuite.signatures import Signature, Unreadable
 
 if TYPE_CHECKING:
-    from gansuite.data.sources import Source
+    from gansuite.data.sources.base import Source
 
-_CLASSES = {  # name -> module in this package, class in it
-    "coats": ("sources", "Coats"),
-    "unpaired": ("sources", "Unpaired"),
-    "folders": ("sources", "Folders"),
-    "paired": ("sources", "Paired"),
-    "labelled": ("sources", "Labelled"),
-    "attributes": ("tables", "Attributes"),
-    "mnist": ("torchvision_sets", "Mnist"),
-    "fashion_mnist": ("torchvision_sets", "FashionMnist"),
-    "cifar10": ("torchvision_sets", "Cifar10"),
-    "celeba": ("torchvision_sets", "CelebA"),
+_CLASSES = {  # name -> module in gansuite.data.sources, class in it
+    "coats": ("coats", "Coats"),
+    "unpaired": ("unpaired", "Unpaired"),
+    "folders": ("folders", "Folders"),
+    "paired": ("paired", "Paired"),
+    "labelled": ("labelled", "Labelled"),
+    "attributes": ("attributes", "Attributes"),
+    "mnist": ("mnist", "Mnist"),
+    "fashion_mnist": ("mnist", "FashionMnist"),
+    "cifar10": ("cifar10", "Cifar10"),
+    "celeba": ("celeba", "CelebA"),
     "joint": ("joint", "Joint"),
     **dict.fromkeys(REGISTRY, ("registry", "RegistrySet")),
 }
@@ -33,7 +33,7 @@ _CLASSES = {  # name -> module in this package, class in it
 
 def _where(name: str) -> tuple[str, str]:
     module, cls = _CLASSES[name]
-    return f"gansuite.data.{module}", cls
+    return f"gansuite.data.sources.{module}", cls
 
 
 class _Sources(Mapping[str, "type[Source]"]):

@@ -13,9 +13,10 @@ from pathlib import Path
 from PIL import Image
 
 from gansuite.data.images import is_image, read_image
-from gansuite.data.joint import Joint
-from gansuite.data.registry import RegistrySet
-from gansuite.data.sources import FilePicture, Source
+from gansuite.data.sources.base import Source
+from gansuite.data.sources.joint import Joint
+from gansuite.data.sources.pictures import FilePicture
+from gansuite.data.sources.registry import RegistrySet
 from gansuite.errors import UserError
 
 _SHOWN = 10  # lines of a kind in the text
@@ -101,11 +102,7 @@ def check_data(source: Source) -> Report:
     if isinstance(source, Joint):
         return _check_joint(source)
     report = Report(source.name, source.where, source.expected)
-    try:
-        source.prepare()
-        report.counts = source.counts()
-    except UserError as error:
-        report.problems.append(str(error))
+    _count(source, report)
     report.notes = list(source.notes)
     if isinstance(source, RegistrySet):
         report.published = source.published.expected()
@@ -150,12 +147,17 @@ def _check_joint(source: Joint) -> Report:
         report.problems += [f"{key}: {text}" for text in found.problems]
         report.notes += [f"{key}: {text}" for text in found.notes]
     if not report.problems:
-        try:
-            source.prepare()
-            report.counts = source.counts()
-        except UserError as error:
-            report.problems.append(str(error))
+        _count(source, report)
     return report
+
+
+def _count(source: Source, report: Report) -> None:
+    try:
+        source.fetch()
+        source.prepare()
+        report.counts = source.counts()
+    except UserError as error:
+        report.problems.append(str(error))
 
 
 def _tree(root: Path, used: Iterable[Path]) -> tuple[list[tuple[str, int, int]], list[Path]]:

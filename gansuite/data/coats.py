@@ -9,7 +9,7 @@ Shapes are signed distances in coordinates that know no resolution: lengths are 
 (the animal is about one long, x forward, y down, origin in the middle of the trunk), and edges are
 antialiased over one pixel, so the same picture appears at every size.
 
-A new coat is one function from :class:`Skin` to colours, entered in ``_COATS``.
+The coats themselves are in :mod:`gansuite.data.patterns`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gansuite.data.patterns import PATTERNS, Array, Skin, coverage, from_hex, mix, ramp
 from gansuite.data.renderings import RENDERINGS
 from gansuite.errors import UserError, nearest
 from gansuite.rng import numpy_generator
@@ -27,7 +28,6 @@ from gansuite.rng import numpy_generator
 SIZES = (32, 256)
 """Smallest and largest picture, in pixels a side."""
 
-Array = NDArray[np.float32]
 Params = dict[str, NDArray[np.float64]]
 
 # Everything that varies between pictures, uniform in [low, high). All of it can be seen in every
@@ -56,160 +56,7 @@ PARAMETERS: dict[str, tuple[float, float]] = {
     "hill_phase": (0.0, 1.0),
 }
 
-
-@dataclass(frozen=True)
-class Skin:
-    """The n pixels of one part of the animals, as a coat sees them.
-
-    ``s`` [n]: place along the part: from the hips over trunk, neck and head for the body, the same
-    beside it for the mane, from the root for legs, tail and ear; in body units of the average
-    animal, so that hips, shoulders, poll and hooves have the same ``s`` in all. ``t`` [n]: body
-    units across it, positive towards belly and throat. ``head`` [n], of the body only: from 0
-    at the poll (and before) to 1 at the muzzle. ``end`` [n]: 0 at the root, 1 at the tip.
-    ``pixel`` [n]: a pixel's width in body units.
-    """
-
-    part: str  # body, leg, mane, tail or ear
-    s: Array
-    t: Array
-    head: Array
-    end: Array
-    pixel: Array
-
-
-def _rgb(text: str) -> Array:
-    return np.array([int(text[i : i + 2], 16) for i in (0, 2, 4)], np.float32) / np.float32(255)
-
-
-def _mix(a: Array, b: Array, weight: Array) -> Array:
-    """Colours from ``a`` (weight 0) to ``b`` (weight 1): [n, 3] from [3] or [n, 3]."""
-    return a + (b - a) * weight[..., None]
-
-
-def _ramp(x: Array, low: float, high: float) -> Array:
-    """Smoothstep from 0 at ``low`` to 1 at ``high``."""
-    x = np.clip((x - np.float32(low)) * np.float32(1 / (high - low)), 0, 1)
-    return x * x * (3 - 2 * x)
-
-
-def _cover(distance: Array, pixel: Array) -> Array:
-    """Antialiased coverage of the region ``distance < 0``, one pixel's width of edge."""
-    return np.clip(np.float32(0.5) - distance / pixel, 0, 1)
-
-
-# ---------------------------------------------------------------------------------------- coats
-
-
-# A fixed pattern, the same for every animal: where the spots lie in their cells.
-_JITTER = numpy_generator(0, "coats pattern").uniform(-0.24, 0.24, (2, 64)).astype(np.float32)
-
-
-def _cells(s: Array, t: Array, spacing: float) -> tuple[Array, Array, Array]:
-    """Where a place lies among the points of a jittered, staggered lattice.
-
-    Returns the distances to the nearest and the second nearest point, and how far the place is
-    off the nearest one in a direction of that point's own.
-    """
-    y = t * np.float32(1 / spacing) + np.float32(0.5)
-    row = np.floor(y)
-    x = s * np.float32(1 / spacing) + np.float32(16)
-    first, second, side = np.full_like(s, 9), np.full_like(s, 9), np.zeros_like(s)
-    for dy in (-1, 0, 1):
-        r = row + dy
-        shifted = x - r * np.float32(0.5)
-        column = np.floor(shifted)
-        ry, rx = y - r, shifted - column
-        line, place = (r.astype(np.int32) & 7) * 8, column.astype(np.int32)
-        for dx in (-1, 0, 1):
-            jx, jy = _JITTER[:, line + ((place + dx) & 7)]
-            px = rx - jx - (dx + np.float32(0.5))
-            py = ry - jy - np.float32(0.5)
-            square = px * px + py * py
-            np.minimum(second, np.maximum(first, square), out=second)
-            side = np.where(square < first, px * jx + py * jy, side)
-            np.minimum(first, square, out=first)
-    unit = np.float32(spacing)
-    return np.sqrt(first) * unit, np.sqrt(second) * unit, side * (unit / np.float32(0.24))
-
-
-def _stripes(s: Array, pixel: Array, period: float, dark: Array | float) -> Array:
-    """Coverage of bars across ``s``, a part ``dark`` of each period."""
-    x = s * np.float32(1 / period)
-    x = np.abs(x - np.floor(x) - np.float32(0.5))
-    return _cover((x - np.float32(0.5) * dark) * np.float32(period), pixel)
-
-
-def _horse(skin: Skin) -> Array:
-    chestnut, dark = _rgb("9a5730"), _rgb("2c1c17")
-    if skin.part in ("mane", "tail"):
-        return np.broadcast_to(dark, (*skin.s.shape, 3))
-    if skin.part == "leg":
-        return _mix(chestnut, dark, _ramp(skin.end, 0.45, 0.85))
-    return _mix(chestnut, _rgb("5c3222"), _ramp(skin.head, 0.6, 0.95))
-
-
-def _zebra(skin: Skin) -> Array:
-    white, black = _rgb("f6f3ea"), _rgb("17161a")
-    s = skin.s - np.float32(0.03)  # puts the eye on white
-    if skin.part == "body":
-        dark = np.float32(0.5) - np.clip(skin.t, -0.05, 0.15) * np.float32(1.1)
-        weight = _stripes(s + skin.t * skin.t * 2, skin.pixel, 0.135, dark)
-        weight = np.maximum(weight, _ramp(skin.head, 0.62, 0.8))
-    elif skin.part == "leg":
-        weight = _stripes(s, skin.pixel, 0.12, 0.48)
-    elif skin.part == "tail":
-        weight = np.maximum(_stripes(s, skin.pixel, 0.1, 0.45), _ramp(skin.end, 0.5, 0.65))
-    elif skin.part == "mane":
-        weight = _stripes(s, skin.pixel, 0.135, 0.6)
-    else:
-        weight = _ramp(skin.end, 0.55, 0.8)
-    return _mix(white, black, weight)
-
-
-def _giraffe(skin: Skin) -> Array:
-    cream, brown, dark = _rgb("f0d9a0"), _rgb("9a5322"), _rgb("3a2216")
-    if skin.part == "mane":
-        return np.broadcast_to(_rgb("7a3d1c"), (*skin.s.shape, 3))
-    if skin.part == "tail":
-        return _mix(cream, dark, _ramp(skin.end, 0.5, 0.65))
-    if skin.part == "ear":
-        return np.broadcast_to(cream, (*skin.s.shape, 3))
-    first, second, _ = _cells(skin.s, skin.t, 0.145)
-    weight = _cover(np.float32(0.021) - (second - first) * np.float32(0.5), skin.pixel)
-    if skin.part == "leg":
-        weight = weight * (1 - _ramp(skin.end, 0.5, 0.75))
-    else:
-        weight = weight * (1 - _ramp(skin.head, 0.0, 0.2))
-    return _mix(cream, brown, weight)
-
-
-def _leopard(skin: Skin) -> Array:
-    gold, pale, black = _rgb("eeb03c"), _rgb("fae9c0"), _rgb("20140e")
-    if skin.part == "tail":
-        weight = np.maximum(_stripes(skin.s, skin.pixel, 0.1, 0.45), _ramp(skin.end, 0.85, 0.9))
-        return _mix(gold, black, weight)
-    if skin.part == "mane":
-        return np.broadcast_to(_rgb("a8641f"), (*skin.s.shape, 3))
-    if skin.part == "ear":
-        return _mix(gold, black, _ramp(skin.end, 0.5, 0.7))
-    first, _, side = _cells(skin.s, skin.t, 0.105)
-    if skin.part == "leg":
-        return _mix(gold, black, _cover(first - np.float32(0.027), skin.pixel))
-    colour = _mix(gold, pale, np.maximum(_ramp(skin.t, 0.03, 0.12), _ramp(skin.head, 0.4, 0.9)))
-    body = 1 - _ramp(skin.head, 0.0, 0.2)
-    ring = np.abs(first - np.float32(0.027)) - np.float32(0.013) + np.maximum(side - 0.012, 0)
-    colour = _mix(colour, _rgb("b06a1e"), _cover(first - np.float32(0.03), skin.pixel) * body)
-    return _mix(colour, black, _cover(ring, skin.pixel) * body)
-
-
-_COATS: dict[str, Callable[[Skin], Array]] = {
-    "horse": _horse,
-    "zebra": _zebra,
-    "giraffe": _giraffe,
-    "leopard": _leopard,
-}
-
-COATS: tuple[str, ...] = tuple(_COATS)
+COATS: tuple[str, ...] = tuple(PATTERNS)
 DOMAINS: tuple[str, ...] = (*COATS, *RENDERINGS)
 """The coats, and the renderings of whole scenes."""
 
@@ -344,7 +191,7 @@ class _Stage:
         grid = (np.arange(size) + 0.5) / size
 
         def colour(a: str, b: str, weight: NDArray[np.float64]) -> Array:
-            return _mix(_rgb(a), _rgb(b), weight.astype(np.float32)) * self.light
+            return mix(from_hex(a), from_hex(b), weight.astype(np.float32)) * self.light
 
         horizon = p["ground"] - p["horizon"]
         down = np.clip(grid / horizon[:, None], 0, 1).astype(np.float32)  # [N, S]
@@ -438,9 +285,9 @@ class _Stage:
             head = hk * w  # the last bone's
             length += own
         pixel = _column(self.pixel)
-        cover = _cover(d, pixel)
+        cover = coverage(d, pixel)
         if "near" in name:  # the thigh melts into the trunk
-            cover = cover * _ramp(s, -0.02, 0.11)
+            cover = cover * ramp(s, -0.02, 0.11)
         chosen = np.flatnonzero(cover > 0)
         picture = chosen // (flat.shape[1] * flat.shape[2])
 
@@ -460,11 +307,11 @@ class _Stage:
             lit = lit - np.float32(0.16) * np.clip(t / r, -1, 1)
         lit = lit * np.float32(shade) * each(self.p["tone"])
         if name == "eye":
-            colour = np.broadcast_to(_rgb("0c0a0a"), (len(s), 3))
+            colour = np.broadcast_to(from_hex("0c0a0a"), (len(s), 3))
         else:
             colour = self.coat(skin)
             if kind == "leg":  # hooves
-                colour = _mix(colour, _rgb("2a2320"), _ramp(skin.end, 0.9, 0.95))
+                colour = mix(colour, from_hex("2a2320"), ramp(skin.end, 0.9, 0.95))
             colour = colour * lit[:, None] * self.light[picture]
         self._paint(flat.reshape(-1)[chosen], cover.reshape(-1)[chosen], colour)
 
@@ -490,7 +337,7 @@ def _capsule(bone: _Bone, x: Array, y: Array, own: float) -> tuple[Array, ...]:
 
 def _draw(coat: str, p: Params, size: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     animal, rendering = RENDERINGS.get(coat, (coat, lambda rgb: rgb))
-    stage = _Stage(p, size, _COATS[animal])
+    stage = _Stage(p, size, PATTERNS[animal])
     stage.shadow()
     for name in ("far hind leg", "far fore leg"):
         stage.part(name, shade=0.7)

@@ -10,6 +10,7 @@ import os
 import shutil
 import stat
 import sys
+import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -31,6 +32,11 @@ _TIMEOUT = 30.0  # seconds without a byte
 _PLAIN = (0, stat.S_IFREG, stat.S_IFDIR)  # kinds of members; 0: made by a system without kinds
 
 
+def is_missing(root: Path) -> bool:
+    """Whether ``root`` is to be filled: there is nothing, or an empty folder."""
+    return not root.exists() or (root.is_dir() and not any(root.iterdir()))
+
+
 def fetch(archive: Archive, root: Path) -> None:
     """Make the folder ``root`` out of ``archive``.
 
@@ -39,42 +45,70 @@ def fetch(archive: Archive, root: Path) -> None:
     raises one :class:`UserError` and leaves nothing, except that a broken-off download stays as
     ``.zip.part`` and is continued next time.
     """
-    with _parents(root.parent, archive), lock(root.parent / f".{archive.name}.lock"):
-        if root.is_dir() and any(root.iterdir()):
-            return  # another process was faster
-        target = root.parent / f"{archive.name}.zip"
-        by_hand = target.exists()
-        if by_hand:
-            problem = _problem(target, archive)
-            if problem:
-                raise UserError(
-                    f"archive '{target}' {problem}; remove it or replace it by {_recipe(archive)}"
-                )
-        else:
-            download(archive, target)
-        try:
-            unpack(target, root)
-        finally:
-            if not by_hand:
-                target.unlink()
+    try:
+        with _alone(root, archive.name):
+            if is_missing(root):
+                _fetch(archive, root)
+    except OSError as error:
+        raise UserError(
+            f"{archive.name} cannot be stored in '{root.parent}' ({error.strerror or error}); "
+            "choose a folder that can be written to with data.root"
+        ) from error
+
+
+def _fetch(archive: Archive, root: Path) -> None:
+    target = root.parent / f"{archive.name}.zip"
+    by_hand = target.exists()
+    if not by_hand:
+        download(archive, target)
+    elif problem := _problem(target, archive):
+        raise UserError(
+            f"archive '{target}' {problem}; remove it or replace it by {_recipe(archive)}"
+        )
+    try:
+        unpack(target, root)
+    finally:
+        if not by_hand:
+            target.unlink()
+
+
+def fetch_dataset(dataset: str, root: Path, by_hand: str, **options: str) -> None:
+    """Let torchvision's class ``dataset`` download aside, then make the result ``root``: all or
+    nothing. ``by_hand``: where to get what instead, for the :class:`UserError` on failure."""
+    try:
+        with _alone(root, dataset):
+            if is_missing(root):
+                from torchvision import datasets
+
+                aside = tempfile.mkdtemp(prefix=f".{dataset}-", dir=root.parent)
+                try:
+                    getattr(datasets, dataset)(aside, download=True, **options)
+                    if root.is_dir():  # it is empty
+                        root.rmdir()
+                    Path(aside).replace(root)
+                finally:
+                    shutil.rmtree(aside, ignore_errors=True)
+    except Exception as error:  # torchvision raises whatever its downloader met
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{dataset} is not at '{root}' and cannot be downloaded ({reason}); get it from "
+            f"{by_hand} into '{root}'"
+        ) from error
 
 
 @contextlib.contextmanager
-def _parents(folder: Path, archive: Archive) -> Iterator[None]:
-    """Make ``folder``; on failure remove what was made, where still empty."""
-    made = [p for p in (folder, *folder.parents) if not p.exists()]
+def _alone(root: Path, name: str) -> Iterator[None]:
+    """Hold the lock of ``name`` beside ``root``. The folders made for it go again on failure, where
+    still empty."""
+    made = [p for p in (root.parent, *root.parent.parents) if not p.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield
-    except BaseException as error:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with lock(root.parent / f".{name}.lock"):
+            yield
+    except BaseException:
         for path in made:
             with contextlib.suppress(OSError):
                 path.rmdir()
-        if isinstance(error, OSError):
-            raise UserError(
-                f"{archive.name} cannot be stored in '{folder}' ({error.strerror or error}); "
-                "choose a folder that can be written to with data.root"
-            ) from error
         raise
 
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from gansuite.data.cache import cached_array
 from gansuite.data.catalogue import SOURCES, build_source
 from gansuite.data.edges import EdgeSmoothing, changed
-from gansuite.data.sources import Source
+from gansuite.data.sources.base import Source
 from gansuite.data.spec import Batch, DataSpec, Needs
 from gansuite.data.views import Endless, Pictures, Slice, TestBatches, TrainBatches, TrainView
 from gansuite.errors import UserError, nearest
@@ -26,7 +26,8 @@ _TESTS = 2  # a distribution of one picture has no covariance
 
 
 class DataModule(LightningDataModule):
-    """Serves training batches and evaluation pictures of ``source`` in the view of ``needs``.
+    """Serves training batches and evaluation pictures of ``source`` in the view of ``needs``; with
+    None, one domain is taken as it is, two are unpaired, more are labelled.
 
     ``batch`` is global: all processes together. ``size``, ``load_size`` in pixels: a training
     picture is resized to a square of ``load_size`` (default ``size``; the aspect is not kept),
@@ -49,7 +50,7 @@ class DataModule(LightningDataModule):
     def __init__(
         self,
         source: Source,
-        needs: Needs,
+        needs: Needs | None,
         *,
         size: int,
         batch: int,
@@ -72,7 +73,7 @@ class DataModule(LightningDataModule):
             )
         if channels not in (None, 1, 3):
             raise UserError(f"data.channels is {channels}, it must be 1 (grey) or 3 (colour)")
-        self.source, self.needs = source, needs
+        self.source, self._needs = source, needs
         self.size, self.load_size = size, load_size or size
         self.batch, self.seed, self.flip, self.workers = batch, seed, flip, workers
         self.cache, self.resize = cache, resize
@@ -96,9 +97,8 @@ class DataModule(LightningDataModule):
         """The data set ``data``: a name that ``gansuite list`` shows, or a folder.
 
         A folder holds trainA, trainB, testA, testB, or a folder for each domain. ``method`` is the
-        class that trains on it and says which view it needs; without one, one domain is taken as
-        it is, two are unpaired, more are labelled. ``options``: those of the constructor and of
-        the source, such as ``domains``, ``load_size`` or ``flip``.
+        class that trains on it and says which view it needs. ``options``: those of the constructor
+        and of the source, such as ``domains``, ``load_size`` or ``flip``.
 
         Raises:
             UserError: there is no such data set or folder, or it does not serve the method.
@@ -110,15 +110,22 @@ class DataModule(LightningDataModule):
             two = (Path(data) / "trainA").is_dir()
             source = build_source("unpaired" if two else "folders", root=str(data), **options)
         needs = getattr(method, "needs", None)
-        if needs is None:
-            source.prepare()
-            many = len(source.domains)
-            needs = Needs(("single", "single", "unpaired")[many] if many < 3 else "labelled")
         return cls(source, needs, size=size, batch=batch, seed=seed, cache=cache, **own)
 
     def prepare_data(self) -> None:
-        """Download what is missing; called by the Trainer in one process before the others."""
+        """Download what is missing and look at the files; called by the Trainer in one process
+        before the others."""
+        self.source.fetch()
         self.source.prepare()
+
+    @functools.cached_property
+    def needs(self) -> Needs:
+        """The view of the data that is served, and what else was asked of them."""
+        if self._needs is not None:
+            return self._needs
+        self.prepare_data()
+        many = len(self.source.domains)
+        return Needs("single" if many < 2 else "unpaired" if many < 3 else "labelled")
 
     @property
     def channels(self) -> int:
@@ -126,13 +133,13 @@ class DataModule(LightningDataModule):
 
     @functools.cached_property
     def spec(self) -> DataSpec:
-        """What a method sees of the data; the files are looked at (and downloaded, where they are
-        missing) when it is first asked for.
+        """What a method sees of the data. As a method is built from it, before there is a Trainer,
+        :meth:`prepare_data` is called when it is first asked for.
 
         Raises:
             UserError: the data are missing, or not what ``needs`` asks for.
         """
-        self.source.prepare()
+        self.prepare_data()
         found = self.source.spec(self.size, self.channels)
         self.needs.check(found, where=self.source.where)
         return found
@@ -144,7 +151,9 @@ class DataModule(LightningDataModule):
         return self.batch * domains * self.needs.batches
 
     def setup(self, stage: str | None = None) -> None:
-        """Read all training and test pictures, so that a damaged file is met before training."""
+        """Read all training and test pictures, so that a damaged file is met before training.
+        Nothing is downloaded here."""
+        self.source.prepare()
         self._train_view()
         for domain in self.spec.domains:
             self._array("test", domain, self.size)

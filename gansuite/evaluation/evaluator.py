@@ -16,9 +16,10 @@ from gansuite.config import Evaluate
 from gansuite.data.module import DataModule
 from gansuite.evaluation.comparison import Comparison
 from gansuite.evaluation.extractor import Extractor, extractor_of
+from gansuite.evaluation.kept import kept_reference_rows
 from gansuite.evaluation.learned import LearnedFeatures
 from gansuite.evaluation.protocol import Protocol
-from gansuite.evaluation.score import SetScores, Statistics, reference_rows, score
+from gansuite.evaluation.score import SetScores, Statistics, score
 from gansuite.evaluation.style import has_style
 
 Rows = dict[str, dict[str, dict[str, float]]]
@@ -78,7 +79,8 @@ class Evaluator:
         """The rows that every table carries; see `score.reference_rows`."""
         rows: Rows = {"do_nothing": {}, "real_vs_real": {}}
         for c in comparisons:
-            found = reference_rows(
+            found = kept_reference_rows(
+                self.data.cache if self.data else None,
                 c,
                 self.protocol,
                 self.extractor,

@@ -120,7 +120,7 @@ def inception_file(
 
 def is_downloaded(source: object) -> bool:
     """Whether a source of pictures, or its class, is a published set that is fetched."""
-    return hasattr(source, "published") or hasattr(source, "_download")
+    return bool(getattr(source, "downloads", False))
 
 
 def check_weights(options: Evaluate) -> None:

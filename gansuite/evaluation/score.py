@@ -167,9 +167,11 @@ def reference_rows(
     c = comparison
     rows = {}
     if (source := c.source) is not None:
+        copied = None
         if protocol.style and train is not None:
             copied = train[torch.arange(len(c.fake)) * len(train) // len(c.fake)]
-            c = replace(c, reference=None if c.reference is None else copied)
+        c = replace(c, reference=None if c.reference is None else copied)
+        if copied is not None:
             copies = replace(c, fake=copied, rec=None, idt=None)
             rows["copy_the_style"] = score(copies, protocol, extractor, real=real)
         idle = replace(c, fake=source, rec=source, idt=c.real)

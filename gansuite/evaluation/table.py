@@ -44,8 +44,9 @@ class Info:
     the extractor (``set:images``: the pictures themselves); else fields of a `Comparison`, without
     which the metric is absent. ``make``: builds it; metrics of one ``make`` are computed together.
     ``option``: the key of ``evaluate`` without which it is not there. ``headline``: shown beside
-    the ranking one where there is little room. ``pair``: the metric without which it is never
-    shown, as each alone is won by a trivial output.
+    the ranking one where there is little room. ``squared``: it is the square of a distance (which
+    an unbiased estimate may put below 0). ``pair``: the metric without which it is never shown, as
+    each alone is won by a trivial output.
     """
 
     label: str
@@ -55,6 +56,7 @@ class Info:
     make: Make
     option: str = ""
     headline: bool = False
+    squared: bool = False
     pair: str = ""
 
     @property
@@ -84,6 +86,7 @@ METRICS: dict[str, Info] = {
         _of("FrechetDistance"),
         "learned",
         headline=True,
+        squared=True,
     ),
     "fd_random": Info(
         "Fréchet distance, random VGG",
@@ -92,6 +95,7 @@ METRICS: dict[str, Info] = {
         ("set:random",),
         _of("FrechetDistance"),
         headline=True,
+        squared=True,
     ),
     "kd_random": Info(
         "Kernel distance, random VGG",
@@ -99,6 +103,7 @@ METRICS: dict[str, Info] = {
         "The same question with a measure that few pictures do not bias.",
         ("set:random",),
         _of("KernelDistance"),
+        squared=True,
     ),
     "fid": Info(
         "FID",
@@ -108,6 +113,7 @@ METRICS: dict[str, Info] = {
         _of("FID", small="fid_small"),
         "inception",
         headline=True,
+        squared=True,
     ),
     "kid": Info(
         "KID",
@@ -117,6 +123,7 @@ METRICS: dict[str, Info] = {
         _of("KID"),
         "inception",
         headline=True,
+        squared=True,
     ),
     "is": Info(
         "Inception score",
@@ -134,6 +141,7 @@ METRICS: dict[str, Info] = {
         _of("FrechetDistance"),
         "dino",
         headline=True,
+        squared=True,
     ),
     "precision_dino": Info(
         "Precision, DINOv2",
@@ -159,6 +167,7 @@ METRICS: dict[str, Info] = {
         _of("CMMD"),
         "clip",
         headline=True,
+        squared=True,
     ),
     "swd": Info(
         "Sliced Wasserstein distance",

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gansuite.evaluation.health import COLLAPSED, INVERTED, WORSE, Scores
-from gansuite.evaluation.table import distance
+from gansuite.evaluation.table import METRICS, distance
 
 __all__ = ["COLLAPSED", "WORSE", "gap_closed", "verdict"]
 
 
 def gap_closed(
-    final: float | None, do_nothing: float | None, real_vs_real: float | None
+    final: float | None,
+    do_nothing: float | None,
+    real_vs_real: float | None,
+    squared: bool = True,
 ) -> float | None:
     """The share of the distance between *do nothing* and *real vs real* that was covered.
 
@@ -20,10 +24,16 @@ def gap_closed(
     1 = as close to the real pictures as other real ones are; below 0 = worse than doing nothing.
     None where one of the three is missing, or where these pictures cannot tell *do nothing* from
     real ones, so that there is no gap.
+
+    ``squared``: the numbers are squares of distances (`table.Info.squared`), and the share is one
+    of their roots: half-way between the two is half of the gap, not three quarters of it.
     """
-    if final is None or do_nothing is None or real_vs_real is None or do_nothing <= real_vs_real:
+    if final is None or do_nothing is None or real_vs_real is None:
         return None
-    return (do_nothing - final) / (do_nothing - real_vs_real)
+    reached, start, end = (
+        math.sqrt(max(0.0, x)) if squared else x for x in (final, do_nothing, real_vs_real)
+    )
+    return (start - reached) / (start - end) if start > end else None
 
 
 def verdict(
@@ -55,7 +65,7 @@ def verdict(
             sentences.append((1, f"inverted: {name} turns its input into the negative ({said})"))
         if name in idle:
             sentences.append((2, f"unchanged: {name} hands back its input"))
-        share = gap_closed(reached, nothing, floor)
+        share = gap_closed(reached, nothing, floor, METRICS[metric].squared)
         if share is None or reached is None:
             continue
         lowest = best.get(name, {}).get(metric)

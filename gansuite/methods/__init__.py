@@ -1,4 +1,4 @@
-"""One file per method. A file here is a method: nothing else has to be told about it.
+"""One file per method. A file here is a method: nothing else has to know of it.
 
 A method of another package is found by its entry point in the group ``gansuite.methods``:
 
@@ -79,12 +79,12 @@ def describe_methods() -> list[tuple[str, str]]:
     found = []
     for name in method_names():
         try:
-            told = signatures.summary(*_text(name, _find(name)))
+            summary = signatures.summary(*_text(name, _find(name)))
         except UserError as error:
-            told = f"({error})"
+            summary = f"({error})"
         except Unreadable:
-            told = f"({_outside()[name][0].value})" if name in _outside() else ""
-        found.append((name, told))
+            summary = f"({_outside()[name][0].value})" if name in _outside() else ""
+        found.append((name, summary))
     return found
 
 

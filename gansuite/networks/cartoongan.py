@@ -4,26 +4,17 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from gansuite.networks.layers import (
-    Norm,
-    ReflectionPad2d,
-    ResidualBlock,
-    Upsample,
-    init_normal_,
-    norm_layer,
-    upsampling,
-)
+from gansuite.networks.layers import Norm, Upsample, init_normal_, norm_layer
+from gansuite.networks.resnet import ResnetGenerator
 
 
-class CartoonGenerator(nn.Module):
+class CartoonGenerator(ResnetGenerator):
     """[N, channels, H, W] -> the same, both in [-1, 1]; H, W multiples of 4.
 
-    Each halving and each doubling is a convolution of stride 2 and one of stride 1 with nothing in
-    between, then norm and ReLU. 11,120,195 parameters at width 64 with 8 blocks, 11,129,667 with
-    the affine norm of the released networks.
+    CycleGAN's, but each halving and each doubling is a convolution of stride 2 and one of stride 1
+    with nothing in between, then norm and ReLU. 11,120,195 parameters at width 64 with 8 blocks,
+    11,129,667 with the affine norm of the released networks.
     """
-
-    stride = 4
 
     def __init__(
         self,
@@ -33,23 +24,7 @@ class CartoonGenerator(nn.Module):
         norm: Norm = "instance",
         upsample: Upsample = "deconv",
     ) -> None:
-        super().__init__()
-        w = width
-        layers: list[nn.Module] = [ReflectionPad2d(3), nn.Conv2d(channels, w, 7)]
-        layers += [norm_layer(norm, w), nn.ReLU()]
-        for a, b in ((w, 2 * w), (2 * w, 4 * w)):
-            layers += [nn.Conv2d(a, b, 3, 2, 1), nn.Conv2d(b, b, 3, 1, 1)]
-            layers += [norm_layer(norm, b), nn.ReLU()]
-        layers += [ResidualBlock(4 * w, norm, reflect=True, bias=True) for _ in range(blocks)]
-        for a, b in ((4 * w, 2 * w), (2 * w, w)):
-            layers += [upsampling(a, b, upsample, kernel=3, bias=True)]
-            layers += [nn.Conv2d(b, b, 3, 1, 1), norm_layer(norm, b), nn.ReLU()]
-        layers += [ReflectionPad2d(3), nn.Conv2d(w, channels, 7), nn.Tanh()]
-        self.body = nn.Sequential(*layers)
-        init_normal_(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.body(x)
+        super().__init__(channels, width, blocks, upsample, norm=norm, refine=True)
 
 
 class CartoonDiscriminator(nn.Module):

@@ -44,22 +44,3 @@ class PatchDiscriminator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x)
-
-
-class PixelDiscriminator(nn.Module):
-    """[N, channels, H, W] in [-1, 1] -> logits [N, 1, H, W], every pixel on its own."""
-
-    def __init__(self, channels: int = 3, width: int = 64, norm: Norm = "instance") -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, width, 1),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(width, 2 * width, 1),
-            norm_layer(norm, 2 * width),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(2 * width, 1, 1),
-        )
-        init_normal_(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.body(x)

@@ -13,8 +13,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from gansuite.networks.blur import Fir
 from gansuite.networks.layers import halvings
-from gansuite.networks.stylegan2 import Fir
 
 _SLOPE = 0.2
 

@@ -1,4 +1,4 @@
-"""The generator of CycleGAN: Zhu et al. 2017, after Johnson et al. 2016."""
+"""The generator of CycleGAN (Zhu et al. 2017, after Johnson et al. 2016) and those made from it."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ class ResnetGenerator(nn.Module):
 
     ``antialias``: CUT's, whose convolutions have stride 1; a blur halves the sides after the ReLU
     and doubles them before the convolution (``upsample`` is of no account then).
+    ``refine``: CartoonGAN's, where a convolution of stride 1 directly follows each that halves or
+    doubles.
     ``taps``: the places of `features`: ``pixels``, the padded input; ``down1`` and ``down2``, the
     convolutions that widen, before the norm; ``block1`` to the last.
     """
@@ -50,15 +52,21 @@ class ResnetGenerator(nn.Module):
         out_channels: int | None = None,
         norm: Norm = "instance",
         antialias: bool = False,
+        refine: bool = False,
     ) -> None:
         super().__init__()
         w = width
+
+        def end(b: int) -> list[nn.Module]:
+            more = [nn.Conv2d(b, b, 3, 1, 1)] if refine else []
+            return [*more, norm_layer(norm, b), nn.ReLU()]
+
         layers: list[nn.Module] = [ReflectionPad2d(3), nn.Conv2d(channels, w, 7)]
         layers += [norm_layer(norm, w), nn.ReLU()]
         self.taps = {"pixels": Tap(0, channels)}
         for i, (a, b) in enumerate(((w, 2 * w), (2 * w, 4 * w)), start=1):
             self.taps[f"down{i}"] = Tap(len(layers), b)
-            layers += [nn.Conv2d(a, b, 3, 1 if antialias else 2, 1), norm_layer(norm, b), nn.ReLU()]
+            layers += [nn.Conv2d(a, b, 3, 1 if antialias else 2, 1), *end(b)]
             layers += [BlurDown()] if antialias else []
         for i in range(1, blocks + 1):
             self.taps[f"block{i}"] = Tap(len(layers), 4 * w)
@@ -68,7 +76,7 @@ class ResnetGenerator(nn.Module):
                 layers += [BlurUp(), nn.Conv2d(a, b, 3, 1, 1)]
             else:
                 layers += [upsampling(a, b, upsample, kernel=3, bias=True)]
-            layers += [norm_layer(norm, b), nn.ReLU()]
+            layers += end(b)
         layers += [ReflectionPad2d(3), nn.Conv2d(w, out_channels or channels, 7), nn.Tanh()]
         self.body = nn.Sequential(*layers)
         init_normal_(self)

@@ -170,10 +170,10 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.told: list[str] = []  # what `begin` has to say
+        self.notices: list[str] = []  # what `begin` has to say
         self._lock: Any = None
         self._made: list[Path] = []
-        self.images_seen: int | None = None  # by its checkpoint, when it is taken up
+        self.images_seen: int | None = None  # by its checkpoint, when it is resumed
 
     @property
     def last(self) -> Path:
@@ -237,7 +237,7 @@ class Run:
         """Create the directory or take it up again; one process at a time.
 
         What a killed process left half-written goes; a damaged last checkpoint is replaced by the
-        one before, which ``told`` tells.
+        one before, which ``notices`` says.
 
         Raises:
             UserError: another process runs in it, its configuration differs, or it has checkpoints
@@ -260,7 +260,7 @@ class Run:
         self._lock, self._made = lock, made
         self.tidy()
         if self.resumable:
-            self._take_up(experiment)
+            self._resume(experiment)
         write_text(self.path / "config.yaml", experiment.yaml())
 
     def tidy(self) -> None:
@@ -277,13 +277,13 @@ class Run:
             if _hold(lock):
                 self.tidy()
 
-    def _take_up(self, experiment: Experiment) -> None:
-        content, trouble = self.newest(experiment)
+    def _resume(self, experiment: Experiment) -> None:
+        content, fault = self.newest(experiment)
         self.images_seen = content["method"]["counters"]["images_seen"]
-        if trouble:
+        if fault:
             os.replace(self.previous, self.last)
-            why, at = trouble.partition(";")[0].rstrip("."), f"{self.images_seen / 1000:g} kimg"
-            self.told.append(f"{why}; going on from the checkpoint before it, at {at}.")
+            why, at = fault.partition(";")[0].rstrip("."), f"{self.images_seen / 1000:g} kimg"
+            self.notices.append(f"{why}; going on from the checkpoint before it, at {at}.")
 
     def newest(self, experiment: Experiment | None = None) -> tuple[dict[str, Any], str]:
         """The content of ``last.ckpt`` and ""; or of the checkpoint before it, and why.
@@ -294,15 +294,15 @@ class Run:
             UserError: neither can be used (the sentence is about the last), or one is of another
                 run.
         """
-        trouble: UserError | None = None
+        fault: UserError | None = None
         for file in (self.last, self.previous):
             try:
                 content = read_checkpoint(file, needs=PARTS)
             except UserError as error:
-                trouble = trouble or error
+                fault = fault or error
                 continue
             if experiment is None:
-                return content, str(trouble or "")
+                return content, str(fault or "")
             if changed := _changed(content["experiment"], experiment):
                 raise UserError(
                     f"{file} is of another run ({'; '.join(changed)}); put this run's own back, "
@@ -311,11 +311,11 @@ class Run:
             try:
                 self._check_lines(content)
             except UserError as error:
-                trouble = trouble or error
+                fault = fault or error
                 continue
-            return content, str(trouble or "")
-        assert trouble is not None
-        raise trouble
+            return content, str(fault or "")
+        assert fault is not None
+        raise fault
 
     def _check_lines(self, content: Mapping[str, Any]) -> None:
         """Raise `UserError` unless the line files begin with what the checkpoint relies on."""
@@ -339,7 +339,7 @@ class Run:
         if before and {k: v for k, v in before[-1].items() if k != "from_images"} == dict(now):
             return
         if before and (changed := changes(before[-1], now)):
-            self.told.append(
+            self.notices.append(
                 f"{self.path} was begun under another environment ({', '.join(changed)}): its "
                 f"results will not be called bit-exact."
             )

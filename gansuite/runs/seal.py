@@ -1,4 +1,4 @@
-"""A digest behind a checkpoint, so that a flipped bit is met and not trained on.
+"""A digest behind a checkpoint, so that a flipped bit is found and not trained on.
 
 `torch.save` stores a CRC with every record and `torch.load` checks none. The SHA-256 of all bytes
 follows the zip archive, which readers of archives pass over; 0.2 s for 200 MB on one core.
@@ -60,8 +60,8 @@ def examine(file: BinaryIO) -> State:
     tail = file.read()
     if tail.startswith(_MARK):
         file.seek(0)
-        told = _seal(digest_of(file, end - _SIZE)[1])
-        return "whole" if told == tail else "damaged"
+        expected = _seal(digest_of(file, end - _SIZE)[1])
+        return "whole" if expected == tail else "damaged"
     try:
         with zipfile.ZipFile(file) as archive:
             return "damaged" if archive.testzip() is not None else "unsealed"

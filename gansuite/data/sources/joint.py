@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gansuite.data.catalogue import build_source, joint_options
-from gansuite.data.sources import Source
+from gansuite.data.sources.base import Source
 from gansuite.data.spec import LabelSet
 from gansuite.errors import UserError
 
@@ -62,6 +61,10 @@ class Joint(Source):
                 "attributes of a set, or rename a folder or a set"
             )
 
+    def fetch(self) -> None:
+        for part in self.parts.values():
+            part.fetch()
+
     def prepare(self) -> None:
         if not self.joint:
             self._scan()
@@ -78,23 +81,8 @@ class Joint(Source):
         facts = [[key, part.digest()] for key, part in self.parts.items()]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
-    def load(
-        self,
-        split: str,
-        domain: str,
-        size: int,
-        channels: int,
-        cache: Path | None = None,
-        resize: str = "bicubic",
-    ) -> np.ndarray:
-        part, own = self._parts[domain]
-        return part.load(split, own, size, channels, cache, resize)
-
-    def cache_name(
-        self, split: str, domain: str, size: int, channels: int, resize: str = "bicubic"
-    ) -> str:
-        part, own = self._parts[domain]
-        return part.cache_name(split, own, size, channels, resize)
+    def origin(self, domain: str) -> tuple[Source, str]:
+        return self._parts[domain]
 
     def label_vectors(self, split: str, domain: str) -> np.ndarray:
         part, own = self._parts[domain]

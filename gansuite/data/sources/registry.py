@@ -6,13 +6,14 @@ from typing import ClassVar
 
 from gansuite.data.downloads import fetch
 from gansuite.data.published import REGISTRY, Published
-from gansuite.data.sources import Unpaired
+from gansuite.data.sources.unpaired import Unpaired
 
 
 class RegistrySet(Unpaired):
     """A set of the registry: found under ``root``, or else downloaded to it."""
 
     published: ClassVar[Published]
+    downloads = True
 
     def __init__(self, *, root: str | None = None, only: str | None = None) -> None:
         """``root``: default ``data/<name>``. ``only`` keeps one of the two domains."""
@@ -22,10 +23,8 @@ class RegistrySet(Unpaired):
             only=only,
         )
 
-    def _scan(self) -> None:
-        if not self.root.exists() or (self.root.is_dir() and not any(self.root.iterdir())):
-            fetch(self.published.archive, self.root)
-        super()._scan()
+    def _download(self) -> None:
+        fetch(self.published.archive, self.root)
 
 
 def _make(name: str, entry: Published) -> type[RegistrySet]:
