@@ -253,18 +253,15 @@ def _exp(args: argparse.Namespace) -> int:
 
     with uncollected():
         from gansuite import devices, engine, processes
-        from gansuite.compare.report import summary_table, write_report
-        from gansuite.runs import Run, read_json
+        from gansuite.compare.report import complete_report, summary_table, write_report
+        from gansuite.runs import read_json
 
     processes.end_with_parent()
     run = experiment.run_dir
     if processes.is_main() and engine.is_done(experiment):
-        page, results_file = run / "report.html", run / "results.json"
-        if not page.is_file() or page.stat().st_mtime_ns < results_file.stat().st_mtime_ns:
-            Run(run).clean()  # it was killed before its page
-            write_report(run)
+        page = complete_report(run)
         print(
-            f"{run} is done; its report is {run / 'report.html'}. Give 'seed=' or 'name=' for "
+            f"{run} is done; its report is {page}. Give 'seed=' or 'name=' for "
             f"another run, or remove the folder to run it again."
         )
         return 0

@@ -91,3 +91,19 @@ def test_no_garbage_is_looked_for_while_importing(before: bool) -> None:
         assert gc.get_freeze_count() == 0
     finally:
         (gc.enable if now else gc.disable)()
+
+
+def test_ctrl_c_while_the_command_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gansuite.__main__ import main
+
+    class Interrupted:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "gansuite.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "gansuite.cli", raising=False)
+    monkeypatch.delattr("gansuite.cli", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130

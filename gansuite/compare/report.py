@@ -31,7 +31,7 @@ from gansuite.compare.format import (
 from gansuite.errors import UserError
 from gansuite.evaluation import verdict
 from gansuite.evaluation.table import DISTANCES, HEADLINE, distance
-from gansuite.runs import write_text
+from gansuite.runs import Run, write_text
 
 MAX_PICTURE_BYTES = 3_000_000  # of all pictures together; base64 makes 4 MB of it
 MAX_GRIDS = 8  # grids over time on the page
@@ -339,3 +339,12 @@ def write_report(run: Path) -> Path:
     target = Path(run) / "report.html"
     write_text(target, page)
     return target
+
+
+def complete_report(run: Path) -> Path:
+    """The page of a finished run, written only if the run was killed before it had one."""
+    page, results = Path(run) / "report.html", Path(run) / "results.json"
+    if not page.is_file() or page.stat().st_mtime_ns < results.stat().st_mtime_ns:
+        Run(run).clean()
+        write_report(run)
+    return page

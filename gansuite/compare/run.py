@@ -62,8 +62,12 @@ def compare(
             say(f"Stopped by {asked.name}; the same command resumes it.")
             return STOPPED
     from gansuite.compare.page import write_page
+    from gansuite.compare.report import complete_report
     from gansuite.compare.tables import write_tables
 
+    for job in jobs:
+        if job.planned.done:
+            complete_report(job.path)
     comparison = collect(plan, allow_unequal)
     files = write_tables(comparison, plan.folder)
     page = write_page(comparison, plan.folder)
