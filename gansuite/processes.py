@@ -372,9 +372,6 @@ def all_reduce_sum(values: Sequence[float]) -> list[float]:
     return cast(list[float], total.tolist())
 
 
-told, collected, summed = broadcast, gather, all_reduce_sum  # former names, still imported
-
-
 def to_cpu(value: Any) -> Any:
     """``value``, a nest of plain containers, with its tensors on the CPU."""
     if isinstance(value, torch.Tensor):

@@ -19,7 +19,7 @@ import torch
 from helpers import command, difference, experiment
 
 from gansuite import devices, engine, processes
-from gansuite.callbacks.budget import Budget
+from gansuite.callbacks.budget import StopAtBudget
 from gansuite.callbacks.memory import PeakMemory
 from gansuite.errors import UserError
 from gansuite.losses.precision import full_float32
@@ -338,7 +338,7 @@ def test_ranks_look_at_one_another_about_once_a_second(monkeypatch: Any) -> None
 
     monkeypatch.setattr("gansuite.callbacks.budget.summed", summed)
     session: Any = Session()
-    budget = Budget(session)
+    budget = StopAtBudget(session)
     while not session.stopped:
         Toy.batches = budget._count % 7  # as after rollbacks
         budget.check()

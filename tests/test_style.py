@@ -720,7 +720,8 @@ def test_of_a_pair_both_or_none_are_shown() -> None:
             assert METRICS[info.pair].pair == name
     names = ["ssim", "style_reached", "content_kept", "fd_random", "precision"]
     assert headlines(names) == ["fd_random", "ssim", "content_kept", "style_reached"]
-    assert headlines(names, 3) == ["fd_random", "ssim"]
+    assert headlines(names, 3) == ["fd_random", "content_kept", "style_reached"]
+    assert headlines(names, 1) == ["fd_random"]
     assert headlines(["content_kept", "fd_random"]) == ["fd_random"]
 
 

@@ -7,13 +7,13 @@ from types import FrameType
 from typing import Any
 
 from gansuite.callbacks.session import Session
-from gansuite.processes import summed
+from gansuite.processes import all_reduce_sum
 
 _AGREE_EVERY = 1.0  # seconds, about, between two looks at one another's flags (several processes)
 _MOST = 256  # batches between them
 
 
-class Budget:
+class StopAtBudget:
     """``budget.kimg`` pictures or ``budget.seconds`` of training.
 
     SIGTERM and the first Ctrl-C end the run after the batch in hand, with a checkpoint to resume
@@ -57,7 +57,7 @@ class Budget:
         pace = (now - self._at) / max(1, self._count - self._from)
         after = min(_MOST, max(1, int(_AGREE_EVERY / max(pace, 1e-9)))) if method.world > 1 else 1
         mine = [now, float(after)] if session.main else [0.0, 0.0]
-        asked, spent, after_ = summed([float(bool(self._asked)), *mine])
+        asked, spent, after_ = all_reduce_sum([float(bool(self._asked)), *mine])
         self._at, self._from, self._next = now, self._count, self._count + int(after_)
         seconds = session.experiment.budget.seconds
         if seconds is not None:

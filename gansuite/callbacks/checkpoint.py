@@ -13,14 +13,14 @@ from lightning import Trainer
 
 from gansuite.callbacks.session import Session
 from gansuite.errors import UserError
-from gansuite.processes import collected, told
+from gansuite.processes import broadcast, gather
 from gansuite.runs import fitting, write_checkpoint
 
 
 def save(session: Session, trainer: Trainer, path: Path) -> None:
     """Write the state of the run to ``path`` (all ranks take part, rank 0 writes)."""
     session.method.assert_finite()
-    rank_state = collected(session.method.training_state()["rank_state"])
+    rank_state = gather(session.method.training_state()["rank_state"])
     if not session.main:
         return
     state = session.method.training_state()
@@ -47,7 +47,7 @@ def newest_for_all(session: Session) -> dict[str, Any] | None:
     content = None
     if session.main and session.run.resumable:
         content, _ = session.run.newest()
-    return told(content)
+    return broadcast(content)
 
 
 def restore(session: Session, trainer: Trainer, content: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from gansuite.evaluation.learned import from_state, learned_features
 from gansuite.evaluation.pixels import l1
 from gansuite.evaluation.protocol import HIGHER_IS_BETTER, Protocol
 from gansuite.methods._by_reference import ByReference
-from gansuite.processes import cpu_group, told
+from gansuite.processes import broadcast, cpu_group
 from gansuite.rng import torch_generator
 
 Make = Callable[[int, Tensor], Tensor]
@@ -183,7 +183,7 @@ class Scorer:
             found = self.compare()
             rows = self.evaluator.references(found) if session.main else {}
             known = self._rankable(found, rows["real_vs_real"]) if session.main else []
-            known = told(known)
+            known = broadcast(known)
             by = session.experiment.evaluate.best_by
             if by not in known:
                 raise UserError(

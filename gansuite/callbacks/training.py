@@ -8,7 +8,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from gansuite.callbacks import checkpoint
-from gansuite.callbacks.budget import Budget
+from gansuite.callbacks.budget import StopAtBudget
 from gansuite.callbacks.cost import CountFlops, Expenses
 from gansuite.callbacks.evaluate import Scorer
 from gansuite.callbacks.health import Health
@@ -17,7 +17,7 @@ from gansuite.callbacks.results import results_of
 from gansuite.callbacks.samples import name_final, save_samples
 from gansuite.callbacks.session import Session
 from gansuite.errors import NotFinite
-from gansuite.processes import told
+from gansuite.processes import broadcast
 from gansuite.runs import write_json
 
 
@@ -41,7 +41,7 @@ class TrainingRun(Callback):
         e = session.experiment
         self.log_every, self.score_every = e.log.every_kimg, e.evaluate.every_kimg
         self.save_every = e.log.checkpoint_every_kimg or e.evaluate.every_kimg
-        self.budget, self.flops = Budget(session), CountFlops(session)
+        self.budget, self.flops = StopAtBudget(session), CountFlops(session)
         self.expenses, self.scorer = Expenses(session), Scorer(session)
         self.progress = Progress(session)
         self.health = Health(session, self.progress.say)
@@ -111,9 +111,9 @@ class TrainingRun(Callback):
         return True
 
     def _once(self, name: str, act: Callable[[Trainer], None], trainer: Trainer) -> None:
-        acted, seen = self.session.notes.setdefault("last_acted", {}), self.session.method
-        if acted.get(name) != seen.images_seen:
-            acted[name] = seen.images_seen
+        last, seen = self.session.notes.setdefault("last_acted", {}), self.session.method
+        if last.get(name) != seen.images_seen:
+            last[name] = seen.images_seen
             act(trainer)
 
     # -- what it does ------------------------------------------------------------------------
@@ -129,7 +129,7 @@ class TrainingRun(Callback):
         """The scores, to all loggers; the best state so far is kept in ``best.ckpt``."""
         scores, improved = self.scorer()
         self._log(scores)
-        if told(improved):
+        if broadcast(improved):
             checkpoint.save(self.session, trainer, self.session.run.best)
 
     def _log(self, values: dict[str, float]) -> None:

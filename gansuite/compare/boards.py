@@ -69,7 +69,7 @@ def ranking(c: ComparedRuns, name: str) -> dict[str, Any]:
             *([behind] if several else []),
             *([keeps] if repeated else []),
             (Column("Gap closed"), Cell(percent(x.gap), x.gap, bar=bar) if s else Cell()),
-            *scores(x, beside(c, name)[:_SHOWN_BESIDE]),
+            *scores(x, beside(c, name, _SHOWN_BESIDE)),
         ]
 
     def every(x: Line) -> list[tuple[Column, Cell]]:

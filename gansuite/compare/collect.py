@@ -20,7 +20,7 @@ from gansuite.compare.stats import Standing, rank
 from gansuite.compare.terms import axis_of, differences, notes
 from gansuite.errors import UserError
 from gansuite.evaluation.protocol import HIGHER_IS_BETTER
-from gansuite.evaluation.table import METRICS
+from gansuite.evaluation.table import METRICS, ROWS
 from gansuite.evaluation.verdict import gap_closed
 
 
@@ -146,10 +146,9 @@ class ComparedRuns:
         return rank(self.scores(name, metric), bool(HIGHER_IS_BETTER[metric]))
 
     def references(self, name: str) -> dict[str, dict[str, float]]:
-        """The reference rows, ``do_nothing`` and ``real_vs_real``, of a generator also ``blurred``
-        (`evaluation.reference_rows`) -> metric -> score."""
+        """The reference rows (`evaluation.table.ROWS`) -> metric -> score."""
         rows: dict[str, dict[str, float]] = {}
-        for row in (*_REFERENCES, "blurred"):
+        for row in ROWS:
             found: dict[str, list[float]] = {}
             for e in self.done:
                 for metric, value in e.references.get(row, {}).get(name, {}).items():
@@ -167,7 +166,8 @@ class ComparedRuns:
         for e in self.of(row):
             final = e.final.get(name, {}).get(metric)
             nothing, floor = (
-                e.references.get(k, {}).get(name, {}).get(metric) for k in _REFERENCES
+                e.references.get(k, {}).get(name, {}).get(metric)
+                for k in ("do_nothing", "real_vs_real")
             )
             share = gap_closed(final, nothing, floor, squared)
             if share is None or abs(share) >= _NO_GAP:
@@ -176,7 +176,6 @@ class ComparedRuns:
         return math.fsum(shares) / len(shares) if shares else None
 
 
-_REFERENCES = ("do_nothing", "real_vs_real")
 _NO_GAP = 100  # shares beyond it say that the references are as good as equal
 
 

@@ -16,17 +16,12 @@ from gansuite.compare.collect import ComparedRuns, Row
 from gansuite.compare.format import human, interval, metric
 from gansuite.compare.stats import Standing, mean_interval
 from gansuite.evaluation.protocol import HIGHER_IS_BETTER
-from gansuite.evaluation.table import HEADLINE
+from gansuite.evaluation.table import ROWS, headlines
 from gansuite.runs import write_text
 
 SINGLE = "†"
 Interval = tuple[float, float | None, float | None]
 """A mean and the ends of its 95 % interval, which a single score has not."""
-_REFERENCES = {
-    "do_nothing": "do nothing",
-    "real_vs_real": "real vs real",
-    "blurred": "blurred training pictures",
-}
 _GAUSSIAN = "Gaussian of the training pictures"
 
 
@@ -81,13 +76,12 @@ def write_tables(comparison: ComparedRuns, folder: Path) -> list[Path]:
 
 def reference_label(name: str, row: str) -> str:
     """What a reference row is called in the table of comparison ``name``; any other as it is."""
-    return _GAUSSIAN if name == "gen" and row == "do_nothing" else _REFERENCES.get(row, row)
+    return _GAUSSIAN if name == "gen" and row == "do_nothing" else ROWS.get(row, row)
 
 
-def beside(c: ComparedRuns, name: str) -> list[str]:
-    """The metrics beside the ranking one that a table shows."""
-    known = c.metrics(name)
-    return [m for m in HEADLINE if m in known and m != c.rank_by]
+def beside(c: ComparedRuns, name: str, most: int | None = None) -> list[str]:
+    """The metrics beside the ranking one that a table shows, at most ``most``."""
+    return headlines((m for m in c.metrics(name) if m != c.rank_by), most)
 
 
 def _words(c: ComparedRuns, x: Line) -> list[tuple[Column, Cell]]:

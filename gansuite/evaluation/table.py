@@ -359,15 +359,14 @@ def distance(scores: Iterable[str]) -> str:
 
 def headlines(names: Iterable[str], most: int | None = None) -> list[str]:
     """The metrics among ``names`` that are shown where there is little room, at most ``most`` of
-    them; of a pair both or none."""
-    there = set(names)
-    found: list[str] = []
-    for m, info in METRICS.items():
-        if m in there and info.headline and m not in found:
-            both = [m, info.pair] if info.pair in there else [m]
-            if info.pair in ("", both[-1]) and (most is None or len(found) + len(both) <= most):
-                found += both
-    return found
+    them: pairs first, since a pair is shown together or not at all, then in order."""
+    known = set(names)
+    there = [m for m, x in METRICS.items() if x.headline and {m, x.pair or m} <= known]
+    pairs = [m for m in there if METRICS[m].pair]
+    most = len(there) if most is None else most
+    kept = pairs[: most // 2 * 2]
+    kept += [m for m in there if m not in pairs][: most - len(kept)]
+    return [m for m in there if m in kept]
 
 
 OFFLINE = tuple(m for m, info in METRICS.items() if not info.option)

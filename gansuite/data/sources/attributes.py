@@ -1,4 +1,4 @@
-"""Pictures with a table of yes/no attributes."""
+"""PicturesBySplit with a table of yes/no attributes."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from gansuite.config import user_path
 from gansuite.data.cache import cached_array
 from gansuite.data.images import RESIZE_POLICIES, resize_uint8
-from gansuite.data.sources.pictures import Pictures
+from gansuite.data.sources.pictures import PicturesBySplit
 from gansuite.data.spec import DataSpec, LabelSet
 from gansuite.errors import UserError
 
@@ -39,7 +39,7 @@ class Source(ABC):
 
     def __init__(self, root: str = "") -> None:
         self.root = user_path(root, "data.root")
-        self.pictures: Pictures = {}
+        self.pictures: PicturesBySplit = {}
         self.labels: tuple[str, ...] = ()
         # split -> domain -> float32 [N,K]; filled by sources whose labels are not their domains
         self.vectors: dict[str, dict[str, np.ndarray]] = {}

@@ -10,7 +10,7 @@ import numpy as np
 from gansuite.data.downloads import fetch_dataset
 from gansuite.data.sources.base import no_twice
 from gansuite.data.sources.files import Splitting
-from gansuite.data.sources.pictures import ArrayPicture, Picture, Pictures
+from gansuite.data.sources.pictures import ArrayPicture, Picture, PicturesBySplit
 from gansuite.data.sources.tree import named_folders
 from gansuite.errors import UserError, nearest
 
@@ -41,7 +41,7 @@ class ClassSet(Splitting):
         self._check_root()
         arrays = self._arrays()
         if arrays:
-            found: Pictures = {}
+            found: PicturesBySplit = {}
             for split, (images, ids) in arrays.items():
                 by_class: dict[str, list[Picture]] = {name: [] for name in self.classes}
                 for i, (image, k) in enumerate(zip(images, ids, strict=True)):

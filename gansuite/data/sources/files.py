@@ -10,7 +10,7 @@ import numpy as np
 from gansuite.data.downloads import is_missing
 from gansuite.data.images import IMAGE_SUFFIXES
 from gansuite.data.sources.base import Source, printable
-from gansuite.data.sources.pictures import Pictures, file_pictures
+from gansuite.data.sources.pictures import PicturesBySplit, file_pictures
 from gansuite.data.sources.tree import Places, pictures_below
 from gansuite.errors import UserError
 from gansuite.rng import derive
@@ -38,7 +38,7 @@ class FileSource(Source):
                 f"data folder '{self.root}' {what}; set data.root to a folder with {self.expected}"
             )
 
-    def _read(self, places: Places) -> Pictures:
+    def _read(self, places: Places) -> PicturesBySplit:
         """The pictures in ``places``; none of the folders may be empty."""
         own = [folder for by_name in places.values() for folder in by_name.values()]
         return {
@@ -71,7 +71,7 @@ class Splitting(FileSource):
             raise UserError(f"data.test_fraction is {test_fraction}, it must lie between 0 and 1")
         self._fraction, self._split_seed = test_fraction, split_seed
 
-    def _split(self, found: Pictures, keys: Sequence[str] | None = None) -> Pictures:
+    def _split(self, found: PicturesBySplit, keys: Sequence[str] | None = None) -> PicturesBySplit:
         """``found``, with "all" divided into train and test; ``keys`` are the names to divide by.
 
         The domains are divided each by itself, or by ``keys`` all alike.
@@ -82,7 +82,7 @@ class Splitting(FileSource):
             f"no test folder: {self._fraction:.0%} of the pictures are held out for it "
             "(data.test_fraction)"
         )
-        split: Pictures = {"train": {}, "test": {}}
+        split: PicturesBySplit = {"train": {}, "test": {}}
         for domain, pictures in found["all"].items():
             names = keys or [picture.name for picture in pictures]
             held = _holdout(names, self._fraction, self._split_seed)
@@ -90,7 +90,7 @@ class Splitting(FileSource):
             split["test"][domain] = [p for i, p in enumerate(pictures) if i in held]
         return split
 
-    def _pool(self, found: Pictures, domain: str) -> None:
+    def _pool(self, found: PicturesBySplit, domain: str) -> None:
         """Make one domain of several classes, which become the labels."""
         classes = list(found["train"])
         for split, by_class in found.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gansuite.data.sources.base import no_twice
 from gansuite.data.sources.files import Splitting
-from gansuite.data.sources.pictures import Pictures, file_pictures
+from gansuite.data.sources.pictures import PicturesBySplit, file_pictures
 from gansuite.data.sources.tree import ab_folders, named_folders, pair_key, split_places, subfolders
 from gansuite.errors import UserError
 
@@ -71,7 +71,7 @@ class Paired(Splitting):
                     f"({', '.join(present)}), a pair has two; choose them with data.domains"
                 )
         else:
-            found: Pictures = {}
+            found: PicturesBySplit = {}
             for split, folder in splits.items():
                 files = self._some(folder, list(splits.values()))
                 found[split] = {

@@ -90,7 +90,7 @@ class ArrayPicture:
         return hashlib.sha256(self.array.tobytes()).hexdigest()
 
 
-Pictures = dict[str, dict[str, list[Picture]]]  # split -> domain -> pictures in file order
+PicturesBySplit = dict[str, dict[str, list[Picture]]]  # split -> domain -> pictures in file order
 
 
 def file_pictures(
