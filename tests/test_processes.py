@@ -336,7 +336,7 @@ def test_ranks_look_at_one_another_about_once_a_second(monkeypatch: Any) -> None
         looks.append(budget._count)
         return [values[0] + (len(looks) == 4), *values[1:]]  # the other rank is asked then
 
-    monkeypatch.setattr("gansuite.callbacks.budget.summed", summed)
+    monkeypatch.setattr("gansuite.callbacks.budget.all_reduce_sum", summed)
     session: Any = Session()
     budget = StopAtBudget(session)
     while not session.stopped:

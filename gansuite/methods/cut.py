@@ -14,7 +14,7 @@ from gansuite.losses.adversarial import adversarial
 from gansuite.losses.patchnce import patch_nce
 from gansuite.methods._one_way import Direction, OneWay
 from gansuite.methods.base import Step, terms
-from gansuite.networks.layers import init_xavier_
+from gansuite.networks.layers import Norm, init_xavier_
 from gansuite.networks.patchgan import PatchDiscriminator
 from gansuite.networks.projections import PatchProjections
 from gansuite.networks.resnet import ResnetGenerator
@@ -43,7 +43,8 @@ class CUT(OneWay):
     ``weights`` multiply these.
 
     Options: ``direction``: ab, from the first domain to the second, or ba; ``blocks`` residual
-    blocks; ``width``/``d_width`` channels of the first layers; ``patches`` places per map.
+    blocks; ``width``/``d_width`` channels of the first layers; ``patches`` places per map;
+    ``d_norm``: D's norm; instance, as published, hides a tint of the whole picture from it.
 
     Follows the authors' code: maps are the padded pixels, both widening convolutions before their
     norm, the first and the fifth block (the last, where there are fewer); the keys have no
@@ -67,6 +68,7 @@ class CUT(OneWay):
         width: int = 64,
         d_width: int = 64,
         d_layers: int = 3,
+        d_norm: Norm = "instance",
         patches: int = 256,
         temperature: float = 0.07,
         loss: str = "lsgan",
@@ -77,7 +79,7 @@ class CUT(OneWay):
         self.published = {"gan": 1.0, "nce": nce, "idt": idt}
         self.weights = {term: w if self.published[term] else 0.0 for term, w in weights.items()}
         self.g = ResnetGenerator(spec.channels, width, blocks, antialias=True)
-        self.d = PatchDiscriminator(spec.channels, d_width, d_layers, antialias=True)
+        self.d = PatchDiscriminator(spec.channels, d_width, d_layers, d_norm, antialias=True)
         compared = ("pixels", "down1", "down2", "block1", f"block{min(5, blocks)}")
         self.maps = tuple(name for name in dict.fromkeys(compared) if name in self.g.taps)
         self.f = PatchProjections({name: self.g.taps[name].channels for name in self.maps})
