@@ -268,6 +268,8 @@ def apply(change: Change, place: Path) -> None:
     if change.what in ("json", "lines", "yaml", "checkpoint", "cut", "flip", "blot", "nan"):
         files = sorted(place.glob(change.path))
         path = files[0]  # `cache/*.npy` and the like
+    if path.is_fifo():  # drawn twice: whoever opens it waits for ever
+        path.unlink()
     if change.what == "write":
         path.write_bytes(value)
     elif change.what == "folder":
