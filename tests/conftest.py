@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["WANDB_MODE"] = "disabled"
 os.environ.setdefault("WANDB_SILENT", "true")
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,6 +34,28 @@ def _caches_apart(
     """Decoded pictures go to a folder of this test session, not to the user's."""
     folder = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("GANSUITE_CACHE", str(folder))
+
+
+_rehearsed: set[str] = set()
+
+
+@pytest.fixture(autouse=True)
+def _rehearsals_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was rehearsed in this process without a complaint is not rehearsed again: it takes a
+    quarter of a tiny run, and most tests train the same ones."""
+    engine = sys.modules.get("gansuite.engine")
+    if engine is None:
+        return
+    whole = engine.rehearsed_method
+
+    def once(experiment: Any, data: Any) -> Any:
+        key = repr((experiment.method, experiment.trainer, data.spec, data.batch))
+        method = engine.ready_method(experiment, data) if key in _rehearsed else None
+        method = method or whole(experiment, data)
+        _rehearsed.add(key)
+        return method
+
+    monkeypatch.setattr(engine, "rehearsed_method", once)
 
 
 @pytest.fixture

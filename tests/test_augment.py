@@ -61,6 +61,7 @@ def test_same_transformation_for_reals_and_fakes(augment: nn.Module) -> None:
     torch.testing.assert_close(a - b, c - a)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augment", ALL)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_second_derivatives(augment: nn.Module, channels: int) -> None:

@@ -473,6 +473,7 @@ def by_key(run: Run) -> dict[str, list[tuple[int, float]]]:
     return found
 
 
+@pytest.mark.slow
 def test_every_logger_has_the_numbers_of_the_run_also_after_an_interruption(
     tmp_path: Path, monkeypatch: Any
 ) -> None:

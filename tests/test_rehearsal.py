@@ -29,6 +29,7 @@ def ready(name: str, size: int) -> Method:
     return method
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", method_names())
 def test_agrees_with_real_losses(name: str) -> None:
     for size in (8, 16, 24):

@@ -69,6 +69,7 @@ def kill() -> None:
     raise Killed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["dcgan", "mlp"])
 def test_resumes_bit_for_bit(case: str, tmp_path: Path, monkeypatch: Any) -> None:
     expected = undisturbed(case, tmp_path / "a", monkeypatch)
