@@ -244,11 +244,11 @@ def test_an_update_changes_its_player_alone() -> None:
     assert changed == {"d.1.weight", "d.1.bias"}
 
 
-def _count_forwards(method: Any, names: list[str]) -> list[int]:
+def _count_pictures(method: Any, names: list[str]) -> list[int]:
     count = [0]
     for name in names:
         method.get_submodule(name).register_forward_hook(
-            lambda *_: count.__setitem__(0, count[0] + 1)
+            lambda _, inputs, __: count.__setitem__(0, count[0] + len(inputs[0]))
         )
     return count
 
@@ -271,7 +271,7 @@ class Big(Pictures):
 def test_cyclegan_makes_each_picture_once(weight: float, expected: int, monkeypatch: Any) -> None:
     weights = {"gan": 1.0, "cycle": 10.0, "identity": weight}
     method = CycleGAN(_specs(("a", "b")), width=4, d_width=4, blocks=1, weights=weights)
-    count = _count_forwards(method, ["g.ab", "g.ba"])
+    count = _count_pictures(method, ["g.ab", "g.ba"])
     monkeypatch.setattr("helpers.Pictures", Big)
     fit(method, 2, batch=1)
     assert count[0] == 2 * expected
@@ -280,11 +280,11 @@ def test_cyclegan_makes_each_picture_once(weight: float, expected: int, monkeypa
 @pytest.mark.parametrize("n_critic", [1, 2])
 def test_vanilla_makes_each_picture_once(n_critic: int, monkeypatch: Any) -> None:
     method = VanillaGAN(_specs(("a",)), width=4, d_width=4, n_critic=n_critic)
-    count = _count_forwards(method, ["g"])
+    count = _count_pictures(method, ["g"])
     monkeypatch.setattr(Big, "domains", 1)
     monkeypatch.setattr("helpers.Pictures", Big)
     fit(method, 4, batch=2)
-    assert count[0] == 4
+    assert count[0] == 4 * 2
     assert method.update_counts == {"g": 4 // n_critic, "d": 4}
 
 

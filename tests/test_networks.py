@@ -6,11 +6,15 @@ import copy
 import math
 from collections.abc import Callable
 from io import BytesIO
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from gansuite.draws import Draws
 from gansuite.errors import UserError
@@ -305,10 +309,138 @@ def test_instance_norm_differentiates_twice() -> None:
     assert torch.autograd.gradgradcheck(norm, x)
 
 
+@pytest.mark.parametrize("down", [None, 0, 1])
+@pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize("pad", [1, 3])
-def test_reflection_pad_is_torchs(pad: int) -> None:
+def test_reflection_pad_is_torchs(
+    pad: int, native: bool, down: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "_reflects_itself", lambda x: native)
     x = torch.randn(2, 3, 4, 7, dtype=torch.float64)
-    same(layers.ReflectionPad2d(pad), nn.ReflectionPad2d(pad), x)
+    rows = pad if down is None else down
+    same(layers.ReflectionPad2d(pad, down), nn.ReflectionPad2d((pad, pad, rows, rows)), x)
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "deterministic", "native"),
+    [
+        ("cpu", torch.float32, False, True),
+        ("cpu", torch.float32, True, True),
+        ("cpu", torch.bfloat16, False, False),
+        ("cuda", torch.bfloat16, False, True),
+        ("cuda", torch.float32, True, False),
+        ("mps", torch.float32, False, False),
+    ],
+)
+def test_who_reflects(
+    device: str, dtype: torch.dtype, deterministic: bool, native: bool, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: deterministic)
+    x = SimpleNamespace(device=torch.device(device), dtype=dtype)
+    assert layers._reflects_itself(x) == native  # type: ignore[arg-type]
+
+
+THIN: dict[str, dict[str, Any]] = {
+    "zeros": {"padding": 3, "bias": False},
+    "reflect": {"padding": 3, "padding_mode": "reflect"},
+    "reflected before": {"padding": (3, 0), "padding_mode": "reflect"},
+    "none": {},
+}
+
+
+@pytest.mark.parametrize("options", THIN.values(), ids=THIN)
+def test_a_thin_convolution_is_torchs(options: dict[str, Any]) -> None:
+    ours = layers.ThinConv2d(2, 3, 7, **options).double()
+    reference = nn.Conv2d(2, 3, 7, **options).double()
+    reference.load_state_dict(ours.state_dict())  # the same names and shapes
+    x = torch.randn(2, 2, 9, 11, dtype=torch.float64)
+    same(ours, reference, x)
+    same(ours, reference, x.contiguous(memory_format=torch.channels_last))
+
+
+def test_a_thin_convolution_differentiates_twice() -> None:
+    conv = layers.ThinConv2d(1, 2, 3, padding=1, padding_mode="reflect").double()
+    x = torch.randn(1, 1, 3, 4, dtype=torch.float64, requires_grad=True)
+
+    def of(x: Tensor, weight: Tensor) -> Tensor:
+        return torch.func.functional_call(conv, {"weight": weight}, (x,))
+
+    assert torch.autograd.gradgradcheck(of, (x, conv.weight))
+
+
+@pytest.mark.parametrize(("device", "kernel"), [("cpu", (1, 7)), ("meta", (7, 7))])
+@pytest.mark.parametrize(
+    "make", [lambda: ResnetGenerator(3, 4, 1), lambda: StarGANGenerator(2, 3, 4, 1)]
+)
+def test_pictures_come_in_rows_on_a_cpu_alone(
+    make: Make, device: str, kernel: tuple[int, int], monkeypatch: Any
+) -> None:
+    net = make().to(device)
+    x = [torch.zeros(2, 3, 16, 16, device=device)]
+    x += [torch.zeros(2, 2, device=device)] if isinstance(net, StarGANGenerator) else []
+    real, kernels = F.conv2d, []
+
+    def noted(x: Tensor, weight: Tensor, *args: Any) -> Tensor:
+        kernels.append(tuple(weight.shape[2:]))
+        return real(x, weight, *args)
+
+    monkeypatch.setattr(F, "conv2d", noted)
+    with FlopCounterMode(display=False) as counter:
+        assert net(*x).shape == (2, 3, 16, 16)
+    assert kernels[-1] == kernel
+    last = net.body[-2]
+    assert isinstance(last, layers.ThinConv2d)
+    plain = nn.Conv2d(4, 3, 7)  # as many operations wherever it runs
+    with FlopCounterMode(display=False) as one:
+        plain(torch.zeros(2, 4, 22, 22))
+    parts = counter.get_flop_counts()[type(net).__name__ + ".body." + str(len(net.body) - 2)]
+    assert sum(parts.values()) == one.get_total_flops()
+
+
+# One call
+
+
+ALONE: dict[str, Make] = {
+    "patch": lambda: PatchDiscriminator(3, 2, 2),
+    "resnet": lambda: ResnetGenerator(3, 2, 1),
+    "critic": lambda: DualGANCritic(32, 3, 2),
+    "stargan": lambda: StarGANDiscriminator(32, 2, 3, 2, 3),
+    "group": lambda: DCGANDiscriminator(32, 3, 2, norm="group"),
+}
+TOGETHER: dict[str, Make] = {
+    "batch norm": lambda: PatchDiscriminator(3, 2, 2, "batch"),
+    "dropout": lambda: DualGANGenerator(32, 3, 2, 0.5),
+    "spectral norm": lambda: DCGANDiscriminator(32, 3, 2, norm="none", spectral=True),
+}
+
+
+@pytest.mark.parametrize("name", [*ALONE, *TOGETHER])
+def test_one_call_is_the_same_function(name: str) -> None:
+    """Outputs, gradients of parameters and inputs, state and draws are those of a call each."""
+    one = (ALONE | TOGETHER)[name]().double()
+    each = copy.deepcopy(one)
+    a = [torch.randn(n, 3, 32, 32, dtype=torch.float64, requires_grad=True) for n in (1, 2)]
+    b = [x.detach().clone().requires_grad_() for x in a]
+    calls = [0]
+    one.register_forward_hook(lambda *_: calls.__setitem__(0, calls[0] + 1))
+    torch.manual_seed(1)
+    found = layers.in_one_call(one, *a)
+    torch.manual_seed(1)
+    expected = tuple(each(x) for x in b)
+    assert calls == [1 if name in ALONE else 2]
+    torch.testing.assert_close(found, expected)
+    for outputs in (found, expected):
+        sum(k * part.sin().sum() for k, part in enumerate(tree_leaves(outputs), 1)).backward()
+    for x, y in zip((*a, *one.parameters()), (*b, *each.parameters()), strict=True):
+        torch.testing.assert_close(x.grad, y.grad)
+    for x, y in zip(one.buffers(), each.buffers(), strict=True):
+        torch.testing.assert_close(x, y)
+
+
+def test_pictures_of_two_sizes_have_a_call_each() -> None:
+    d = PatchDiscriminator(3, 2, 2)
+    small, large = layers.in_one_call(d, torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 32, 32))
+    assert (small.shape[-1], large.shape[-1]) == (2, 6)
 
 
 def test_nearest_upsample_is_torchs() -> None:
@@ -396,7 +528,11 @@ def test_batch_norm_nets_prefer_channels_last_and_compute_the_same() -> None:
     d = DCGANDiscriminator(32, width=8)
     assert layers.prefers_channels_last(d)
     assert not layers.prefers_channels_last(ResnetGenerator(width=2, blocks=1))
-    assert not layers.prefers_channels_last(DCGANDiscriminator(32, width=8, norm="group"))
+    for norm in ("group", "instance", "none"):
+        assert not layers.prefers_channels_last(DCGANDiscriminator(32, width=8, norm=norm))
+    # pictures pass from one network to the other in the format that they were made in
+    mixed = nn.ModuleList([d, DCGANDiscriminator(32, width=8, norm="instance")])
+    assert not layers.prefers_channels_last(mixed)
     x = torch.randn(4, 3, 32, 32)
     expected = d(x)
     last = copy.deepcopy(d).to(memory_format=torch.channels_last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,7 +27,8 @@ def build_optimizer(
             fused=fused,
         )
     if o.kind in ("rmsprop", "rmsprop_tf"):
-        return (TFRMSprop if o.kind == "rmsprop_tf" else torch.optim.RMSprop)(
+        kind = TFRMSprop if o.kind == "rmsprop_tf" else partial(torch.optim.RMSprop, foreach=True)
+        return kind(
             parameters,
             lr=o.lr,
             alpha=o.alpha,

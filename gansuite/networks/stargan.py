@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from gansuite.networks.layers import (
     Norm,
     ResidualBlock,
+    ThinConv2d,
     Upsample,
     check_multiple,
     norm_layer,
@@ -44,7 +45,8 @@ class StarGANGenerator(nn.Module):
         layers += [ResidualBlock(4 * w, norm, reflect=False, bias=False) for _ in range(blocks)]
         for a, b in ((4 * w, 2 * w), (2 * w, w)):
             layers += [upsampling(a, b, upsample), norm_layer(norm, b), nn.ReLU()]
-        self.body = nn.Sequential(*layers, nn.Conv2d(w, channels, 7, 1, 3, bias=False), nn.Tanh())
+        last = ThinConv2d(w, channels, 7, padding=3, bias=False)
+        self.body = nn.Sequential(*layers, last, nn.Tanh())
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         planes = label.to(x)[:, :, None, None].expand(-1, -1, *x.shape[2:])
