@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -127,32 +127,52 @@ class InstanceNorm2d(nn.Module):
         return f"{self.channels}, affine={self.weight is not None}, eps={self.eps}"
 
 
-def _reflects_itself(x: Tensor) -> bool:
-    """Whether torch's own reflection is fast here, and allowed. Its backward pass adds atomically
-    on CUDA, which ``torch.use_deterministic_algorithms`` refuses; in 16 bits it is slow on CPUs."""
-    if x.device.type == "cuda":
-        return not torch.are_deterministic_algorithms_enabled()
-    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+class _Reflected(torch.autograd.Function):
+    """Reflection padding by torch's own kernel, forward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, across: int, down: int) -> Tensor:
+        ctx.sides = across, down
+        return F.pad(x, (across, across, down, down), mode="reflect")
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+        return _Folded.apply(g, *ctx.sides), None, None
+
+
+class _Folded(torch.autograd.Function):
+    """The transpose of the padding: what lies outside is folded in and added.
+
+    Torch's own is slow in 16 bits, and on CUDA it adds atomically, which
+    ``torch.use_deterministic_algorithms`` refuses.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, across: int, down: int) -> Tensor:
+        ctx.sides = across, down
+        for dim, p in ((-2, down), (-1, across)):
+            if p:
+                n = g.shape[dim] - 2 * p
+                folded = g.narrow(dim, p, n).clone(memory_format=torch.contiguous_format)
+                folded.narrow(dim, 1, p).add_(g.narrow(dim, 0, p).flip(dim))
+                folded.narrow(dim, n - 1 - p, p).add_(g.narrow(dim, n + p, p).flip(dim))
+                g = folded
+        return g
+
+    @staticmethod
+    def backward(ctx: Any, x: Tensor) -> tuple[Tensor, None, None]:
+        return _Reflected.apply(x, *ctx.sides), None, None
 
 
 def reflection_pad(x: Tensor, across: int, down: int) -> Tensor:
-    """``F.pad(x, (across, across, down, down), mode="reflect")``, from slices, flips and
-    concatenation where that is better."""
+    """``F.pad(x, (across, across, down, down), mode="reflect")``, deterministic on every device."""
     h, w = x.shape[-2:]
     if h <= down or w <= across:
         raise UserError(
             f"A map of {h}x{w} is too small to be reflected by {max(across, down)}: "
             f"use larger pictures."
         )
-    if _reflects_itself(x):
-        return F.pad(x, (across, across, down, down), mode="reflect")
-    if across:
-        left, right = x[..., 1 : across + 1].flip(-1), x[..., -across - 1 : -1].flip(-1)
-        x = torch.cat([left, x, right], -1)
-    if down:
-        above, below = x[..., 1 : down + 1, :].flip(-2), x[..., -down - 1 : -1, :].flip(-2)
-        x = torch.cat([above, x, below], -2)
-    return x
+    return cast(Tensor, _Reflected.apply(x, across, down))
 
 
 class ReflectionPad2d(nn.Module):
