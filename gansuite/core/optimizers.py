@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import Any
 
 import torch
@@ -27,8 +26,7 @@ def build_optimizer(
             fused=fused,
         )
     if o.kind in ("rmsprop", "rmsprop_tf"):
-        kind = TFRMSprop if o.kind == "rmsprop_tf" else partial(torch.optim.RMSprop, foreach=True)
-        return kind(
+        return (TFRMSprop if o.kind == "rmsprop_tf" else torch.optim.RMSprop)(
             parameters,
             lr=o.lr,
             alpha=o.alpha,
