@@ -397,6 +397,32 @@ def test_pictures_come_in_rows_on_a_cpu_alone(
     assert sum(parts.values()) == one.get_total_flops()
 
 
+@pytest.mark.parametrize("side", [2, 3, 4, 6])
+@pytest.mark.parametrize(("kernel", "padding", "bias"), [(4, 1, True), (2, 0, False)])
+def test_an_inner_convolution_is_torchs(side: int, kernel: int, padding: int, bias: bool) -> None:
+    ours = layers.InnerConv2d(3, 5, kernel, 2, padding, bias=bias).double()
+    reference = nn.Conv2d(3, 5, kernel, 2, padding, bias=bias).double()
+    reference.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 3, side, side + 1, dtype=torch.float64)
+    with Operations() as seen, FlopCounterMode(display=False) as counter:
+        ours(x)
+    assert any("convolution" in name for name in seen.names) == (side == 6)  # 3x3 pixels
+    with FlopCounterMode(display=False) as one:
+        reference(x)
+    assert counter.get_total_flops() == one.get_total_flops()
+    same(ours, reference, x)
+
+
+def test_an_inner_convolution_differentiates_twice() -> None:
+    conv = layers.InnerConv2d(1, 2, 4, 2, 1).double()
+    x = torch.randn(2, 1, 4, 4, dtype=torch.float64, requires_grad=True)
+
+    def of(x: Tensor, weight: Tensor) -> Tensor:
+        return torch.func.functional_call(conv, {"weight": weight}, (x,))
+
+    assert torch.autograd.gradgradcheck(of, (x, conv.weight))
+
+
 # One call
 
 

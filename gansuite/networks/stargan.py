@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gansuite.networks.layers import (
+    InnerConv2d,
     Norm,
     ResidualBlock,
     ThinConv2d,
@@ -67,7 +68,7 @@ class StarGANDiscriminator(nn.Module):
         check_multiple(size, 2**layers, f"StarGAN's discriminator with {layers} layers")
         body: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.01)]
         for i in range(layers - 1):
-            body += [nn.Conv2d(width << i, width << i + 1, 4, 2, 1), nn.LeakyReLU(0.01)]
+            body += [InnerConv2d(width << i, width << i + 1, 4, 2, 1), nn.LeakyReLU(0.01)]
         self.body = nn.Sequential(*body)
         last = width << layers - 1
         self.adv_head = nn.Conv2d(last, 1, 3, 1, 1, bias=False)
