@@ -230,11 +230,12 @@ class InnerConv2d(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        given = zip(x.shape[-2:], self.kernel_size, self.stride, self.padding, strict=True)
-        h, w = ((side + 2 * int(pad) - k) // step + 1 for side, k, step, pad in given)
+        padding = cast(tuple[int, int], self.padding)
+        given = zip(x.shape[-2:], self.kernel_size, self.stride, padding, strict=True)
+        h, w = ((side + 2 * pad - k) // step + 1 for side, k, step, pad in given)
         if x.device.type != "cpu" or h * w > 4:
             return super().forward(x)
-        patches = F.unfold(x, self.kernel_size, 1, cast(tuple[int, int], self.padding), self.stride)
+        patches = F.unfold(x, self.kernel_size, 1, padding, self.stride)
         n, inputs, pixels = patches.shape
         rows = patches.transpose(1, 2).reshape(n * pixels, inputs)
         y = F.linear(rows, self.weight.flatten(1), self.bias).view(n, pixels, -1)
