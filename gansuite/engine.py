@@ -165,6 +165,7 @@ def keep_freed_memory() -> None:
     libc.mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD
     libc.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
     libc.mallopt(-2, 64 << 20)  # M_TOP_PAD
+    libc.mallopt(-4, 0)  # M_MMAP_MAX: also what is above the threshold, of which 32 MB is the limit
 
 
 def make_settings(experiment: Experiment, data: DataModule) -> Settings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -35,6 +36,7 @@ from gansuite.core.settings import Settings
 from gansuite.data.spec import Batch, DataSpec, Needs
 from gansuite.draws import Draws
 from gansuite.errors import UserError
+from gansuite.methods import _two_way
 from gansuite.methods._unconditional import Signs
 from gansuite.methods.base import Step, terms
 from gansuite.methods.cyclegan import CycleGAN
@@ -244,11 +246,11 @@ def test_an_update_changes_its_player_alone() -> None:
     assert changed == {"d.1.weight", "d.1.bias"}
 
 
-def _count_forwards(method: Any, names: list[str]) -> list[int]:
+def _count_pictures(method: Any, names: list[str]) -> list[int]:
     count = [0]
     for name in names:
         method.get_submodule(name).register_forward_hook(
-            lambda *_: count.__setitem__(0, count[0] + 1)
+            lambda _, inputs, __: count.__setitem__(0, count[0] + len(inputs[0]))
         )
     return count
 
@@ -271,20 +273,58 @@ class Big(Pictures):
 def test_cyclegan_makes_each_picture_once(weight: float, expected: int, monkeypatch: Any) -> None:
     weights = {"gan": 1.0, "cycle": 10.0, "identity": weight}
     method = CycleGAN(_specs(("a", "b")), width=4, d_width=4, blocks=1, weights=weights)
-    count = _count_forwards(method, ["g.ab", "g.ba"])
+    count = _count_pictures(method, ["g.ab", "g.ba"])
     monkeypatch.setattr("helpers.Pictures", Big)
     fit(method, 2, batch=1)
     assert count[0] == 2 * expected
 
 
+@pytest.mark.parametrize("name", ["cyclegan", "stargan", "dualgan", "cut", "cartoongan"])
+def test_one_call_for_several_batches_is_the_same_step(
+    name: str, here: Path, monkeypatch: Any
+) -> None:
+    """Losses and gradients of both players, in float64, penalty included, against a call each;
+    and with one call there are fewer."""
+    e = experiment(f"{name}_coats", here, 1, "data.batch=2")
+    data = engine.build_data(e)
+    data.setup()
+
+    def step(method: Any) -> tuple[list[Tensor], int]:
+        method.configure(engine.make_settings(e, data))
+        calls = [0]
+        for m in method.modules():
+            if type(m).__name__.endswith(("Generator", "Discriminator", "Critic")):
+                m.register_forward_hook(lambda *_: calls.__setitem__(0, calls[0] + 1))
+        batch = method.double().prepared(data.train_batch(0))
+        found: list[Tensor] = []
+        now = Step(method, ("g", "d"), batch, 0)
+        now.batches = 10**6  # past every curriculum
+        for now.position, player in enumerate("gd"):
+            losses = getattr(method, f"{player}_losses")(batch, now)
+            parameters = list(method.player(player).parameters())
+            total = torch.stack([*losses.values()])
+            options = {"retain_graph": True, "materialize_grads": True}
+            found += [total, *torch.autograd.grad(total.sum(), parameters, **options)]
+        return found, calls[0]
+
+    one, few = step(engine.build_method(e.method, data.spec, 0))
+    module = sys.modules[type(engine.build_method(e.method, data.spec, 0)).__module__]
+    for place in (module, _two_way):
+        if hasattr(place, "in_one_call"):
+            monkeypatch.setattr(place, "in_one_call", lambda net, *xs: tuple(net(x) for x in xs))
+    each, many = step(engine.build_method(e.method, data.spec, 0))
+    assert few < many
+    torch.testing.assert_close(one, each)
+
+
 @pytest.mark.parametrize("n_critic", [1, 2])
 def test_vanilla_makes_each_picture_once(n_critic: int, monkeypatch: Any) -> None:
     method = VanillaGAN(_specs(("a",)), width=4, d_width=4, n_critic=n_critic)
-    count = _count_forwards(method, ["g"])
+    count = _count_pictures(method, ["g"])
     monkeypatch.setattr(Big, "domains", 1)
     monkeypatch.setattr("helpers.Pictures", Big)
     fit(method, 4, batch=2)
-    assert count[0] == 4
+    assert count[0] == 4 * 2
     assert method.update_counts == {"g": 4 // n_critic, "d": 4}
 
 

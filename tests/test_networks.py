@@ -6,11 +6,15 @@ import copy
 import math
 from collections.abc import Callable
 from io import BytesIO
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from gansuite.draws import Draws
 from gansuite.errors import UserError
@@ -305,10 +309,164 @@ def test_instance_norm_differentiates_twice() -> None:
     assert torch.autograd.gradgradcheck(norm, x)
 
 
+@pytest.mark.parametrize("down", [None, 0, 1])
 @pytest.mark.parametrize("pad", [1, 3])
-def test_reflection_pad_is_torchs(pad: int) -> None:
-    x = torch.randn(2, 3, 4, 7, dtype=torch.float64)
-    same(layers.ReflectionPad2d(pad), nn.ReflectionPad2d(pad), x)
+def test_reflection_pad_is_torchs(pad: int, down: int | None) -> None:
+    ours, rows = layers.ReflectionPad2d(pad, down), pad if down is None else down
+    for x in (torch.randn(2, 3, 4, 7), torch.randn(1, 2, 5, 4)):  # the folds meet, or not
+        x = x.double().contiguous(memory_format=torch.channels_last)
+        same(ours, nn.ReflectionPad2d((pad, pad, rows, rows)), x)
+    assert torch.autograd.gradgradcheck(ours, torch.randn(1, 1, 4, 4).double().requires_grad_())
+
+
+def test_reflection_pad_never_needs_what_determinism_refuses() -> None:
+    """Nor what is slow in 16 bits: the backward pass of torch's own kernel."""
+    with Operations() as seen:
+        x = torch.randn(1, 2, 5, 5, requires_grad=True)
+        layers.ReflectionPad2d(2)(x).sum().backward()
+    assert "aten.reflection_pad2d.default" in seen.names
+    assert not any("reflection_pad2d_backward" in name for name in seen.names)
+
+
+class Operations(TorchDispatchMode):
+    """The names of what is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+THIN: dict[str, dict[str, Any]] = {
+    "zeros": {"padding": 3, "bias": False},
+    "reflect": {"padding": 3, "padding_mode": "reflect"},
+    "reflected before": {"padding": (3, 0), "padding_mode": "reflect"},
+    "none": {},
+}
+
+
+@pytest.mark.parametrize("options", THIN.values(), ids=THIN)
+def test_a_thin_convolution_is_torchs(options: dict[str, Any]) -> None:
+    ours = layers.ThinConv2d(2, 3, 7, **options).double()
+    reference = nn.Conv2d(2, 3, 7, **options).double()
+    reference.load_state_dict(ours.state_dict())  # the same names and shapes
+    x = torch.randn(2, 2, 9, 11, dtype=torch.float64)
+    same(ours, reference, x)
+    same(ours, reference, x.contiguous(memory_format=torch.channels_last))
+
+
+def test_a_thin_convolution_differentiates_twice() -> None:
+    conv = layers.ThinConv2d(1, 2, 3, padding=1, padding_mode="reflect").double()
+    x = torch.randn(1, 1, 3, 4, dtype=torch.float64, requires_grad=True)
+
+    def of(x: Tensor, weight: Tensor) -> Tensor:
+        return torch.func.functional_call(conv, {"weight": weight}, (x,))
+
+    assert torch.autograd.gradgradcheck(of, (x, conv.weight))
+
+
+@pytest.mark.parametrize(("device", "kernel"), [("cpu", (1, 7)), ("meta", (7, 7))])
+@pytest.mark.parametrize(
+    "make", [lambda: ResnetGenerator(3, 4, 1), lambda: StarGANGenerator(2, 3, 4, 1)]
+)
+def test_pictures_come_in_rows_on_a_cpu_alone(
+    make: Make, device: str, kernel: tuple[int, int], monkeypatch: Any
+) -> None:
+    net = make().to(device)
+    x = [torch.zeros(2, 3, 16, 16, device=device)]
+    x += [torch.zeros(2, 2, device=device)] if isinstance(net, StarGANGenerator) else []
+    real, kernels = F.conv2d, []
+
+    def noted(x: Tensor, weight: Tensor, *args: Any) -> Tensor:
+        kernels.append(tuple(weight.shape[2:]))
+        return real(x, weight, *args)
+
+    monkeypatch.setattr(F, "conv2d", noted)
+    with FlopCounterMode(display=False) as counter:
+        assert net(*x).shape == (2, 3, 16, 16)
+    assert kernels[-1] == kernel
+    last = net.body[-2]
+    assert isinstance(last, layers.ThinConv2d)
+    plain = nn.Conv2d(4, 3, 7)  # as many operations wherever it runs
+    with FlopCounterMode(display=False) as one:
+        plain(torch.zeros(2, 4, 22, 22))
+    parts = counter.get_flop_counts()[type(net).__name__ + ".body." + str(len(net.body) - 2)]
+    assert sum(parts.values()) == one.get_total_flops()
+
+
+@pytest.mark.parametrize("side", [2, 3, 4, 6])
+@pytest.mark.parametrize(("kernel", "padding", "bias"), [(4, 1, True), (2, 0, False)])
+def test_an_inner_convolution_is_torchs(side: int, kernel: int, padding: int, bias: bool) -> None:
+    ours = layers.InnerConv2d(3, 5, kernel, 2, padding, bias=bias).double()
+    reference = nn.Conv2d(3, 5, kernel, 2, padding, bias=bias).double()
+    reference.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 3, side, side + 1, dtype=torch.float64)
+    with Operations() as seen, FlopCounterMode(display=False) as counter:
+        ours(x)
+    assert any("convolution" in name for name in seen.names) == (side == 6)  # 3x3 pixels
+    with FlopCounterMode(display=False) as one:
+        reference(x)
+    assert counter.get_total_flops() == one.get_total_flops()
+    same(ours, reference, x)
+
+
+def test_an_inner_convolution_differentiates_twice() -> None:
+    conv = layers.InnerConv2d(1, 2, 4, 2, 1).double()
+    x = torch.randn(2, 1, 4, 4, dtype=torch.float64, requires_grad=True)
+
+    def of(x: Tensor, weight: Tensor) -> Tensor:
+        return torch.func.functional_call(conv, {"weight": weight}, (x,))
+
+    assert torch.autograd.gradgradcheck(of, (x, conv.weight))
+
+
+# One call
+
+
+ALONE: dict[str, Make] = {
+    "patch": lambda: PatchDiscriminator(3, 2, 2),
+    "resnet": lambda: ResnetGenerator(3, 2, 1),
+    "critic": lambda: DualGANCritic(32, 3, 2),
+    "stargan": lambda: StarGANDiscriminator(32, 2, 3, 2, 3),
+    "group": lambda: DCGANDiscriminator(32, 3, 2, norm="group"),
+}
+TOGETHER: dict[str, Make] = {
+    "batch norm": lambda: PatchDiscriminator(3, 2, 2, "batch"),
+    "dropout": lambda: DualGANGenerator(32, 3, 2, 0.5),
+    "spectral norm": lambda: DCGANDiscriminator(32, 3, 2, norm="none", spectral=True),
+}
+
+
+@pytest.mark.parametrize("name", [*ALONE, *TOGETHER])
+def test_one_call_is_the_same_function(name: str) -> None:
+    """Outputs, gradients of parameters and inputs, state and draws are those of a call each."""
+    one = (ALONE | TOGETHER)[name]().double()
+    each = copy.deepcopy(one)
+    a = [torch.randn(n, 3, 32, 32, dtype=torch.float64, requires_grad=True) for n in (1, 2)]
+    b = [x.detach().clone().requires_grad_() for x in a]
+    calls = [0]
+    one.register_forward_hook(lambda *_: calls.__setitem__(0, calls[0] + 1))
+    torch.manual_seed(1)
+    found = layers.in_one_call(one, *a)
+    torch.manual_seed(1)
+    expected = tuple(each(x) for x in b)
+    assert calls == [1 if name in ALONE else 2]
+    torch.testing.assert_close(found, expected)
+    for outputs in (found, expected):
+        sum(k * part.sin().sum() for k, part in enumerate(tree_leaves(outputs), 1)).backward()
+    for x, y in zip((*a, *one.parameters()), (*b, *each.parameters()), strict=True):
+        torch.testing.assert_close(x.grad, y.grad)
+    for x, y in zip(one.buffers(), each.buffers(), strict=True):
+        torch.testing.assert_close(x, y)
+
+
+def test_pictures_of_two_sizes_have_a_call_each() -> None:
+    d = PatchDiscriminator(3, 2, 2)
+    small, large = layers.in_one_call(d, torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 32, 32))
+    assert (small.shape[-1], large.shape[-1]) == (2, 6)
 
 
 def test_nearest_upsample_is_torchs() -> None:
@@ -396,7 +554,11 @@ def test_batch_norm_nets_prefer_channels_last_and_compute_the_same() -> None:
     d = DCGANDiscriminator(32, width=8)
     assert layers.prefers_channels_last(d)
     assert not layers.prefers_channels_last(ResnetGenerator(width=2, blocks=1))
-    assert not layers.prefers_channels_last(DCGANDiscriminator(32, width=8, norm="group"))
+    for norm in ("group", "instance", "none"):
+        assert not layers.prefers_channels_last(DCGANDiscriminator(32, width=8, norm=norm))
+    # pictures pass from one network to the other in the format that they were made in
+    mixed = nn.ModuleList([d, DCGANDiscriminator(32, width=8, norm="instance")])
+    assert not layers.prefers_channels_last(mixed)
     x = torch.randn(4, 3, 32, 32)
     expected = d(x)
     last = copy.deepcopy(d).to(memory_format=torch.channels_last)

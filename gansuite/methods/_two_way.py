@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from gansuite.data.spec import Batch, DataSpec, Needs
 from gansuite.methods.base import Method, Step
+from gansuite.networks.layers import in_one_call
 
 
 class TwoWay(Method):
@@ -30,12 +32,17 @@ class TwoWay(Method):
         self.d = nn.ModuleDict({"a": d(), "b": d()})
         self.stride = cast(int, self.g["ab"].stride)
 
-    def fakes(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor]:
-        """fake_A of the real B and fake_B of the real A, each made once per batch."""
+    def fakes(self, batch: Batch, step: Step, identity: bool = False) -> tuple[Tensor, ...]:
+        """fake_A of the real B and fake_B of the real A, each made once per batch; with
+        ``identity`` also G_BA(A) and G_AB(B), made with them."""
         real_A, real_B = batch.images
-        fake_A = step.fake("fake_A", lambda: self.g["ba"](real_B))
-        fake_B = step.fake("fake_B", lambda: self.g["ab"](real_A))
-        return fake_A, fake_B
+        made_A = self._made("A", "ba", (real_B, real_A)[: 1 + identity], step)
+        made_B = self._made("B", "ab", (real_A, real_B)[: 1 + identity], step)
+        return tuple(part for parts in zip(made_A, made_B, strict=True) for part in parts)
+
+    def _made(self, to: str, way: str, inputs: Sequence[Tensor], step: Step) -> Sequence[Tensor]:
+        made = step.fake(f"fake_{to}", lambda: torch.cat(in_one_call(self.g[way], *inputs)))
+        return made.split([len(x) for x in inputs])
 
     def translate(self, x: Tensor, to: str) -> Tensor:
         return cast(Tensor, self.g["ba" if self.spec.domains.index(to) == 0 else "ab"](x))

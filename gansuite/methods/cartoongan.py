@@ -18,6 +18,7 @@ from gansuite.losses.reconstruction import l1
 from gansuite.methods._one_way import OneWay
 from gansuite.methods.base import Step, terms
 from gansuite.networks.cartoongan import CartoonDiscriminator, CartoonGenerator
+from gansuite.networks.layers import in_one_call
 from gansuite.networks.pool import ImagePool
 
 
@@ -107,12 +108,12 @@ class CartoonGAN(OneWay):
 
     def d_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         photo, cartoon, smoothed = batch.images
-        fake = step.fake("fake", lambda: self.g(photo))
-        losses = {
-            "gan": self.adversarial.d(self.d(cartoon), self.d(self.pool.query(fake, step.draws)))
-        }
-        if self.weights["edge"]:
-            losses["edge"] = self.adversarial.d_fake(self.d(smoothed))
+        fake = self.pool.query(step.fake("fake", lambda: self.g(photo)), step.draws)
+        edges = [smoothed] if self.weights["edge"] else []
+        real_logits, fake_logits, *edge_logits = in_one_call(self.d, cartoon, fake, *edges)
+        losses = {"gan": self.adversarial.d(real_logits, fake_logits)}
+        if edge_logits:
+            losses["edge"] = self.adversarial.d_fake(edge_logits[0])
         return losses
 
     def g_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from gansuite.losses.adversarial import adversarial
 from gansuite.losses.patchnce import patch_nce
 from gansuite.methods._one_way import Direction, OneWay
 from gansuite.methods.base import Step, terms
-from gansuite.networks.layers import Norm, init_xavier_
+from gansuite.networks.layers import Norm, in_one_call, init_xavier_
 from gansuite.networks.patchgan import PatchDiscriminator
 from gansuite.networks.projections import PatchProjections
 from gansuite.networks.resnet import ResnetGenerator
@@ -106,7 +106,8 @@ class CUT(OneWay):
 
     def d_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         _, y = self.pair(batch)
-        return {"gan": self.adversarial.d(self.d(y), self.d(self.fakes(batch, step)[0]))}
+        fake = self.fakes(batch, step)[0]
+        return {"gan": self.adversarial.d(*in_one_call(self.d, y, fake))}
 
     def g_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         reals, fakes = self.pair(batch), self.fakes(batch, step)

@@ -13,6 +13,7 @@ from gansuite.losses.adversarial import adversarial
 from gansuite.losses.reconstruction import l1
 from gansuite.methods._two_way import TwoWay
 from gansuite.methods.base import Step, terms
+from gansuite.networks.layers import in_one_call
 from gansuite.networks.patchgan import PatchDiscriminator
 from gansuite.networks.pool import ImagePool
 from gansuite.networks.resnet import ResnetGenerator
@@ -74,23 +75,22 @@ class CycleGAN(TwoWay):
 
     def g_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         real_A, real_B = batch.images
-        fake_A, fake_B = self.fakes(batch, step)
+        fake_A, fake_B, *identities = self.fakes(batch, step, bool(self.weights["identity"]))
         rec_A, rec_B = self.g["ba"](fake_B), self.g["ab"](fake_A)
         adv = self.adversarial
         losses = {
             "gan": adv.g(self.d["a"](fake_A)) + adv.g(self.d["b"](fake_B)),
             "cycle": l1(rec_A, real_A) + l1(rec_B, real_B),
         }
-        if self.weights["identity"]:
-            idt_A, idt_B = self.g["ba"](real_A), self.g["ab"](real_B)
-            losses["identity"] = l1(idt_A, real_A) + l1(idt_B, real_B)
+        if identities:
+            losses["identity"] = l1(identities[0], real_A) + l1(identities[1], real_B)
         return losses
 
     def d_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         real_A, real_B = batch.images
-        fake_A, fake_B = self.fakes(batch, step)
+        fake_A, fake_B, *_ = self.fakes(batch, step, bool(self.weights["identity"]))
         fake_A = self.pool_A.query(fake_A, step.draws)
         fake_B = self.pool_B.query(fake_B, step.draws)
-        loss_A = self.adversarial.d(self.d["a"](real_A), self.d["a"](fake_A))
-        loss_B = self.adversarial.d(self.d["b"](real_B), self.d["b"](fake_B))
+        loss_A = self.adversarial.d(*in_one_call(self.d["a"], real_A, fake_A))
+        loss_B = self.adversarial.d(*in_one_call(self.d["b"], real_B, fake_B))
         return {"gan": loss_A + loss_B}

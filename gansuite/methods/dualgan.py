@@ -16,6 +16,7 @@ from gansuite.losses.reconstruction import l1
 from gansuite.methods._two_way import TwoWay
 from gansuite.methods.base import Step, terms
 from gansuite.networks.dualgan import DualGANCritic, DualGANGenerator
+from gansuite.networks.layers import in_one_call
 
 
 class DualGAN(TwoWay):
@@ -76,8 +77,8 @@ class DualGAN(TwoWay):
         real_A, real_B = batch.images
         fake_A, fake_B = self.fakes(batch, step)
         d_A, d_B = self.d["a"], self.d["b"]
-        loss_A = self.wasserstein.d(d_A(real_A), d_A(fake_A))
-        loss_B = self.wasserstein.d(d_B(real_B), d_B(fake_B))
+        loss_A = self.wasserstein.d(*in_one_call(d_A, real_A, fake_A))
+        loss_B = self.wasserstein.d(*in_one_call(d_B, real_B, fake_B))
         losses = {"gan": loss_A + loss_B}
         if self.weights["gp"]:
             gp_A = self.penalty(d_A, real_A, fake_A, step)

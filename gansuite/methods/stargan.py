@@ -18,6 +18,7 @@ from gansuite.losses.adversarial import Wasserstein
 from gansuite.losses.penalties import gradient_penalty
 from gansuite.losses.reconstruction import classification, l1
 from gansuite.methods.base import Method, Step, terms
+from gansuite.networks.layers import in_one_call
 from gansuite.networks.stargan import StarGANDiscriminator, StarGANGenerator
 
 
@@ -92,8 +93,7 @@ class StarGAN(Method):
     def d_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         (real,), label = batch.images, cast(Tensor, batch.labels)
         fake, _ = self.fake(batch, step)
-        real_logits, class_logits = self.d(real)
-        fake_logits, _ = self.d(fake)
+        (real_logits, class_logits), (fake_logits, _) = in_one_call(self.d, real, fake)
         return {
             "gan": self.wasserstein.d(real_logits, fake_logits),
             "cls": self.cls(class_logits, label),

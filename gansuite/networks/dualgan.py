@@ -8,7 +8,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gansuite.networks.layers import InstanceNorm2d, Upsample, halvings, upsampling
+from gansuite.networks.layers import InnerConv2d, InstanceNorm2d, Upsample, halvings, upsampling
 from gansuite.networks.unet import UNet
 
 
@@ -22,7 +22,7 @@ class SameConv2d(nn.Module):
         super().__init__()
         before = (kernel - 2) // 2
         self.pad = (before, before + 1, before, before + 1)
-        self.conv = nn.Conv2d(inputs, outputs, kernel, 2)
+        self.conv = InnerConv2d(inputs, outputs, kernel, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.pad(x, self.pad))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
-from typing import Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils import parametrizations
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.utils import parametrizations, parametrize
 
 from gansuite.errors import UserError, nearest
 
@@ -50,6 +52,31 @@ def keeping_statistics(module: nn.Module) -> Iterator[None]:
     finally:
         for m, momentum in zip(norms, before, strict=True):
             m.momentum = momentum
+
+
+def judges_alone(module: nn.Module) -> bool:
+    """Whether a picture's output depends neither on what is beside it in the batch nor on the
+    number of calls: no batch norm, dropout or parametrisation with a state (spectral norm)."""
+    return not any(
+        isinstance(m, (_BatchNorm, parametrize.ParametrizationList))
+        or (isinstance(m, _DropoutNd) and m.p)
+        for m in module.modules()
+    )
+
+
+def in_one_call(module: nn.Module, *inputs: Tensor) -> tuple[Any, ...]:
+    """``module(x)`` for each of ``inputs``, in order: what it gives, tensors or tuples of them.
+
+    As one batch where that is the same function (`judges_alone`) and they have one size, which is
+    faster; else one after the other.
+    """
+    if not judges_alone(module) or len({x.shape[1:] for x in inputs}) > 1:
+        return tuple(module(x) for x in inputs)
+    found = module(torch.cat(inputs))
+    sizes = [len(x) for x in inputs]
+    if isinstance(found, Tensor):
+        return found.split(sizes)
+    return tuple(zip(*(part.split(sizes) for part in found), strict=True))
 
 
 @contextlib.contextmanager
@@ -100,29 +127,119 @@ class InstanceNorm2d(nn.Module):
         return f"{self.channels}, affine={self.weight is not None}, eps={self.eps}"
 
 
-class ReflectionPad2d(nn.Module):
-    """``nn.ReflectionPad2d(pad)`` from slices, flips and concatenation.
+class _Reflected(torch.autograd.Function):
+    """Reflection padding by torch's own kernel, forward."""
 
-    The backward pass of torch's own layer adds atomically on CUDA and is refused by
-    ``torch.use_deterministic_algorithms``.
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, across: int, down: int) -> Tensor:
+        ctx.sides = across, down
+        return F.pad(x, (across, across, down, down), mode="reflect")
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+        return _Folded.apply(g, *ctx.sides), None, None
+
+
+class _Folded(torch.autograd.Function):
+    """The transpose of the padding: what lies outside is folded in and added.
+
+    Torch's own is slow in 16 bits, and on CUDA it adds atomically, which
+    ``torch.use_deterministic_algorithms`` refuses.
     """
 
-    def __init__(self, pad: int) -> None:
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, across: int, down: int) -> Tensor:
+        ctx.sides = across, down
+        for dim, p in ((-2, down), (-1, across)):
+            if p:
+                n = g.shape[dim] - 2 * p
+                folded = g.narrow(dim, p, n).clone(memory_format=torch.contiguous_format)
+                folded.narrow(dim, 1, p).add_(g.narrow(dim, 0, p).flip(dim))
+                folded.narrow(dim, n - 1 - p, p).add_(g.narrow(dim, n + p, p).flip(dim))
+                g = folded
+        return g
+
+    @staticmethod
+    def backward(ctx: Any, x: Tensor) -> tuple[Tensor, None, None]:
+        return _Reflected.apply(x, *ctx.sides), None, None
+
+
+def reflection_pad(x: Tensor, across: int, down: int) -> Tensor:
+    """``F.pad(x, (across, across, down, down), mode="reflect")``, deterministic on every device."""
+    h, w = x.shape[-2:]
+    if h <= down or w <= across:
+        raise UserError(
+            f"A map of {h}x{w} is too small to be reflected by {max(across, down)}: "
+            f"use larger pictures."
+        )
+    return cast(Tensor, _Reflected.apply(x, across, down))
+
+
+class ReflectionPad2d(nn.Module):
+    """``nn.ReflectionPad2d``: all four sides by ``pad``, or the left and the right by it and the
+    upper and the lower by ``down``."""
+
+    def __init__(self, pad: int, down: int | None = None) -> None:
         super().__init__()
-        self.pad = pad
+        self.pad, self.down = pad, pad if down is None else down
 
     def forward(self, x: Tensor) -> Tensor:
-        p = self.pad
-        if min(x.shape[-2:]) <= p:
-            raise UserError(
-                f"A map of {x.shape[-2]}x{x.shape[-1]} is too small to be reflected by {p}: "
-                f"use larger pictures."
-            )
-        x = torch.cat([x[..., 1 : p + 1].flip(-1), x, x[..., -p - 1 : -1].flip(-1)], -1)
-        return torch.cat([x[..., 1 : p + 1, :].flip(-2), x, x[..., -p - 1 : -1, :].flip(-2)], -2)
+        return reflection_pad(x, self.pad, self.down)
 
     def extra_repr(self) -> str:
-        return str(self.pad)
+        return f"{self.pad}, {self.down}"
+
+
+class ThinConv2d(nn.Conv2d):
+    """``nn.Conv2d`` of stride 1 with a large kernel and few outputs; the same function.
+
+    oneDNN computes 16 outputs at a time, so three cost as many. On a CPU each row of the kernel
+    has outputs of its own, those of one 1 x k convolution, which are moved to where they belong
+    and added: less than half the time, as many multiplications.
+    ``padding_mode`` is ``zeros`` or ``reflect``.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        down, across = (int(p) for p in self.padding)
+        reflect = self.padding_mode == "reflect"
+        if reflect and across:
+            x, across = reflection_pad(x, across, 0), 0
+
+        def padded(y: Tensor) -> Tensor:
+            return reflection_pad(y, 0, down) if reflect else F.pad(y, (0, 0, down, down))
+
+        if x.device.type != "cpu":
+            return F.conv2d(padded(x), self.weight, self.bias, 1, (0, across))
+        outputs, inputs, k, width = self.weight.shape
+        rows = self.weight.permute(2, 0, 1, 3).reshape(k * outputs, inputs, 1, width)
+        # rows are padded behind it, where there are fewer channels: it treats them one by one
+        y = padded(F.conv2d(x, rows, None, 1, (0, across))).contiguous()
+        n, _, h, w = y.shape
+        # [n, r, o, i, j] is row i + r of the outputs of the kernel's row r
+        moved = (k * outputs * h * w, outputs * h * w + w, h * w, w, 1)
+        y = y.as_strided((n, k, outputs, h - k + 1, w), moved).sum(1)
+        return y if self.bias is None else y + self.bias[:, None, None]
+
+
+class InnerConv2d(nn.Conv2d):
+    """``nn.Conv2d``, for the innermost maps of a network; the same function.
+
+    There the weight is large and the map is not. On a CPU an output of at most four pixels is a
+    product of matrices: up to two and a half times as fast, as many multiplications. Elsewhere,
+    and of larger maps, it is one convolution.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        padding = cast(tuple[int, int], self.padding)
+        given = zip(x.shape[-2:], self.kernel_size, self.stride, padding, strict=True)
+        h, w = ((side + 2 * pad - k) // step + 1 for side, k, step, pad in given)
+        if x.device.type != "cpu" or h * w > 4:
+            return super().forward(x)
+        patches = F.unfold(x, self.kernel_size, 1, padding, self.stride)
+        n, inputs, pixels = patches.shape
+        rows = patches.transpose(1, 2).reshape(n * pixels, inputs)
+        y = F.linear(rows, self.weight.flatten(1), self.bias).view(n, pixels, -1)
+        return y.transpose(1, 2).reshape(n, -1, h, w)
 
 
 class NearestUpsample(nn.Module):
@@ -230,6 +347,10 @@ def spectral_norm_(module: nn.Module) -> None:
 
 
 def prefers_channels_last(module: nn.Module) -> bool:
-    """Whether ``memory_format=torch.channels_last`` pays: only without group or instance norm."""
+    """Whether ``memory_format=torch.channels_last`` pays: with batch norm, unless a layer beside it
+    is the slower for it (group and instance norm, reflection)."""
     slow = (InstanceNorm2d, nn.GroupNorm, ReflectionPad2d)
-    return not any(isinstance(m, slow) for m in module.modules())
+    found = list(module.modules())
+    return any(isinstance(m, _BatchNorm) for m in found) and not any(
+        isinstance(m, slow) for m in found
+    )

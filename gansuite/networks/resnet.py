@@ -12,6 +12,7 @@ from gansuite.networks.layers import (
     Norm,
     ReflectionPad2d,
     ResidualBlock,
+    ThinConv2d,
     Upsample,
     init_normal_,
     norm_layer,
@@ -77,7 +78,8 @@ class ResnetGenerator(nn.Module):
             else:
                 layers += [upsampling(a, b, upsample, kernel=3, bias=True)]
             layers += end(b)
-        layers += [ReflectionPad2d(3), nn.Conv2d(w, out_channels or channels, 7), nn.Tanh()]
+        last = ThinConv2d(w, out_channels or channels, 7, padding=(3, 0), padding_mode="reflect")
+        layers += [ReflectionPad2d(3, 0), last, nn.Tanh()]
         self.body = nn.Sequential(*layers)
         init_normal_(self)
 

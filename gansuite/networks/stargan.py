@@ -6,8 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from gansuite.networks.layers import (
+    InnerConv2d,
     Norm,
     ResidualBlock,
+    ThinConv2d,
     Upsample,
     check_multiple,
     norm_layer,
@@ -44,7 +46,8 @@ class StarGANGenerator(nn.Module):
         layers += [ResidualBlock(4 * w, norm, reflect=False, bias=False) for _ in range(blocks)]
         for a, b in ((4 * w, 2 * w), (2 * w, w)):
             layers += [upsampling(a, b, upsample), norm_layer(norm, b), nn.ReLU()]
-        self.body = nn.Sequential(*layers, nn.Conv2d(w, channels, 7, 1, 3, bias=False), nn.Tanh())
+        last = ThinConv2d(w, channels, 7, padding=3, bias=False)
+        self.body = nn.Sequential(*layers, last, nn.Tanh())
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         planes = label.to(x)[:, :, None, None].expand(-1, -1, *x.shape[2:])
@@ -65,7 +68,7 @@ class StarGANDiscriminator(nn.Module):
         check_multiple(size, 2**layers, f"StarGAN's discriminator with {layers} layers")
         body: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.01)]
         for i in range(layers - 1):
-            body += [nn.Conv2d(width << i, width << i + 1, 4, 2, 1), nn.LeakyReLU(0.01)]
+            body += [InnerConv2d(width << i, width << i + 1, 4, 2, 1), nn.LeakyReLU(0.01)]
         self.body = nn.Sequential(*body)
         last = width << layers - 1
         self.adv_head = nn.Conv2d(last, 1, 3, 1, 1, bias=False)

@@ -8,7 +8,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from gansuite.networks.layers import Norm, Upsample, init_normal_, norm_layer, upsampling
+from gansuite.networks.layers import (
+    InnerConv2d,
+    Norm,
+    Upsample,
+    init_normal_,
+    norm_layer,
+    upsampling,
+)
 
 
 class UNet(nn.Module):
@@ -56,7 +63,7 @@ class UNetGenerator(UNet):
         widths, bias = [width * min(2**i, 8) for i in range(downs)], norm != "batch"
         down: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1, bias=bias)]
         for i, (a, b) in enumerate(pairwise(widths), start=2):
-            layers = [nn.LeakyReLU(0.2), nn.Conv2d(a, b, 4, 2, 1, bias=bias)]
+            layers = [nn.LeakyReLU(0.2), InnerConv2d(a, b, 4, 2, 1, bias=bias)]
             down.append(nn.Sequential(*layers, norm_layer(norm if i < downs else "none", b)))
         up: list[nn.Module] = []
         for i in reversed(range(downs)):
