@@ -4,6 +4,7 @@ CUDA kernels (Karras et al. 2020, arXiv:1912.04958 and arXiv:2006.06676)."""
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import random
 
@@ -54,7 +55,9 @@ class Conv(nn.Module):
 
     taps: Tensor
 
-    def __init__(self, a: int, b: int, kernel: int, down: bool = False, active: bool = True) -> None:
+    def __init__(
+        self, a: int, b: int, kernel: int, down: bool = False, active: bool = True
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(b, a, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(b)) if active else None
@@ -120,7 +123,8 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         style = self.style(w) * self.gain
-        return modulated(x, self.weight, style, self.taps, False, False)[0] + self.bias[:, None, None]
+        x, _ = modulated(x, self.weight, style, self.taps, False, False)
+        return x + self.bias[:, None, None]
 
 
 class Generator(nn.Module):
@@ -181,7 +185,7 @@ class Discriminator(nn.Module):
         super().__init__()
         w = widths[::-1]
         self.rgb = Conv(3, w[0], 1)
-        self.downs = nn.Sequential(*(Down(a, b) for a, b in zip(w, w[1:], strict=False)))
+        self.downs = nn.Sequential(*(Down(a, b) for a, b in itertools.pairwise(w)))
         self.conv = Conv(w[-1] + 1, w[-1], 3)
         self.dense, self.out = Dense(w[-1] * 16, w[-1], True), Dense(w[-1], 1)
 
