@@ -69,6 +69,16 @@ CASES = {
                 "method.weights.r1=5", "ema.half_life_kimg=10",
             ),
         ),
+        Case("pix2pix", 64, 4, {}, _widths(width=64, d_width=64, norm="batch")),
+        Case("pix2pix", 256, 1, {}, _widths(width=64, d_width=64, norm="batch")),
+        Case(
+            "cut", 64, 4, {"width": 32, "blocks": 6}, _widths(width=32, d_width=32, blocks=6)
+        ),
+        Case("cut", 256, 1, {}, _widths(width=64, d_width=64, blocks=9)),
+        Case(
+            "r3gan", 64, 8, {},
+            (*_widths(width=128, wide_to=32, blocks=2, group=16), "ema.half_life_kimg=10"),
+        ),
     )
 }  # fmt: skip
 # of all: nothing of ours that the published loops do not have, and a run that does not end

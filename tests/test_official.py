@@ -50,6 +50,7 @@ EQUAL = {
     "cyclegan": {"width": 4, "blocks": 1},
     "vanilla": {"width": 4},
     "discogan": {"width": 4},
+    "pix2pix": {"width": 4},
 }
 
 
@@ -58,7 +59,8 @@ def test_both_have_the_same_losses(name: str, monkeypatch: pytest.MonkeyPatch) -
     size, n = (64 if name == "discogan" else 32), 2
     theirs = loop(name, size=size, batch=n, **EQUAL[name])
     domains = ("a",) if name == "vanilla" else ("a", "b")
-    method = ours({"name": name, **EQUAL[name], "d_width": 4}, size, *domains)
+    more = {"norm": "batch"} if name == "pix2pix" else {}
+    method = ours({"name": name, **EQUAL[name], "d_width": 4, **more}, size, *domains)
     for player in ("g", "d"):
         own = method.player(player).parameters()
         for p, q in zip(getattr(theirs, player).parameters(), own, strict=True):
@@ -72,6 +74,8 @@ def test_both_have_the_same_losses(name: str, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(method, "z", lambda *_: z)
     elif name == "cyclegan":
         theirs.real_a, theirs.real_b = x
+    elif name == "pix2pix":
+        theirs.a, theirs.b = x
     else:
         theirs.a, theirs.b = ((each + 1) / 2 for each in x)  # in [0, 1] there
     found: list[dict[str, float]] = []
