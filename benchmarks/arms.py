@@ -146,7 +146,7 @@ def published(case: Case, device: str, answers: TextIO) -> None:
             made.step()
     told = {"flops": counter.flops / made.period, "period": made.period}
     told |= {k: sum(p.numel() for p in getattr(made, k).parameters()) for k in ("g", "d")}
-    turns = Turns(answers, device, made.period, told)
+    turns = Turns(answers, device, 1, told)
     while True:
         made.step()
         turns.iterated()
@@ -182,7 +182,7 @@ def _watch(answers: TextIO, device: str, method: Any) -> Any:
     from lightning import Callback
 
     class Watch(Callback):
-        """Counts the first period, warms up for another one, then takes turns."""
+        """Counts the first period, then takes turns."""
 
         def __init__(self) -> None:
             self.counter, self.turns = OperationCounter(), None
@@ -201,7 +201,7 @@ def _watch(answers: TextIO, device: str, method: Any) -> Any:
                 told |= {
                     k: sum(p.numel() for p in method.player(k).parameters()) for k in ("g", "d")
                 }
-                self.turns = Turns(answers, device, method.period, told)
+                self.turns = Turns(answers, device, 1, told)
 
     return Watch()
 

@@ -1,7 +1,7 @@
 """Our training step against the published loop of the same method, networks and batch.
 
-    python benchmarks/official.py [--methods cyclegan ...] [--size 64 ...] [--rounds 3]
-                                  [--seconds 2] [--no-wall] [--device cpu] [--out build/bench]
+    python benchmarks/official.py [--methods cyclegan ...] [--size 64 ...] [--rounds 2]
+                                  [--seconds 1.5] [--no-wall] [--device cpu] [--out build/bench]
 
 The published loops (`published/`) are plain PyTorch in float32 on a batch that lies ready; ours is
 the whole path of a run: data module, Trainer, callbacks, logging. Each side has a process of its
@@ -56,6 +56,10 @@ class Side:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
+        self.facts: dict[str, Any] = {}
+
+    def ready(self) -> None:
+        """Wait until it has trained for a period."""
         self.facts = self._answer()
 
     def ask(self, **command: Any) -> dict[str, Any]:
@@ -88,6 +92,8 @@ def measure(case: Case, device: str, rounds: int, seconds: float, wall: bool) ->
     try:
         for name, arm in ARMS.items():
             sides[name] = Side(case, arm, device)
+        for side in sides.values():
+            side.ready()
         period = math.lcm(*(sides[k].facts["period"] for k in CEILING))
         times = {"as it is": [], "kept": []}
         often: dict[str, int] = {}
@@ -257,8 +263,8 @@ def main() -> None:
     )
     parser.add_argument("--methods", nargs="+", default=methods, choices=methods)
     parser.add_argument("--size", type=int, nargs="+", default=[64])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=1.5)
     parser.add_argument("--device", choices=("cpu", "cuda"))
     parser.add_argument(
         "--wall",
