@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import conv_flop_count, flop_registry
 
 
 class OperationCounter(TorchDispatchMode):
@@ -27,7 +29,17 @@ class OperationCounter(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         packet = func._overloadpacket
         self.calls[packet.__name__] += 1
-        count = flop_registry.get(packet)
-        if count is not None:
+        if packet is torch.ops.aten.convolution_backward:
+            self.flops += _convolution_backward(*args)
+        elif count := flop_registry.get(packet):
             self.flops += count(*args, **(kwargs or {}), out_val=out)
         return out
+
+
+def _convolution_backward(
+    gradient: Tensor, x: Tensor, weight: Tensor, *rest: Any
+) -> int:  # rest: bias, stride, padding, dilation, transposed, output padding, groups, wanted
+    """As much as forward for the gradient of the input and for that of the weight, if wanted.
+    PyTorch's registry counts the latter once for each group."""
+    transposed, wanted = rest[4], rest[7]
+    return conv_flop_count(x.shape, weight.shape, gradient.shape, transposed) * sum(wanted[:2])
