@@ -96,15 +96,17 @@ class Published:
         self.adam_f = torch.optim.Adam(self.heads.parameters(), **adam)
         self.adam_d = torch.optim.Adam(self.d.parameters(), **adam)
         self.mse = nn.MSELoss()
+        self.one, self.zero = torch.tensor(1.0), torch.tensor(0.0)
         self.a, self.b = torch.rand(2, batch, 3, size, size) * 2 - 1
 
     def to(self, device: str) -> None:
         self.g.to(device)
         self.d.to(device)
+        self.one, self.zero = self.one.to(device), self.zero.to(device)
         self.a, self.b = self.a.to(device), self.b.to(device)
 
     def gan(self, logits: Tensor, real: bool) -> Tensor:
-        label = torch.tensor(float(real), device=logits.device)
+        label = self.one if real else self.zero
         return self.mse(logits, label.expand_as(logits))
 
     def step(self) -> dict[str, Tensor]:

@@ -91,15 +91,17 @@ class Published:
         self.adam_d = torch.optim.Adam(itertools.chain(*(m.parameters() for m in d)), **adam)
         self.pool_a, self.pool_b = ImagePool(), ImagePool()
         self.mse, self.l1 = nn.MSELoss(), nn.L1Loss()
+        self.one, self.zero = torch.tensor(1.0), torch.tensor(0.0)
         self.real_a, self.real_b = torch.rand(2, batch, 3, size, size) * 2 - 1
 
     def to(self, device: str) -> None:
         self.g.to(device)
         self.d.to(device)
+        self.one, self.zero = self.one.to(device), self.zero.to(device)
         self.real_a, self.real_b = self.real_a.to(device), self.real_b.to(device)
 
     def gan(self, logits: Tensor, real: bool) -> Tensor:
-        label = torch.tensor(float(real), device=logits.device)
+        label = self.one if real else self.zero
         return self.mse(logits, label.expand_as(logits))
 
     def step(self) -> dict[str, Tensor]:
