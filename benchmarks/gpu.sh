@@ -39,7 +39,7 @@ part() { # name, seconds, command ...
     echo "$name: exit $code after $((SECONDS - begin)) s (at most $seconds)" | tee -a "$out/summary.txt"
 }
 
-part tests 120 "$python" -m pytest -m gpu -n 0 -q
-part waits 210 "$python" benchmarks/memory.py --device cuda --size 64 256 --out "$out"
-part official 240 "$python" benchmarks/official.py --device cuda --size 64 256 --rounds 3 --seconds 0.5 --out "$out"
+part tests 100 "$python" -m pytest -m gpu -n 0 -q
+part waits 220 "$python" benchmarks/memory.py --device cuda --size 64 256 --out "$out"
+part official 240 "$python" benchmarks/official.py --device cuda --size 64 256 --rounds 2 --seconds 0.5 --out "$out"
 exit $failed

@@ -3,7 +3,7 @@
     python benchmarks/memory.py [--methods ...] [--size 64 256] [--batch 4] [--batches 20]
                                 [--device cuda] [--precision bf16-mixed] [--out build/bench]
 
-The published widths, one process for each method and size. Peak memory is what training had
+The published widths, one process for each method. Peak memory is what training had
 allocated on the device, on a CPU that of the process. A wait is an operation for which the host
 waits for the device (PyTorch's sync debug mode), in the batches between two log points: there is
 to be none, and the exit code is 1 where there is one. Written: ``memory.md`` and ``memory.json``.
@@ -101,20 +101,29 @@ def main() -> None:
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.alone:
-        print(json.dumps(train(args.methods[0], args.size[0], args)))
+        for size in args.size:
+            print(json.dumps({f"{args.methods[0]} {size}": train(args.methods[0], size, args)}))
+            sys.stdout.flush()
         return
     args.out.mkdir(parents=True, exist_ok=True)
     rows: dict[str, Any] = {}
     for method in args.methods:
+        command = [sys.executable, __file__, *sys.argv[1:], "--alone", "--methods", method]
+        done = subprocess.run(command, capture_output=True, text=True)
+        for line in done.stdout.splitlines():
+            if line.startswith("{"):
+                rows |= json.loads(line)
+        reason = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
         for size in args.size:
-            command = [sys.executable, __file__, "--alone", *sys.argv[1:]]
-            command += ["--methods", method, "--size", str(size)]
-            done = subprocess.run(command, capture_output=True, text=True)
-            told = done.stdout.strip().splitlines()
-            reason = (done.stderr.strip().splitlines() or ["?"])[-1]
-            failed = done.returncode or not told
-            rows[f"{method} {size}"] = {"failed": reason} if failed else json.loads(told[-1])
-            (args.out / "memory.json").write_text(json.dumps(rows, indent=1))
+            rows.setdefault(f"{method} {size}", {"failed": reason})
+        # after each method: what is there survives an interruption
+        (args.out / "memory.json").write_text(json.dumps(rows, indent=1))
+        (args.out / "memory.md").write_text(table(rows, args))
+    print((args.out / "memory.md").read_text(), end="")
+    raise SystemExit(any(row.get("waits") or "failed" in row for row in rows.values()))
+
+
+def table(rows: dict[str, Any], args: argparse.Namespace) -> str:
     lines = [
         f"Batch {args.batch}, {args.precision}, {args.device}.",
         "",
@@ -129,10 +138,7 @@ def main() -> None:
             f"| {name} | {row['parameters'] / 1e6:.2f} | {row['images_per_second']:.1f} "
             f"| {row['peak_mb']:.0f} | {'; '.join(row['waits']) or 'none'} |"
         )
-    text = "\n".join(lines) + "\n"
-    (args.out / "memory.md").write_text(text)
-    print(text, end="")
-    raise SystemExit(any(row.get("waits") or "failed" in row for row in rows.values()))
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
