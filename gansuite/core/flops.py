@@ -42,5 +42,5 @@ def _convolution_backward(
     """As much as forward for the gradient of the input and for that of the weight, if wanted.
     PyTorch's registry counts the latter once for each group."""
     transposed, wanted = rest[4], rest[7]
-    shapes = [list(tensor.shape) for tensor in (x, weight, gradient)]
-    return conv_flop_count(*shapes, transposed) * sum(wanted[:2])
+    given, kernel, made = (list(tensor.shape) for tensor in (x, weight, gradient))
+    return conv_flop_count(given, kernel, made, transposed) * sum(wanted[:2])
