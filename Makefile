@@ -1,7 +1,7 @@
 # gansuite: `make help` lists what there is. Without an active environment everything goes into .venv.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help exp named compare test fast lint format report clean
+.PHONY: help exp named compare test fast lint format bench report clean
 
 ifneq ($(VIRTUAL_ENV),)
 ENV := $(VIRTUAL_ENV)
@@ -38,6 +38,9 @@ lint: $(ENV)/.gansuite-dev ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(ENV)/.gansuite-run ## our training step against the published loops, ten minutes on two quiet cores: make bench [ARGS="--methods cyclegan --size 64 128 256"]
+	$(BIN)/python benchmarks/official.py --out build/bench $(ARGS)
 
 format: $(ENV)/.gansuite-dev ## let ruff rewrite the files
 	$(BIN)/ruff check --fix .

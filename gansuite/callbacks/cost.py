@@ -6,31 +6,10 @@ from collections import Counter
 from typing import Any
 
 from lightning import Callback, Trainer
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from gansuite.callbacks.session import Session
+from gansuite.core.flops import OperationCounter
 from gansuite.loggers.run import COST
-
-
-class _FlopCounter(TorchDispatchMode):
-    """Adds up FLOPs (2 per multiply-add) of convolutions and matrix products.
-
-    Not `FlopCounterMode`, which raises under the ``autograd.grad`` of a gradient penalty.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        count = flop_registry.get(func._overloadpacket)
-        if count is not None:
-            self.total += count(*args, **(kwargs or {}), out_val=out)
-        return out
 
 
 class CountFlops:
@@ -45,12 +24,12 @@ class CountFlops:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self._counter: _FlopCounter | None = None
+        self._counter: OperationCounter | None = None
 
     def begin(self) -> None:
         """Before a batch."""
         if "flops_per_image" not in self.session.notes:
-            self._counter = _FlopCounter()
+            self._counter = OperationCounter()
             self._counter.__enter__()
 
     def leave(self) -> int | None:
@@ -59,7 +38,7 @@ class CountFlops:
         if counter is None:
             return None
         counter.__exit__(None, None, None)
-        return counter.total
+        return counter.flops
 
     def end(self) -> None:
         """After the batch."""

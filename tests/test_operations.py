@@ -1,0 +1,170 @@
+"""How much each method asks of PyTorch in one period of its updates, as integers: what makes a
+step slower shows here on any machine, however busy."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from helpers import SMALL, fit
+from lightning import Callback
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from gansuite import engine
+from gansuite.core.flops import OperationCounter
+from gansuite.data.spec import Batch, DataSpec
+from gansuite.methods import method_class, method_names
+from gansuite.methods.base import Method
+from gansuite.rng import torch_generator
+
+PICTURES = 2  # of each domain
+# what makes the host wait for a device: a value is read, or the shape of a result depends on one
+WAITS = ("_local_scalar_dense", "equal", "nonzero", "masked_select", "_unique2", "unique_dim")
+
+
+class Work(NamedTuple):
+    """Of one period."""
+
+    forward: int  # calls of convolutions, transposed ones as well
+    backward: int  # calls of their backward; one may give the gradient of input, weight or both
+    flops: int
+    waits: int
+    steps: int  # of optimisers
+
+
+def built(name: str, size: int = 32) -> Method:
+    cls = method_class(name)
+    known = inspect.signature(cls.__init__).parameters
+    options = {"name": name} | {k: v for k, v in SMALL.items() if k in known}
+    many = {"single": 1, "labelled": 3}.get(cls.needs.view, 2)
+    domains = ("a", "b", "c")[:many]
+    labels = domains if cls.needs.view == "labelled" else ()
+    counts = {split: dict.fromkeys(domains, 8) for split in ("train", "test")}
+    paired = cls.needs.view == "paired"
+    spec = DataSpec("toy", size, 3, domains, counts, paired, labels, "0")
+    return engine.build_method(options | MORE.get(name, {}), spec, seed=0)
+
+
+def batch_for(method: Method) -> Batch:
+    needs, spec = method.needs, method.spec
+    many = (len(spec.domains) if needs.view in ("unpaired", "paired") else 1) + needs.smoothed
+    shape = (many, PICTURES * needs.batches, spec.channels, spec.size, spec.size)
+    images = torch.randint(256, shape, generator=torch_generator(0, "t"), dtype=torch.uint8)
+    return Batch(tuple(images), torch.eye(3)[:PICTURES] if needs.view == "labelled" else None)
+
+
+class Count(Callback):
+    """Counts inside the batches; what the Trainer does in between is not the method's."""
+
+    def __init__(self) -> None:
+        self.counter = OperationCounter()
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.counter.__enter__()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.counter.__exit__(None, None, None)
+
+
+def work(method: Method) -> Work:
+    """That of one period, the first."""
+    count, steps = Count(), []
+    hook = register_optimizer_step_post_hook(lambda *_: steps.append(1))
+    batches = [batch_for(method)] * method.period
+    fit(method, len(batches), batch=PICTURES, callbacks=[count], given=batches)
+    hook.remove()
+    calls = count.counter.calls
+    return Work(
+        calls["convolution"],
+        calls["convolution_backward"],
+        count.counter.flops,
+        sum(calls[name] for name in WAITS),
+        len(steps),
+    )
+
+
+# periods of few batches, and the size at which they take no time
+MORE: dict[str, dict[str, Any]] = {
+    "cartoongan": {"init": 0},
+    "stylegan": {"path_every": 2, "r1_every": 4},
+}
+SIZES = {"stylegan": 8}
+
+# G and D: the convolutions of one pass of one network; g and d their FLOPs, g1 and d1 those of the
+# first layer. A pass with all gradients costs 3 g, one without the weights' 2 g, and real pictures
+# (or noise) need no gradient: g1 less. A penalty runs D's backward once for the slope and once more
+# through the slope, whose own backward is two convolutions for each layer (one for each of its
+# groups in place of the second: a low-pass of 8 channels has 9), and then D's passes.
+EXPECTED = {
+    # 17 for the fake (encoder twice 6, decoder 5), 6 each for phi of x, s and y, 3 D of 5;
+    # backward: the decoder, phi of y and D
+    "adain": Work(50, 26, 25_534_464, 0, 2),
+    # G 12, 4 D of 7 (real, fake and smoothed, then G's), 2 phi of 13; phi of the photograph: none
+    "cartoongan": Work(66, 53, 110_432_256, 0, 2),
+    # G 12 once for both pictures, 3 D of 8, 7 of G's layers for the maps of 2 reals and 2 fakes,
+    # of which the fakes' go backward
+    "cut": Work(64, 50, 267_418_112, 0, 2),
+    # 6 G of 8 (fake, cycle and identity each way), 6 D of 5 (2 for G, 4 for D), all backward;
+    # 18 g - 4 g1 + 16 d - 4 d1, with g 7,176,192, g1 2,408,448, d 761,856, d1 196,608
+    "cyclegan": Work(78, 78, 130_940_928, 0, 2),
+    # D's batch: 2 G of 8 without a graph, 4 D of 5; each of G's two: 4 G, 4 D, of which the real
+    # pictures' are without a graph;
+    # 2 g + 4 (3 d - d1) + 2 (2 (3 g - g1) + 6 g + 6 d), g 1,179,648, g1 = d1 196,608, d 590,336
+    "discogan": Work(140, 104, 43_266_048, 0, 3),
+    # 4 G of 10, 8 D of 3 (2 for G, 4 for D, 2 for its penalty), the penalty's slope 2 * 3 * 2;
+    # backward: as many, and 2 * 3 for the slope
+    "dualgan": Work(76, 70, 30_816_256, 0, 2),
+    # G 10, 3 D of 5; 3 g - g1 + 8 d - 2 d1, g 1,900,544, g1 196,608, d 958,464, d1 393,216
+    "pix2pix": Work(25, 25, 12_386_304, 0, 2),
+    # 2 G of 16 (D's without a graph), 4 D of 17, and 2 slopes of 13 * 2 and, for the 4 layers of
+    # 4 groups, 4 * 5; backward: G, D of its fakes, and 2 * 2 D
+    "r3gan": Work(192, 101, 68_464_976, 0, 2),
+    # 6 G of 8 (5 fakes, 4 of them without a graph, and the way back), 15 D of 5 and one for G,
+    # 5 slopes of 4 * 2; backward: 2 G, D for G, and in each of 5 batches 5 + 4 (D's labels of
+    # fakes are not used), 4 for the slope, and the 3 of D in front of an activation
+    "stargan": Work(168, 101, 127_243_264, 0, 6),
+    # in 4 batches G 7, 3 D of 7; 2 G for the path; R1: D, and its slope, 5 * 2 and low-passes of
+    # 8 channels 2 * 9; the path's slopes, 2 (5 * 2 + 9 + 4)
+    "stylegan": Work(207, 148, 15_126_112, 0, 11),
+    # G 4, 3 D of 4; 3 g - g1 + 8 d - 2 d1, g 466,944, g1 8,192, d 459,776, d1 196,608
+    "vanilla": Work(16, 16, 4_677_632, 0, 2),
+}
+
+
+def test_every_method_is_in_the_table() -> None:
+    assert EXPECTED.keys() == set(method_names())
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_a_period_asks_for_what_it_did(name: str) -> None:
+    """Where a method is to do something else: the new numbers, and why, belong in the table."""
+    assert work(built(name, SIZES.get(name, 32))) == EXPECTED[name]
+
+
+def test_what_is_added_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = EXPECTED["vanilla"]
+    monkeypatch.setitem(MORE, "vanilla", {"fresh_fakes": 1})  # D's own fakes, without a graph
+    assert work(built("vanilla")) == plain._replace(
+        forward=plain.forward + 4, flops=plain.flops + 466_944
+    )
+    monkeypatch.setitem(MORE, "vanilla", {})
+    method = built("vanilla")
+    monkeypatch.setattr(
+        method, "after_update", lambda *_: float(method.g.body[0].weight[0, 0, 0, 0])
+    )
+    assert work(method) == plain._replace(waits=2)  # once after each update
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("groups", [1, 4, 16])
+def test_a_convolution_of_groups_is_counted_by_its_channels(groups: int, transposed: bool) -> None:
+    """2 * 9 multiply-adds for each pixel and each pair of channels of one group, and as many for
+    each of the two gradients."""
+    x = torch.randn(2, 16, 8, 8, requires_grad=True)
+    weight = torch.randn(16, 16 // groups, 3, 3, requires_grad=True)
+    convolve = torch.conv_transpose2d if transposed else torch.conv2d
+    with OperationCounter() as counter:
+        convolve(x, weight, padding=1, groups=groups).sum().backward()
+    assert counter.flops == 3 * 2 * 9 * (2 * 8 * 8) * 16 * 16 // groups
