@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from gansuite import __version__
-from gansuite.errors import STOPPED, UserError, nearest
+from gansuite.errors import STOPPED, UserError, leaving_when_asked, nearest
 from gansuite.lazy import uncollected
 
 
@@ -246,6 +246,7 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     return commands.parser
 
 
+@leaving_when_asked()
 def _exp(args: argparse.Namespace) -> int:
     from gansuite.catalogue import load_experiment
 
