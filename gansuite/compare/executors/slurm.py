@@ -167,26 +167,28 @@ class Slurm:
     def submit(self, jobs: Sequence[Job]) -> list[Job]:
         if self.cluster is None:
             self.cluster = Submitit(self.folder, self.name, self.options, gpus(jobs, self.options))
-        changed = []
         if not self._adopted:
-            changed = self._adopt(jobs)
+            self._adopt(jobs)
             self._adopted = True
-        new = []
+        new, changed = [], []
         for job in [job for job in jobs if job.state == "waiting"]:
-            if Run(job.path).held():
+            if job.planned.done:  # since it was looked at
+                job.state = "done"
+            elif Run(job.path).held():
                 job.state = "elsewhere"
-                changed.append(job)
             else:
                 new.append(job)
+                continue
+            changed.append(job)
         if new:
             self._submit(new)
         return changed
 
-    def _adopt(self, jobs: Sequence[Job]) -> list[Job]:
+    def _adopt(self, jobs: Sequence[Job]) -> None:
         """Follow the jobs of an earlier command that still live."""
         known = [job for job in jobs if job.state == "waiting" and self._key(job) in self._known]
         if not known:
-            return []
+            return
         states = self._cluster.states(self._id(job) for job in known)
         if states is None:
             raise UserError(
@@ -199,7 +201,6 @@ class Slurm:
             job.state = "running" if running else "queued"
         if found:
             self.say(f"{len(found)} jobs of an earlier command go on; they are followed.")
-        return []
 
     def _submit(self, new: Sequence[Job]) -> None:
         for job in new:
