@@ -2,8 +2,9 @@
 tasks as processes of this machine. ``install(bin, state)`` makes them; `sys.argv[0]` tells which
 one is called, ``$FAKE_SLURM`` where the jobs are kept.
 
-Job 7's tasks 0 to n-1 are run two at a time by one process that ``sbatch`` leaves behind. A task's
-files: ``state``, ``pid``, and ``requeue`` when it is to come again.
+The tasks of a job are started, as many at a time as it allows, by one process that ``sbatch``
+leaves behind. The files of a task: ``state``, ``pid``, ``starts``, ``cancelled``, and ``requeue``
+when it is to come again.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def fail(text: str) -> None:
 
 
 def tasks(root: Path) -> list[Path]:
-    found = (p for p in root.glob("*_*") if p.is_dir())
+    found = (p for p in root.iterdir() if p.is_dir())
     return sorted(found, key=lambda p: tuple(map(int, p.name.split("_"))))
 
 
@@ -81,8 +82,9 @@ def sbatch(root: Path, argv: list[str]) -> None:
     script.write_text(Path(argv[0]).read_text())
     script.chmod(0o755)
     last, _, parallel = found.get("array", "0-0%1").removeprefix("0-").partition("%")
-    for index in range(int(last) + 1):
-        folder = root / f"{number}_{index}"
+    names = [f"{number}_{index}" for index in range(int(last) + 1)]
+    for name in names if "array" in found else [str(number)]:
+        folder = root / name
         folder.mkdir()
         (folder / "state").write_text("PENDING")
     # what is left behind: it starts the tasks
@@ -96,7 +98,7 @@ def work(root: Path, argv: list[str]) -> None:
     number, parallel, output = argv[0], int(argv[1]), argv[2]
     running: dict[Path, subprocess.Popen[bytes]] = {}
     while True:
-        mine = [p for p in tasks(root) if p.name.startswith(f"{number}_")]
+        mine = [p for p in tasks(root) if p.name.partition("_")[0] == number]
         for folder, process in list(running.items()):
             if process.poll() is None:
                 continue
@@ -114,18 +116,18 @@ def work(root: Path, argv: list[str]) -> None:
             index = folder.name.partition("_")[2]
             starts = folder / "starts"
             starts.write_text(starts.read_text() + "." if starts.exists() else ".")
+            array = {"SLURM_ARRAY_JOB_ID": number, "SLURM_ARRAY_TASK_ID": index} if index else {}
             environment = {
                 **os.environ,
-                "SLURM_JOB_ID": str(1000 * int(number) + int(index)),
-                "SLURM_ARRAY_JOB_ID": number,
-                "SLURM_ARRAY_TASK_ID": index,
+                "SLURM_JOB_ID": str(1000 * int(number) + int(index)) if index else number,
+                **array,
                 "SLURM_NTASKS": "1",
                 "SLURM_NNODES": "1",
                 "SLURM_JOB_NUM_NODES": "1",
                 "SLURM_PROCID": "0",
                 "FAKE_TASK": str(folder),
             }
-            path = output.replace("%A", number).replace("%a", index)
+            path = output.replace("%A", number).replace("%a", index).replace("%j", number)
             with open(path, "ab") as log:
                 running[folder] = subprocess.Popen(
                     ["bash", str(root / f"{number}.sh")],

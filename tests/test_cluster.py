@@ -409,7 +409,7 @@ def test_states_are_asked_of_squeue_and_then_of_sacct(fake: Path) -> None:
 def test_a_second_command_waits_for_the_first(here: Path) -> None:
     with slurm.Slurm(here / "c", SlurmOptions(), print):
         other = slurm.Slurm(here / "c", SlurmOptions(), print)
-        with pytest.raises(UserError, match="Another command submits the runs of .*/c already"):
+        with pytest.raises(UserError, match=r"Another command submits the runs of .*/c already"):
             other.__enter__()
 
 
@@ -458,7 +458,7 @@ LONGER += ["log.every_kimg=0.02", "name=c", "seeds=0,1"]
 @pytest.mark.slow
 def test_jobs_of_executables_that_stand_for_slurms(tmp_path: Path, fake: Path) -> None:
     pytest.importorskip("submitit")
-    arguments = ["vanilla_coats", "budget.kimg=2", *LONGER]
+    arguments = ["vanilla_coats", "budget.kimg=1", *LONGER]
     try:
         interfere(tmp_path, arguments, dict(os.environ))
     finally:
@@ -474,6 +474,6 @@ def test_jobs_of_executables_that_stand_for_slurms(tmp_path: Path, fake: Path) -
 @pytest.mark.skipif(bool(slurm_node.missing()), reason=slurm_node.missing())
 def test_jobs_of_slurm(tmp_path: Path) -> None:
     pytest.importorskip("submitit")
-    arguments = ["vanilla_coats", "discogan_coats", "budget.kimg=2", *LONGER]
+    arguments = ["vanilla_coats", "discogan_coats", "budget.kimg=1", *LONGER]
     with slurm_node.node(tmp_path / "node") as environment:
         interfere(tmp_path, arguments, environment)
