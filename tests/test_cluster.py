@@ -420,7 +420,7 @@ def boards(folder: Path) -> list[bytes]:
 def interfere(tmp_path: Path, arguments: Sequence[str], environment: dict[str, str]) -> str:
     """Run a comparison on a cluster; its jobs are told to come again and to stop, and the command
     is left and given again. What both commands said, once the tables equal the local ones."""
-    whole = command(*arguments, f"out={tmp_path / 'whole'}")
+    whole = command(*arguments, f"out={tmp_path / 'whole'}", "jobs=2")
     here = subprocess.run(whole, capture_output=True, text=True)
     assert here.returncode == 0, here.stdout + here.stderr
     cut = command(*arguments, f"out={tmp_path / 'cut'}", "--on", "slurm", "slurm.parallel=2")
@@ -451,14 +451,14 @@ def interfere(tmp_path: Path, arguments: Sequence[str], environment: dict[str, s
     return said + again.stdout
 
 
-LONGER = [*(word for word in TINY if "every" not in word), "evaluate.every_kimg=0.2"]
-LONGER += ["log.every_kimg=0.02", "name=c", "seeds=0,1"]
+OFTEN = {"evaluate.every_kimg=0.25", "log.every_kimg=0.01", "name=c", "seeds=0,1"}
+LONGER = [*(word for word in TINY if "every" not in word), *sorted(OFTEN)]
 
 
 @pytest.mark.slow
 def test_jobs_of_executables_that_stand_for_slurms(tmp_path: Path, fake: Path) -> None:
     pytest.importorskip("submitit")
-    arguments = ["vanilla_coats", "budget.kimg=1", *LONGER]
+    arguments = ["vanilla_coats", "budget.kimg=0.5", *LONGER]
     try:
         interfere(tmp_path, arguments, dict(os.environ))
     finally:
@@ -474,6 +474,6 @@ def test_jobs_of_executables_that_stand_for_slurms(tmp_path: Path, fake: Path) -
 @pytest.mark.skipif(bool(slurm_node.missing()), reason=slurm_node.missing())
 def test_jobs_of_slurm(tmp_path: Path) -> None:
     pytest.importorskip("submitit")
-    arguments = ["vanilla_coats", "discogan_coats", "budget.kimg=1", *LONGER]
+    arguments = ["vanilla_coats", "discogan_coats", "budget.kimg=0.5", *LONGER]
     with slurm_node.node(tmp_path / "node") as environment:
         interfere(tmp_path, arguments, environment)

@@ -74,15 +74,23 @@ def test_a_run_names_who_holds_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("left", ["a boot of this machine", "the same job", "half a line"])
 def test_what_is_taken_over_at_once(left: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "99")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
     boot = lease._boot()
     assert boot
-    elsewhere(file, 0, **({"boot": boot} if left == "a boot of this machine" else {"job": "99"}))
+    own: dict[str, Any] = {"job": "99", "start": 1}
+    elsewhere(file, 0, **({"boot": boot} if left == "a boot of this machine" else own))
     if left == "half a line":
         file.write_text(file.read_text()[:40])
     mine = Lease(file)
     assert mine.take() == ""
     assert json.loads(file.read_text())["job"] == "99"
     mine.release()
+
+
+def test_two_commands_of_one_job_are_two(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "99")
+    elsewhere(file, 0, job="99", start=0)
+    assert "process 41 on node7, job 99" in Lease(file).take()
 
 
 def test_a_killed_process_leaves_nothing(file: Path) -> None:

@@ -20,7 +20,7 @@ from typing import IO, Any
 EXPIRES = 120.0
 """Seconds after which a lease that is not renewed is over."""
 EVERY = 20.0  # seconds between two renewals
-JOB = "GANSUITE_JOB"  # the job that a scheduler knows this process by
+JOB, START = "GANSUITE_JOB", "GANSUITE_START"  # what a scheduler calls this process, from its task
 _ATTEMPTS = 5
 _SIZE = 512
 
@@ -35,6 +35,12 @@ def job_id() -> str:
     return env.get("SLURM_JOB_ID", "")
 
 
+def start_of_job() -> int:
+    """How often the scheduler had started this job before."""
+    text = os.environ.get(START) or os.environ.get("SLURM_RESTART_COUNT", "")
+    return int(text) if text.isdecimal() else 0
+
+
 def _boot() -> str:
     """What only processes of this running system have in common; "" where it cannot be told."""
     try:
@@ -46,8 +52,8 @@ def _boot() -> str:
 class Lease:
     """The lease that the file ``file`` stands for; the file itself stays, empty, when it is over.
 
-    A process of the same job of a scheduler takes the lease of an earlier one over at once: a job
-    is started again only when its processes are gone.
+    A later start of the same job of a scheduler takes the lease of an earlier one over at once: a
+    job is started again only when its processes are gone.
     """
 
     def __init__(self, file: Path) -> None:
@@ -109,6 +115,7 @@ class Lease:
             "boot": _boot(),
             "pid": os.getpid(),
             "job": job_id(),
+            "start": start_of_job(),
             "heard": time.time(),
             "token": self._token,
         }
@@ -138,7 +145,7 @@ def _holder(handle: IO[bytes]) -> str:
         return ""
     if locked and content.get("boot") == _boot():
         return ""  # on this machine, and its flock is free: it is gone
-    if content.get("job") and content.get("job") == job_id():
+    if job_id() and content.get("job") == job_id() and _start(content) < start_of_job():
         return ""
     return _named(content) if abs(_age(content)) < EXPIRES else ""
 
@@ -175,6 +182,11 @@ def _parsed(data: bytes) -> dict[str, Any]:
 def _age(content: dict[str, Any]) -> float:
     heard = content.get("heard")
     return time.time() - heard if isinstance(heard, int | float) else float("inf")
+
+
+def _start(content: dict[str, Any]) -> int:
+    found = content.get("start")
+    return found if isinstance(found, int) else 0
 
 
 def _named(content: dict[str, Any]) -> str:

@@ -87,11 +87,9 @@ class Child:
 
     def send(self, number: int) -> None:
         """A signal to the process; SIGKILL to all that it has started."""
-        with contextlib.suppress(ProcessLookupError):
-            if number == signal.SIGKILL:
-                os.killpg(self.process.pid, number)
-            else:
-                self.process.send_signal(number)
+        send = os.killpg if number == signal.SIGKILL else os.kill
+        with contextlib.suppress(ProcessLookupError):  # not Popen's: that reaps what has ended
+            send(self.process.pid, number)
 
     def conclude(self, code: int) -> tuple[State, str]:
         """What the exit code means for the run, and why; a failure is noted in its folder."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
@@ -206,7 +207,12 @@ class Slurm:
         for job in new:
             (job.path / ERROR_FILE).unlink(missing_ok=True)
         images = [images_seen(job.path) for job in new]
-        ids = self._cluster.submit([task_of(job) for job in new])
+        # a Ctrl-C must not end sbatch between its submitting and its saying so
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+        try:
+            ids = self._cluster.submit([task_of(job) for job in new])
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for job, name, seen in zip(new, ids, images, strict=True):
             self._known[self._key(job)] = {"job": name, "images_seen": seen}
             job.state = "queued"

@@ -32,7 +32,7 @@ from gansuite.compare.executors.child import (
 )
 from gansuite.errors import STOPPED
 from gansuite.runs import Run
-from gansuite.runs.lease import EXPIRES, JOB, Lease, job_id
+from gansuite.runs.lease import EXPIRES, JOB, START, Lease, job_id, start_of_job
 
 _POLL = 0.1
 
@@ -58,7 +58,7 @@ class Task:
         self._wait_for(path)
         self._before = images_seen(path)
         environment = own_environment()
-        environment[JOB] = job_id()
+        environment[JOB], environment[START] = job_id(), str(start_of_job())
         environment["OMP_NUM_THREADS"] = threads(_cores())
         self._child = Child(path, self.arguments, environment)
         # SIGUSR2 is taken by who has made this task: by submitit, or by `main`
