@@ -29,7 +29,7 @@ compare: $(ENV)/.gansuite-run ## train what is missing, and compare: make compar
 	@$(BIN)/gansuite compare $(NAMES) $(if $(strip $(SEEDS)),seeds=$(shell echo $(SEEDS) | tr -s ' ' ,)) $(ARGS)
 
 test: $(ENV)/.gansuite-test ## all tests that need no network
-	$(BIN)/python -m pytest -m "not network" $(ARGS)
+	$(BIN)/python -m pytest -m "not network and not slurm" $(ARGS)
 
 fast: $(ENV)/.gansuite-test ## the tests that take seconds
 	$(BIN)/python -m pytest -m fast $(ARGS)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from gansuite import __version__
-from gansuite.errors import STOPPED, UserError, nearest
+from gansuite.errors import STOPPED, UserError, leaving_when_asked, nearest
 from gansuite.lazy import uncollected
 
 
@@ -185,6 +185,10 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     sub.add_argument(
         "--allow-unequal", action="store_true", help="note what is unequal instead of refusing"
     )
+    what = "who runs it: this machine, a SLURM cluster (slurm.partition=... slurm.timeout_min=240 "
+    what += "slurm.gpus_per_node=1 slurm.parallel=16), or a script for sbatch that is written"
+    sub.add_argument("--on", choices=["local", "slurm", "script"], default="local", help=what)
+    sub.add_argument("--submit-only", action="store_true", help="do not wait for the cluster")
     sub = add("evaluate", _evaluate, "score a checkpoint again, exactly as its run did")
     checkpoint(sub)
     overrides(sub, "data.root=...")
@@ -246,6 +250,7 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     return commands.parser
 
 
+@leaving_when_asked()
 def _exp(args: argparse.Namespace) -> int:
     from gansuite.catalogue import load_experiment
 
@@ -348,7 +353,12 @@ def _completion(args: argparse.Namespace) -> None:
 def _compare(args: argparse.Namespace) -> int:
     from gansuite.compare.run import compare
 
-    return compare(args.arguments, allow_unequal=args.allow_unequal)
+    return compare(
+        args.arguments,
+        allow_unequal=args.allow_unequal,
+        on=args.on,
+        submit_only=args.submit_only,
+    )
 
 
 def _translate(args: argparse.Namespace) -> None:

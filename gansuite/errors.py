@@ -1,13 +1,41 @@
 """How a command ends that does not end well: the exception whose message is meant for the person at
-the keyboard, and the exit code of a run that was stopped."""
+the keyboard, the signals that stop a run, and the exit code of a run that was stopped."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import signal
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 STOPPED = 75
 """Exit code of a process that was asked to stop and can be resumed."""
+SCHEDULER = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
+)
+"""The signals by which a scheduler asks a run to save and to leave, resumably."""
+
+
+@contextlib.contextmanager
+def leaving_when_asked() -> Iterator[None]:
+    """Inside, a signal of a scheduler ends the command with 75, so that it is started again.
+    Training heeds these signals itself, and saves before it leaves."""
+
+    def leave(number: int, frame: Any) -> None:
+        for other in SCHEDULER:
+            signal.signal(other, signal.SIG_IGN)  # once is enough
+        print(f"Stopped by {signal.Signals(number).name}; the same command resumes it.", flush=True)
+        raise SystemExit(STOPPED)
+
+    before: dict[int, Any] = {}
+    with contextlib.suppress(ValueError):  # not the main thread: whoever runs us handles signals
+        before = {number: signal.signal(number, leave) for number in SCHEDULER}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
 class UserError(Exception):

@@ -35,7 +35,7 @@ from lightning.fabric.plugins.environments import (
 )
 from torch import distributed
 
-from gansuite.errors import STOPPED
+from gansuite.errors import SCHEDULER, STOPPED
 
 _OURS = "GANSUITE_RANK"  # <pid of the parent>:<rank>:<world>:<folder for reasons>
 _POLL = 0.1  # seconds between two looks at the children
@@ -76,7 +76,8 @@ def launched() -> Launch | None:
     if os.environ.get("TORCHELASTIC_RUN_ID") and (n := _numbers("RANK", "WORLD_SIZE")):
         return Launch("torchrun", n[0], n[1], local)
     n = _numbers("SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_ID", "SLURM_NNODES")
-    if n and n[2] < _STEP_MAX:
+    # a shell on a terminal of srun starts what it likes, once
+    if n and n[2] < _STEP_MAX and "SLURM_PTY_PORT" not in os.environ:
         return Launch("srun", n[0], n[1], max(1, n[1] // max(1, n[3])))
     if not all(os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT")):
         return None
@@ -194,8 +195,8 @@ def watch(command: Sequence[str], world: int) -> int:
     """Run ``command`` as ``world`` ranks on this machine; its exit code, after all have ended.
 
     Rank 0 begins alone and lets the others start (`ready`), so that bad input is reported once.
-    Ctrl-C and SIGTERM are handed on to every rank, once each. A rank that fails ends the command:
-    2 for bad input, 1 otherwise, and one sentence on stderr says which and why.
+    Ctrl-C and the signals of a scheduler are handed on to every rank, once each. A rank that fails
+    ends the command: 2 for bad input, 1 otherwise, and one sentence on stderr says which and why.
     """
     with tempfile.TemporaryDirectory(prefix="gansuite-") as folder:
         return _Ranks(command, world, Path(folder)).run()
@@ -213,7 +214,7 @@ class _Ranks:
         )
 
     def run(self) -> int:
-        before = {n: signal.signal(n, self._hand_on) for n in (signal.SIGINT, signal.SIGTERM)}
+        before = {n: signal.signal(n, self._hand_on) for n in (signal.SIGINT, *SCHEDULER)}
         try:
             self._start(0)
             self._wait()

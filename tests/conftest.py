@@ -16,7 +16,7 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
-SLOWER = {"slow", "gpu", "network"}
+SLOWER = {"slow", "gpu", "network", "slurm"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

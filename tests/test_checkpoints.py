@@ -26,6 +26,7 @@ from gansuite.config import Experiment
 from gansuite.errors import UserError
 from gansuite.methods.vanilla import VanillaGAN
 from gansuite.runs import Run, read_checkpoint, read_json, read_lines, write_checkpoint
+from gansuite.runs.lease import Lease
 
 BATCHES = 8
 # saved every 2 batches: killed in the 7th, the last checkpoint is of batch 6, the one before of 4
@@ -374,11 +375,12 @@ def test_what_a_killed_process_was_writing_goes(made: Runs, tmp_path: Path) -> N
     for name in (*ours, *theirs):
         (run.path / name).parent.mkdir(exist_ok=True)
         (run.path / name).write_text("half")
-    with (run.path / ".lock").open("w") as lock:
-        assert runs._hold(lock)
-        with pytest.raises(UserError, match="Another process"):
-            Run(run.path).begin(e)
-        assert all((run.path / name).exists() for name in ours)  # it may be writing them
+    other = Lease(run.path / ".lock")
+    assert other.take() == ""
+    with pytest.raises(UserError, match="Another process"):
+        Run(run.path).begin(e)
+    assert all((run.path / name).exists() for name in ours)  # it may be writing them
+    other.release()
     run.begin(e)
     run.release()
     assert not any((run.path / name).exists() for name in ours)

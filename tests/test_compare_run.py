@@ -18,8 +18,9 @@ import pytest
 from PIL import Image
 
 from gansuite import catalogue, cli, config, engine
-from gansuite.compare import run as running
 from gansuite.compare.entry import Axis
+from gansuite.compare.executors import local
+from gansuite.compare.jobs import Job
 from gansuite.compare.overview import Overview
 from gansuite.compare.plan import make_plan
 from gansuite.compare.run import compare
@@ -197,25 +198,25 @@ def test_measured_flops_are_those_of_a_run() -> None:
 
 
 def test_slots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "_cores", lambda: 8)
+    monkeypatch.setattr(local, "cores", lambda: 8)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-    slots = running.Slots(None)
+    slots = local.Slots(None)
     assert slots.count == 2
     seen = [slots.environment(i) for i in range(3)]
     assert [e["CUDA_VISIBLE_DEVICES"] for e in seen] == ["4", "6", "4"]
     assert [e["OMP_NUM_THREADS"] for e in seen] == ["4"] * 3
-    assert running.Slots(1).environment(0)["CUDA_VISIBLE_DEVICES"] == "4,6"
+    assert local.Slots(1).environment(0)["CUDA_VISIBLE_DEVICES"] == "4,6"
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert running.Slots(1).environment(0)["OMP_NUM_THREADS"] == "1"
+    assert local.Slots(1).environment(0)["OMP_NUM_THREADS"] == "1"
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    assert running.Slots(None).count == 1
+    assert local.Slots(None).count == 1
 
 
 @pytest.mark.usefixtures("here")
 def test_how_a_run_stands() -> None:
-    job = running.Job(make_plan(["cyclegan_coats", "budget.kimg=8"]).runs[0])
+    job = Job(make_plan(["cyclegan_coats", "budget.kimg=8"]).runs[0])
     job.path.mkdir(parents=True)
     job.look()
     assert job.line("fd_random") == "cyclegan_coats seed 0  0/8 kimg"
@@ -238,7 +239,7 @@ def test_the_table_on_a_terminal_renews_itself(monkeypatch: Any) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
     plan = make_plan(["cyclegan_coats", "budget.kimg=8", "seeds=0,1"])
-    jobs = [running.Job(planned) for planned in plan.runs]
+    jobs = [Job(planned) for planned in plan.runs]
     jobs[0].state = "running"
     screen = Terminal()
     overview = Overview(screen, "fd_random")
@@ -261,7 +262,7 @@ def test_the_table_on_a_terminal_renews_itself(monkeypatch: Any) -> None:
 @pytest.mark.usefixtures("here")
 def test_a_log_file_gets_plain_lines() -> None:
     plan = make_plan(["cyclegan_coats", "budget.kimg=8", "seeds=0,1"])
-    jobs = [running.Job(planned) for planned in plan.runs]
+    jobs = [Job(planned) for planned in plan.runs]
     jobs[0].state = "running"
     file = io.StringIO()
     overview = Overview(file, "fd_random")

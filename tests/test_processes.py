@@ -21,9 +21,9 @@ from helpers import command, difference, experiment
 from gansuite import devices, engine, processes
 from gansuite.callbacks.budget import StopAtBudget
 from gansuite.callbacks.memory import PeakMemory
-from gansuite.errors import UserError
+from gansuite.errors import SCHEDULER, STOPPED, UserError, leaving_when_asked
 from gansuite.losses.precision import full_float32
-from gansuite.runs import read_checkpoint, read_json
+from gansuite.runs import Clock, read_checkpoint, read_json
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "RANK": "3", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
 SRUN = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_STEP_ID": "0", "SLURM_NNODES": "2"}
@@ -37,6 +37,8 @@ STARTED = {
     "a batch script": ({**SRUN, "SLURM_STEP_ID": ""}, None),
     "a batch step": ({**SRUN, "SLURM_STEP_ID": str(0xFFFFFFFB)}, None),
     "another's child": ({"GANSUITE_RANK": f"{os.getpid()}:1:2:/x"}, None),
+    "a shell of srun": ({**SRUN, "SLURM_PTY_PORT": "40000"}, None),
+    "an allocation": ({k: v for k, v in SRUN.items() if k != "SLURM_PROCID"}, None),
     "torchrun": (TORCHRUN, ("torchrun", 3, 8, 4)),
     "srun": (SRUN, ("srun", 5, 8, 4)),
     "torchrun in srun": ({**SRUN, **TORCHRUN}, ("torchrun", 3, 8, 4)),
@@ -76,6 +78,39 @@ def test_a_rank_stays_one_when_its_parent_is_gone(monkeypatch: pytest.MonkeyPatc
     assert not processes.is_main()
     monkeypatch.setattr(os, "getppid", lambda: 1)
     assert not processes.is_main()
+
+
+@pytest.mark.parametrize("number", [*SCHEDULER, signal.SIGINT], ids=lambda number: number.name)
+def test_a_signal_is_asked_of_training(number: signal.Signals, tmp_path: Path) -> None:
+    class Session:
+        experiment = experiment("vanilla_coats", tmp_path, 1)
+        clock, peak, method = Clock(), PeakMemory(), torch.nn.Linear(1, 1)
+        method.device, method.world = torch.device("cpu"), 1  # type: ignore[assignment]
+        main, stopped = True, ""
+
+    session: Any = Session()
+    budget = Budget(session)
+    before = signal.getsignal(number)
+    budget.begin()
+    try:
+        os.kill(os.getpid(), number)
+        budget.check()
+    finally:
+        budget.end()
+    assert session.stopped == number.name
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", SCHEDULER, ids=lambda number: number.name)
+def test_a_signal_before_training_ends_the_command_resumably(
+    number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = [signal.getsignal(n) for n in SCHEDULER]
+    with pytest.raises(SystemExit) as ended, leaving_when_asked():
+        os.kill(os.getpid(), number)
+    assert ended.value.code == STOPPED
+    assert capsys.readouterr().out.startswith(f"Stopped by {number.name}; the same command ")
+    assert [signal.getsignal(n) for n in SCHEDULER] == before
 
 
 def test_slurm_does_not_requeue(monkeypatch: pytest.MonkeyPatch) -> None:

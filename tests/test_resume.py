@@ -15,6 +15,7 @@ from helpers import EachBatch, command, difference, experiment, train
 
 from gansuite import engine
 from gansuite.callbacks.training import TrainingRun
+from gansuite.errors import STOPPED, leaving_when_asked
 from gansuite.runs import Run, read_checkpoint, read_lines
 
 CASES = {
@@ -89,19 +90,35 @@ def test_resumes_bit_for_bit(case: str, tmp_path: Path, monkeypatch: Any) -> Non
 
 
 def test_a_signal_ends_the_batch_saves_and_resumes(tmp_path: Path, monkeypatch: Any) -> None:
+    number = signal.SIGUSR1  # as SIGTERM and SIGUSR2, see test_processes
     expected = undisturbed("dcgan", tmp_path / "a", monkeypatch)
     name, *overrides = CASES["dcgan"]
     e = experiment(name, tmp_path / "b", BATCHES, *overrides)
-    before = signal.getsignal(signal.SIGTERM)
-    session = train(monkeypatch, e, at(4, lambda: os.kill(os.getpid(), signal.SIGTERM)))
-    assert signal.getsignal(signal.SIGTERM) is before
+    before = signal.getsignal(number)
+    session = train(monkeypatch, e, at(4, lambda: os.kill(os.getpid(), number)))
+    assert signal.getsignal(number) is before
     # the signal comes after the callback that looks for it: the next batch still runs
-    assert (session.stopped, session.method.batches) == ("SIGTERM", 5)
+    assert (session.stopped, session.method.batches) == (number.name, 5)
     assert read_checkpoint(session.run.last)["method"]["counters"]["batches"] == 5
     assert not session.run.results.exists()
     session = train(monkeypatch, e)
     assert session.stopped == ""
     assert difference(state(session.run.path), expected) == ""
+
+
+def test_a_signal_in_the_last_evaluation_leaves_resumably(tmp_path: Path, monkeypatch: Any) -> None:
+    e = experiment("vanilla_coats", tmp_path, 4)
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingRun, "finish", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit) as ended, leaving_when_asked():
+            train(monkeypatch, e)
+    assert ended.value.code == STOPPED
+    run = Run(e.run_dir)
+    assert run.resumable
+    assert not run.done
+    assert not run.held()
+    assert train(monkeypatch, e).stopped == ""
+    assert run.done
 
 
 def test_an_interruption_after_the_last_batch_adds_nothing(

@@ -7,6 +7,7 @@ from types import FrameType
 from typing import Any
 
 from gansuite.callbacks.session import Session
+from gansuite.errors import SCHEDULER
 from gansuite.processes import all_reduce_sum
 
 _AGREE_EVERY = 1.0  # seconds, about, between two looks at one another's flags (several processes)
@@ -16,8 +17,8 @@ _MOST = 256  # batches between them
 class StopAtBudget:
     """``budget.kimg`` pictures or ``budget.seconds`` of training.
 
-    SIGTERM and the first Ctrl-C end the run after the batch in hand, with a checkpoint to resume
-    from; a second Ctrl-C ends it at once.
+    SIGTERM, SIGUSR1, SIGUSR2 and the first Ctrl-C end the run after the batch in hand, with a
+    checkpoint to resume from; a second Ctrl-C ends it at once.
     """
 
     def __init__(self, session: Session) -> None:
@@ -29,7 +30,7 @@ class StopAtBudget:
 
     def begin(self) -> None:
         """Training begins: the clock runs, and signals are heeded."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (*SCHEDULER, signal.SIGINT):
             try:
                 self._before[number] = signal.signal(number, self._ask)
             except ValueError:  # not the main thread: whoever runs us handles signals

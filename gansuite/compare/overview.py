@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     import rich.table
 
-    from gansuite.compare.run import Job
+    from gansuite.compare.jobs import Job
 
 _LINE_EVERY = 30.0  # seconds between two lines of one run where nobody watches
 _TEXT = {
@@ -19,6 +19,7 @@ _TEXT = {
     "stopped": "stopped",
     "elsewhere": "goes on in another process; waiting for it",
     "waiting": "waits",
+    "queued": "waits in the queue",
 }
 
 
@@ -54,8 +55,8 @@ class Overview:
         now = time.monotonic()
         if now < self._next:
             return
-        self._next = now + 1.0
         running = [job for job in jobs if job.state == "running"]
+        self._next = now + max(1.0, len(running) / 20)  # their files may lie far away
         for job in running:
             job.look()
         if self._live is not None:
@@ -81,7 +82,9 @@ class Overview:
         """How the running ones stand, and how many are not running."""
         from gansuite.compare.cells import Cell, Column, Table, terminal
 
-        counts = [(s, sum(j.state == s for j in jobs)) for s in ("done", "failed", "waiting")]
+        counts = [
+            (s, sum(j.state == s for j in jobs)) for s in ("done", "failed", "queued", "waiting")
+        ]
         titles = ("trained", "speed", "left", self.rank_by)
         columns = [Column("run", words=True), *map(Column, titles)]
         rows = [[*map(Cell, (job.name, *job.cells(self.rank_by)))] for job in running]

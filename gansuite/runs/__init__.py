@@ -32,6 +32,7 @@ from gansuite.files import (
 )
 from gansuite.runs.clock import Clock
 from gansuite.runs.environment import changes, environment, environments, mixtures
+from gansuite.runs.lease import Lease
 from gansuite.runs.schema import check_checkpoint, read_lines
 from gansuite.runs.seal import Sealing, digest_of, examine
 
@@ -171,7 +172,7 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.notices: list[str] = []  # what `begin` has to say
-        self._lock: Any = None
+        self._lease = Lease(path / ".lock")
         self._made: list[Path] = []
         self.images_seen: int | None = None  # by its checkpoint, when it is resumed
 
@@ -247,17 +248,16 @@ class Run:
         made = [p for p in (self.path, *self.path.parents) if not p.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held until `release`
+            holder = self._lease.take()
         except OSError as error:
             _remove_empty(made)
             raise UserError(f"{self.path} could not be made ({error.strerror}).") from error
-        if not _hold(lock):
-            lock.close()
+        if holder:
             raise UserError(
-                f"Another process is running in {self.path}; wait for it, or give 'name=' or "
-                f"'seed=' for a run of its own."
+                f"Another process is running in {self.path} ({holder}); wait for it, or give "
+                f"'name=' or 'seed=' for a run of its own."
             )
-        self._lock, self._made = lock, made
+        self._made = made
         self.tidy()
         if self.resumable:
             self._resume(experiment)
@@ -273,9 +273,11 @@ class Run:
 
     def clean(self) -> None:
         """`tidy`, unless a process runs in the directory."""
-        with contextlib.suppress(OSError), open(self.path / ".lock", "w") as lock:
-            if _hold(lock):
+        lease = Lease(self.path / ".lock")
+        with contextlib.suppress(OSError):
+            if not lease.take():
                 self.tidy()
+                lease.release()
 
     def _resume(self, experiment: Experiment) -> None:
         content, fault = self.newest(experiment)
@@ -347,12 +349,16 @@ class Run:
         write_json(self.path / "environment.json", [*before, entry])
 
     def held(self) -> bool:
-        """Whether a process is running in this directory."""
-        try:
-            with open(self.path / ".lock", "r+") as lock:
-                return not _hold(lock)
-        except OSError:
-            return False
+        """Whether a process is running in this directory, here or on another host."""
+        return bool(self._lease.holder())
+
+    def _still_mine(self) -> None:
+        """Raise `UserError` if another process took over, as after this one was suspended."""
+        if other := self._lease.lost():
+            raise UserError(
+                f"{self.path} was taken over by another process ({other}) while this one was not "
+                f"heard of; it writes nothing more."
+            )
 
     def abandon(self) -> None:
         """After a failure: a directory that `begin` made and that holds no record goes again."""
@@ -362,9 +368,7 @@ class Run:
 
     def release(self) -> None:
         """Let other processes have the directory."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._lease.release()
 
     def scores_at(self, images_seen: int) -> dict[str, dict[str, float]] | None:
         """The scores noted at ``images_seen``, comparison -> metric -> value; None without."""
@@ -380,6 +384,7 @@ class Run:
 
     def append(self, file: Path, record: Mapping[str, Any]) -> None:
         """Add one line; the disk being full is one clear sentence."""
+        self._still_mine()
         try:
             with file.open("a") as f:
                 f.write(json.dumps(record) + "\n")
@@ -389,6 +394,7 @@ class Run:
     def lengths(self) -> dict[str, tuple[int, str]]:
         """Bytes of the line files and their digests, for the checkpoint; these bytes are on the
         disk before it."""
+        self._still_mine()
         found = {}
         for file in self._line_files:
             if file.exists():
@@ -419,18 +425,6 @@ def _length(lengths: Mapping[str, Any], file: Path) -> tuple[int, str]:
 
 def _changed(old: Mapping[str, Any], experiment: Experiment) -> list[str]:
     return [d for d in difference(old, experiment.plain()) if not d.startswith(_FREE)]
-
-
-def _hold(file: Any) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # no advisory locks on this system
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:
