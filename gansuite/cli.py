@@ -234,6 +234,13 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     weights_and_device(sub)
 
     commands.group("share")
+    sub = add("export", _export, "write a model as .pt2 or .onnx, shown to make the same pictures")
+    checkpoint(sub)
+    files(sub, "output", "OUT", "a file: .pt2, .onnx or .safetensors")
+    overrides(sub, "data.root=...")
+    sub.add_argument("--to", help="the domain to translate to")
+    sub.add_argument("--uint8", action="store_true", help="bytes [N, H, W, C] in and out")
+    sub.add_argument("--weights", default="auto", choices=["auto", "ema", "raw"])
     sub = add("sync", _sync, "send offline W&B runs to the server")
     sub.add_argument("runs", metavar="RUN", nargs="*", default=["runs"], help="run folders (runs)")
     sub = add("workspace", _workspace, "save a W&B workspace with the panels that compare runs")
@@ -386,6 +393,28 @@ def _sample(args: argparse.Namespace) -> None:
     method = engine.load_method(checkpoint, args.weights)
     *written, sheet = sample(method, args.n, Path(args.output), seed=args.seed, device=device)
     print(f"{len(written)} picture(s) and {sheet.name} written to {args.output}")
+
+
+def _export(args: argparse.Namespace) -> None:
+    checkpoint = _found(args.checkpoint)
+
+    with uncollected():
+        from gansuite.tools.export import export
+
+    entry = export(
+        checkpoint,
+        Path(args.output),
+        to=args.to,
+        weights=args.weights,
+        uint8=args.uint8,
+        overrides=args.overrides,
+        note=print,
+    )
+    parity = entry["parity"]
+    print(
+        f"{args.output}: at most {parity['largest']:.2g} from PyTorch (of -1 to 1), "
+        f"{parity['share']:.2%} of 8-bit values differ; see export.json beside it"
+    )
 
 
 def _found(checkpoint: str) -> Path:

@@ -8,7 +8,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from gansuite.data.spec import Batch, DataSpec, Needs
-from gansuite.methods.base import Method, Step
+from gansuite.methods.base import Inference, Method, Step
 
 
 class TwoWay(Method):
@@ -37,5 +37,14 @@ class TwoWay(Method):
         fake_B = step.fake("fake_B", lambda: self.g["ab"](real_A))
         return fake_A, fake_B
 
+    def toward(self, to: str) -> nn.Module:
+        """The generator that makes pictures of domain ``to``."""
+        return self.g["ba" if self.spec.domains.index(to) == 0 else "ab"]
+
     def translate(self, x: Tensor, to: str) -> Tensor:
-        return cast(Tensor, self.g["ba" if self.spec.domains.index(to) == 0 else "ab"](x))
+        return cast(Tensor, self.toward(to)(x))
+
+    def inference(self, to: str) -> Inference:
+        return Inference(
+            self.toward(to), lambda image: self.translate(image, to), "translate", image="picture"
+        )
