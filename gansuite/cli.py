@@ -241,6 +241,11 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     sub.add_argument("--to", help="the domain to translate to")
     sub.add_argument("--uint8", action="store_true", help="bytes [N, H, W, C] in and out")
     sub.add_argument("--weights", default="auto", choices=["auto", "ema", "raw"])
+    sub = add("share", _share, "make a model folder of a run: weights, config, card, samples")
+    files(sub, "run", "RUN", "a finished run folder")
+    files(sub, "folder", "FOLDER", "a new folder")
+    sub.add_argument("--licence", default="", help="of the pictures, for the card (not stated)")
+    sub.add_argument("--weights", default="auto", choices=["auto", "ema", "raw"])
     sub = add("sync", _sync, "send offline W&B runs to the server")
     sub.add_argument("runs", metavar="RUN", nargs="*", default=["runs"], help="run folders (runs)")
     sub = add("workspace", _workspace, "save a W&B workspace with the panels that compare runs")
@@ -395,6 +400,17 @@ def _sample(args: argparse.Namespace) -> None:
     print(f"{len(written)} picture(s) and {sheet.name} written to {args.output}")
 
 
+def _share(args: argparse.Namespace) -> None:
+    _found(args.run)
+
+    with uncollected():
+        from gansuite.tools.share import share
+
+    run, folder = Path(args.run), Path(args.folder)
+    for path in share(run, folder, licence=args.licence, weights=args.weights):
+        print(path)
+
+
 def _export(args: argparse.Namespace) -> None:
     checkpoint = _found(args.checkpoint)
 
@@ -430,8 +446,11 @@ def _evaluate(args: argparse.Namespace) -> None:
     with uncollected():
         from gansuite import engine
         from gansuite.compare.report import summary_table
+        from gansuite.tools import export
 
-    found = engine.evaluate(checkpoint, args.overrides)
+    exported = checkpoint.suffix in {".onnx", ".pt2"}
+    score = export.evaluate if exported else engine.evaluate
+    found = score(checkpoint, args.overrides)
     print(
         f"{found['experiment']}, seed {found['seed']}, at {found['images_seen'] / 1000:g} kimg, "
         f"{found['weights']} weights, protocol {found['protocol']['id']}\n"
@@ -439,6 +458,10 @@ def _evaluate(args: argparse.Namespace) -> None:
     print(summary_table(found))
     if found["recorded"] is None:
         print("\nThe run has no scores to compare with: none at this point, protocol and data.")
+        return
+    if exported:
+        key, by = export.largest_relative(found["final"], found["recorded"])
+        print(f"\nAt most {by:.2g} of a score from those that the run recorded ({key}).")
         return
     key, by = engine.largest_difference(found["final"], found["recorded"])
     same = "Equal to the scores that the run recorded."

@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gansuite import __version__, engine
+from gansuite.callbacks.evaluate import aims
 from gansuite.catalogue import schemas
 from gansuite.config import read_overrides, resolve
 from gansuite.core.inference import Inference
@@ -25,7 +26,8 @@ from gansuite.data.images import resize_uint8
 from gansuite.errors import UserError, nearest
 from gansuite.files import read_json, replacing, write_json
 from gansuite.methods.base import Method
-from gansuite.runs import find_checkpoint, read_checkpoint
+from gansuite.runs import Run, find_checkpoint, read_checkpoint
+from gansuite.runs.weights import describing, write_weights
 from gansuite.tools.programs import (
     OPSET,
     Program,
@@ -42,6 +44,7 @@ from gansuite.tools.programs import (
 LARGEST = 1e-3
 """By how much an exported program may differ from PyTorch, in pictures of the range [-1, 1]."""
 BATCHES = (1, 3)
+Scores = Mapping[str, Mapping[str, float]]
 
 
 def export(
@@ -55,8 +58,8 @@ def export(
     overrides: Sequence[str] = (),
     note: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Write the model of a checkpoint to ``output``, .pt2 or .onnx, and to ``export.json`` beside
-    it what it is and how it compares with PyTorch on test pictures of its run.
+    """Write the model of a checkpoint to ``output``, .pt2, .onnx or .safetensors, and to
+    ``export.json`` beside it what it is and how it compares with PyTorch on test pictures.
 
     ``to``: the domain it translates to, if there are several ways; by default the last. ``weights``
     as in `engine.load_method`. ``uint8``: pictures are bytes [N, H, W, C] in and out, else float
@@ -69,24 +72,28 @@ def export(
             ``to``, no data, or pictures that differ by more than `LARGEST`; nothing is written.
     """
     suffix = check_format(output)
+    if uint8 and suffix == ".safetensors":
+        raise UserError(
+            f"'{output}' holds weights, not a graph that takes bytes; leave --uint8 out."
+        )
     file = find_checkpoint(path)
     content = read_checkpoint(file, needs=("experiment", "data", "method", "notes"))
     method = engine.load_method(file, weights)
     target = _target(method, to, note)
     inference = method.inference(target)
+    used = "ema" if method.averages and weights != "raw" else "raw"
     says: dict[str, Any] = {
         "method": content["experiment"]["method"]["name"],
         "experiment": content["experiment"]["name"],
         "seed": content["experiment"]["seed"],
         "images_seen": content["method"]["counters"]["images_seen"],
-        "weights": "ema" if method.averages and weights != "raw" else "raw",
+        "weights": used,
         "protocol": content["notes"]["protocol"]["id"],
         "data": {k: content["data"][k] for k in ("name", "digest", "domains", "labels")},
         "size": method.spec.size,
         "function": inference.name,
         "to": target,
         "uint8": uint8,
-        "run": str(file),
     }
     pictures = {
         size: _pictures(content, overrides, inference, target, size) for size in sizes(method)
@@ -101,12 +108,19 @@ def export(
     }
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / f"model{suffix}"
-        program = traced(inference, example, method.spec.size, method.stride, uint8)
-        if suffix == ".onnx":
-            write_onnx(program, draft, says, opset)
+        if suffix == ".safetensors":
+            write_weights(
+                draft, method.state_dict(), describing(content, used, _scores(file, content))
+            )
+            program: Program = engine.load_method(draft).inference(target)
         else:
-            write_pt2(program, draft, says)
-        found = parity(inference, load_program(draft)[0], cases, uint8)
+            graph = traced(inference, example, method.spec.size, method.stride, uint8)
+            if suffix == ".onnx":
+                write_onnx(graph, draft, says, opset)
+            else:
+                write_pt2(graph, draft, says)
+            program, _ = load_program(draft)
+        found = parity(inference, program, cases, uint8)
         if not found["largest"] <= LARGEST:
             raise UserError(
                 f"'{output}' was not written: its pictures differ from PyTorch's by "
@@ -117,6 +131,7 @@ def export(
         writing.write(written)
     entry = {
         **says,
+        "run": str(file),
         "format": suffix[1:],
         "opset": opset if suffix == ".onnx" else None,
         "bytes": len(written),
@@ -127,6 +142,70 @@ def export(
     beside = output.with_name("export.json")
     write_json(beside, {**(read_json(beside) if beside.is_file() else {}), output.name: entry})
     return entry
+
+
+def evaluate(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """`engine.evaluate` of the run that ``path``, .pt2 or .onnx, was exported from, with its
+    program in the place of the networks. Of a translator there are the comparisons that aim at its
+    domain; where one goes back again (``cycle_l1``), PyTorch does.
+
+    Raises:
+        UserError: as `engine.evaluate`; or ``export.json`` beside it has no entry of this very
+            file, or its run is gone.
+    """
+    program, _ = load_program(path)
+    beside = path.with_name("export.json")
+    entry = (read_json(beside) if beside.is_file() else {}).get(path.name)
+    if not entry or entry["sha256"] != hashlib.sha256(path.read_bytes()).hexdigest():
+        raise UserError(f"'{beside}' has no entry of this '{path}'; export it again.")
+    found = engine.evaluate(
+        find_checkpoint(entry["run"]), overrides, lambda method: _replace(method, program, entry)
+    )
+    if found["weights"] != entry["weights"]:
+        raise UserError(
+            f"'{path}' has {entry['weights']} weights, its run scores {found['weights']} ones; "
+            f"export it with --weights {found['weights']}."
+        )
+    if entry["function"] == "translate":
+        kept = {name for name, _, target in aims(entry["data"]["domains"]) if target == entry["to"]}
+        for rows in (found["final"], found["recorded"] or {}):
+            for name in rows.keys() - kept:
+                del rows[name]
+    return found
+
+
+def _replace(method: Method, program: Program, entry: Mapping[str, Any]) -> None:
+    """Put ``program`` in the place of the function of ``method`` that it was exported from."""
+    name, uint8 = entry["function"], entry["uint8"]
+    inference, before = method.inference(entry["to"]), getattr(method, name)
+
+    def function(*given: Any) -> Tensor:
+        if name == "translate" and given[1] != entry["to"]:
+            return cast(Tensor, before(*given))
+        named = dict(zip(inference.inputs, given, strict=False))
+        first = next(iter(named.values()))
+        for key, kind in inference.inputs.items():
+            if kind == "share":
+                named[key] = torch.full((1,), float(named.get(key, 1.0)))
+            elif kind == "picture" and uint8:
+                named[key] = to_bytes(named[key])
+        made = program(**named)
+        return (from_bytes(made) if uint8 else made).to(first)
+
+    setattr(method, name, function)
+
+
+def largest_relative(a: Scores, b: Scores) -> tuple[str, float]:
+    """The score in which two sets of scores differ most, relative to the larger, and by how much;
+    inf where one lacks it."""
+    flat = [{f"{n}/{m}": v for n, row in rows.items() for m, v in row.items()} for rows in (a, b)]
+    by = {
+        k: abs(flat[0][k] - flat[1][k]) / max(abs(flat[0][k]), abs(flat[1][k]), 1e-12)
+        if k in flat[0] and k in flat[1]
+        else math.inf
+        for k in flat[0] | flat[1]
+    }
+    return max(by.items(), key=lambda item: item[1])
 
 
 def sizes(method: Method) -> list[tuple[int, int]]:
@@ -195,6 +274,13 @@ def _milliseconds(call: Callable[[], Tensor]) -> float:
         call()
         best = min(best, time.perf_counter() - start)
     return round(1000 * best, 3)
+
+
+def _scores(file: Path, content: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The scores that the run, or the model folder, has of this checkpoint."""
+    if file.suffix == ".safetensors":
+        return cast(Mapping[str, Any], content["notes"]["final"])
+    return Run(file.parent.parent).scores_at(content["method"]["counters"]["images_seen"])
 
 
 def _target(method: Method, to: str | None, note: Callable[[str], None]) -> str:

@@ -151,7 +151,7 @@ class SynthesisNetwork(nn.Module):
         without draws."""
         if noise is None:
             noise = "const" if draws is None else "random"
-        n = len(ws)
+        n = ws.shape[0]
         drawn: Iterator[Tensor] = iter(())
         if noise == "random":
             if draws is None:
