@@ -245,7 +245,6 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     files(sub, "run", "RUN", "a finished run folder")
     files(sub, "folder", "FOLDER", "a new folder")
     sub.add_argument("--licence", default="", help="of the pictures, for the card (not stated)")
-    sub.add_argument("--weights", default="auto", choices=["auto", "ema", "raw"])
     sub = add("sync", _sync, "send offline W&B runs to the server")
     sub.add_argument("runs", metavar="RUN", nargs="*", default=["runs"], help="run folders (runs)")
     sub = add("workspace", _workspace, "save a W&B workspace with the panels that compare runs")
@@ -406,8 +405,7 @@ def _share(args: argparse.Namespace) -> None:
     with uncollected():
         from gansuite.tools.share import share
 
-    run, folder = Path(args.run), Path(args.folder)
-    for path in share(run, folder, licence=args.licence, weights=args.weights):
+    for path in share(Path(args.run), Path(args.folder), licence=args.licence):
         print(path)
 
 

@@ -11,18 +11,18 @@ import yaml
 
 from gansuite import __version__, engine
 from gansuite.compare.format import metric
+from gansuite.compare.report import HEADLINE
 from gansuite.errors import UserError
 from gansuite.files import read_json, write_json, write_text
 from gansuite.runs import Run, find_checkpoint, read_checkpoint
 from gansuite.runs.weights import NAME, describing, write_weights
 
-_HEADLINE = 8  # scores of a comparison that the card's header lists
 NOT_STATED = "not stated"
 
 
-def share(run: Path, folder: Path, *, licence: str = "", weights: str = "auto") -> list[Path]:
-    """Write the last checkpoint of ``run``, with its averaged weights if it has them (``weights``
-    as in `engine.load_method`), to ``folder``: ``model.safetensors``, ``config.json``, the card
+def share(run: Path, folder: Path, *, licence: str = "") -> list[Path]:
+    """Write the last checkpoint of ``run``, with the weights that its protocol scores (the averaged
+    ones if there are any), to ``folder``: ``model.safetensors``, ``config.json``, the card
     ``README.md`` and ``samples.jpg``. Scores are those of the end, never the best on the way.
 
     ``licence``: of the pictures, as far as it is known. ``folder`` is then what `gansuite
@@ -38,10 +38,11 @@ def share(run: Path, folder: Path, *, licence: str = "", weights: str = "auto") 
     file = find_checkpoint(run)
     content = read_checkpoint(file, needs=("experiment", "data", "method", "notes"))
     results = read_json(Run(run).results)
+    weights = content["notes"]["protocol"].get("weights", "auto")
     method = engine.load_method(file, weights)
     used = "ema" if method.averages and weights != "raw" else "raw"
     describes = describing(content, used, results["final"])
-    card = _card(describes, results, method.title, method.task, licence)
+    card = _card(describes, results, type(method).__name__, method.task, licence)
     try:
         write_weights(folder / NAME, method.state_dict(), describes)
         write_json(folder / "config.json", describes)
@@ -83,7 +84,8 @@ def _card(
                     "type": key,
                     "value": round(value, 6),
                 }
-                for name, key, value in rows[:_HEADLINE]
+                for name, key, value in rows
+                if key in HEADLINE
             ],
         }
     ]
