@@ -224,6 +224,9 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     sub.add_argument("--keep-colours", action="store_true", help=what)
     what = "a picture as large as the input: white is translated, black stays"
     files(sub, "--mask", "PICTURE", what, type=Path)
+    what = "work in overlapping squares of so many pixels, for pictures that are too large"
+    sub.add_argument("--tile", type=int, metavar="PIXELS", help=what)
+    sub.add_argument("--overlap", type=int, default=64, metavar="PIXELS", help="of tiles (64)")
     weights_and_device(sub)
 
     sub = add("sample", _sample, "make pictures with a trained model")
@@ -380,6 +383,8 @@ def _translate(args: argparse.Namespace) -> None:
         strength=args.strength,
         keep_colours=args.keep_colours,
         mask=args.mask,
+        tile=args.tile,
+        overlap=args.overlap,
         device=device,
         note=print,
     )
