@@ -30,6 +30,7 @@ from gansuite.tools.tiles import Tiles
 LARGE = 1024  # pixels of the longer side from which a picture's size is worth a remark
 _SMALLEST = 16  # networks that pad by reflection inside need a few pixels at every depth
 _PIXELS = 1 << 22  # at most this many in one batch, unless a single picture has more
+_ROWS = 256
 _LUMINANCE = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601, as PIL
 
 
@@ -253,7 +254,7 @@ def _batches(
 def _to_network(picture: Picture, channels: int, padded: tuple[int, int]) -> Tensor:
     """float32 [channels, *padded] in [-1, 1]; the picture sits in the middle of its reflection."""
     top = np.iinfo(picture.colour.dtype).max
-    x = torch.from_numpy(picture.colour.astype(np.float32)) / (top / 2) - 1
+    x = torch.from_numpy(picture.colour.astype(np.float32)).div_(top / 2).sub_(1)
     if channels == 1 and x.shape[2] == 3:
         x = x @ _LUMINANCE[:, None]
     extra = [(p - s) for p, s in zip(padded, x.shape[:2], strict=True)]
@@ -266,15 +267,17 @@ def _from_network(result: Tensor, picture: Picture, region: np.ndarray | None) -
     """Crop, grey where the picture was grey, back to its bits; alpha as it was."""
     height, width, before = picture.colour.shape
     top, left = (result.shape[1] - height) // 2, (result.shape[2] - width) // 2
-    x = result[:, top : top + height, left : left + width].permute(1, 2, 0)
-    if before == 1 and x.shape[2] == 3:
-        x = x @ _LUMINANCE[:, None]
-    dtype = picture.colour.dtype
-    values = (x.clamp(-1, 1).double() + 1) * (np.iinfo(dtype).max / 2)
-    array = values.numpy()
-    if region is not None:
-        array = region * array + (1 - region) * picture.colour
-    return replace(picture, colour=array.round().astype(dtype))
+    whole = result[:, top : top + height, left : left + width].permute(1, 2, 0)
+    grey, dtype = before == 1 and whole.shape[2] == 3, picture.colour.dtype
+    made = np.empty((height, width, 1 if grey else whole.shape[2]), dtype)
+    for start in range(0, height, _ROWS):  # eight bytes a value: not of a whole large picture
+        rows = slice(start, start + _ROWS)
+        x = whole[rows] @ _LUMINANCE[:, None] if grey else whole[rows]
+        array = ((x.clamp(-1, 1).double() + 1) * (np.iinfo(dtype).max / 2)).numpy()
+        if region is not None:
+            array = region[rows] * array + (1 - region[rows]) * picture.colour[rows]
+        made[rows] = array.round()
+    return replace(picture, colour=made)
 
 
 @torch.inference_mode()

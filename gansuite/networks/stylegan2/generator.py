@@ -151,7 +151,7 @@ class SynthesisNetwork(nn.Module):
         without draws."""
         if noise is None:
             noise = "const" if draws is None else "random"
-        n = ws.shape[0]
+        n = ws.shape[0]  # not len(ws), which fixes the batch of an exported graph
         drawn: Iterator[Tensor] = iter(())
         if noise == "random":
             if draws is None:
