@@ -185,7 +185,7 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     sub.add_argument(
         "--allow-unequal", action="store_true", help="note what is unequal instead of refusing"
     )
-    sub = add("evaluate", _evaluate, "score a checkpoint again, exactly as its run did")
+    sub = add("evaluate", _evaluate, "score a checkpoint, or an exported model, as its run did")
     checkpoint(sub)
     overrides(sub, "data.root=...")
 

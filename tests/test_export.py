@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -289,10 +290,14 @@ def test_the_card_tells_what_the_run_knows(run: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "model" / "config.json").read_text())["final"] == results["final"]
 
 
-def test_a_folder_that_is_there_is_left_alone(run: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_there_is_left_alone(run: Path, tmp_path: Path, monkeypatch: Any) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UserError, match="is not empty"):
         share(run, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "safetensors.torch", None)
+        with pytest.raises(UserError, match="needs the package safetensors"):
+            share(run, tmp_path / "new")
     with pytest.raises(UserError, match="is no finished run"):
         share(tmp_path, tmp_path / "new")
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]

@@ -49,12 +49,22 @@ def describing(
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor], describes: Mapping[str, Any]) -> None:
-    """Write ``tensors``, a method's state, and what `describing` says of it, atomically."""
-    from safetensors.torch import save
+    """Write ``tensors``, a method's state, and what `describing` says of it, atomically.
 
+    Raises:
+        UserError: safetensors is missing, or the folder cannot be written.
+    """
+    try:
+        from safetensors.torch import save
+    except ImportError:
+        raise _missing(path) from None
     apart = {name: x.detach().cpu().clone().contiguous() for name, x in tensors.items()}
     with replacing(path) as file:
         file.write(save(apart, {"format": "pt", _KEY: json.dumps(describes)}))
+
+
+def _missing(path: Path) -> UserError:
+    return UserError(f"{path} needs the package safetensors: pip install 'gansuite[safetensors]'.")
 
 
 def read_weights(path: Path) -> dict[str, Any]:
@@ -66,9 +76,7 @@ def read_weights(path: Path) -> dict[str, Any]:
     try:
         from safetensors import safe_open
     except ImportError:
-        raise UserError(
-            f"{path} needs the package safetensors: pip install 'gansuite[safetensors]'."
-        ) from None
+        raise _missing(path) from None
     try:
         with safe_open(path, framework="pt") as file:
             says = json.loads((file.metadata() or {})[_KEY])
