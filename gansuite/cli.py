@@ -189,7 +189,7 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     what += "slurm.gpus_per_node=1 slurm.parallel=16), or a script for sbatch that is written"
     sub.add_argument("--on", choices=["local", "slurm", "script"], default="local", help=what)
     sub.add_argument("--submit-only", action="store_true", help="do not wait for the cluster")
-    sub = add("evaluate", _evaluate, "score a checkpoint again, exactly as its run did")
+    sub = add("evaluate", _evaluate, "score a checkpoint, or an exported model, as its run did")
     checkpoint(sub)
     overrides(sub, "data.root=...")
 
@@ -228,6 +228,9 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     sub.add_argument("--keep-colours", action="store_true", help=what)
     what = "a picture as large as the input: white is translated, black stays"
     files(sub, "--mask", "PICTURE", what, type=Path)
+    what = "work in overlapping squares of so many pixels, for pictures that are too large"
+    sub.add_argument("--tile", type=int, metavar="PIXELS", help=what)
+    sub.add_argument("--overlap", type=int, default=64, metavar="PIXELS", help="of tiles (64)")
     weights_and_device(sub)
 
     sub = add("sample", _sample, "make pictures with a trained model")
@@ -238,6 +241,17 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     weights_and_device(sub)
 
     commands.group("share")
+    sub = add("export", _export, "write a model as .pt2 or .onnx, shown to make the same pictures")
+    checkpoint(sub)
+    files(sub, "output", "OUT", "a file: .pt2, .onnx or .safetensors")
+    overrides(sub, "data.root=...")
+    sub.add_argument("--to", help="the domain to translate to")
+    sub.add_argument("--uint8", action="store_true", help="bytes [N, H, W, C] in and out")
+    sub.add_argument("--weights", default="auto", choices=["auto", "ema", "raw"])
+    sub = add("share", _share, "make a model folder of a run: weights, config, card, samples")
+    files(sub, "run", "RUN", "a finished run folder")
+    files(sub, "folder", "FOLDER", "a new folder")
+    sub.add_argument("--licence", default="", help="of the pictures, for the card (not stated)")
     sub = add("sync", _sync, "send offline W&B runs to the server")
     sub.add_argument("runs", metavar="RUN", nargs="*", default=["runs"], help="run folders (runs)")
     sub = add("workspace", _workspace, "save a W&B workspace with the panels that compare runs")
@@ -379,6 +393,8 @@ def _translate(args: argparse.Namespace) -> None:
         strength=args.strength,
         keep_colours=args.keep_colours,
         mask=args.mask,
+        tile=args.tile,
+        overlap=args.overlap,
         device=device,
         note=print,
     )
@@ -398,6 +414,38 @@ def _sample(args: argparse.Namespace) -> None:
     print(f"{len(written)} picture(s) and {sheet.name} written to {args.output}")
 
 
+def _share(args: argparse.Namespace) -> None:
+    _found(args.run)
+
+    with uncollected():
+        from gansuite.tools.share import share
+
+    for path in share(Path(args.run), Path(args.folder), licence=args.licence):
+        print(path)
+
+
+def _export(args: argparse.Namespace) -> None:
+    checkpoint = _found(args.checkpoint)
+
+    with uncollected():
+        from gansuite.tools.export import export
+
+    entry = export(
+        checkpoint,
+        Path(args.output),
+        to=args.to,
+        weights=args.weights,
+        uint8=args.uint8,
+        overrides=args.overrides,
+        note=print,
+    )
+    parity = entry["parity"]
+    print(
+        f"{args.output}: at most {parity['largest']:.2g} from PyTorch (of -1 to 1), "
+        f"{parity['share']:.2%} of 8-bit values differ; see export.json beside it"
+    )
+
+
 def _found(checkpoint: str) -> Path:
     """The file of a checkpoint; raises for one that is not there, before anything is imported."""
     from gansuite.runs import find_checkpoint
@@ -411,8 +459,11 @@ def _evaluate(args: argparse.Namespace) -> None:
     with uncollected():
         from gansuite import engine
         from gansuite.compare.report import summary_table
+        from gansuite.tools import export
 
-    found = engine.evaluate(checkpoint, args.overrides)
+    exported = checkpoint.suffix in {".onnx", ".pt2"}
+    score = export.evaluate if exported else engine.evaluate
+    found = score(checkpoint, args.overrides)
     print(
         f"{found['experiment']}, seed {found['seed']}, at {found['images_seen'] / 1000:g} kimg, "
         f"{found['weights']} weights, protocol {found['protocol']['id']}\n"
@@ -420,6 +471,10 @@ def _evaluate(args: argparse.Namespace) -> None:
     print(summary_table(found))
     if found["recorded"] is None:
         print("\nThe run has no scores to compare with: none at this point, protocol and data.")
+        return
+    if exported:
+        key, by = export.largest_relative(found["final"], found["recorded"])
+        print(f"\nAt most {by:.2g} of a score from those that the run recorded ({key}).")
         return
     key, by = engine.largest_difference(found["final"], found["recorded"])
     same = "Equal to the scores that the run recorded."

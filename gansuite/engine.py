@@ -10,7 +10,7 @@ import logging
 import os
 import platform
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -359,8 +359,13 @@ def allow_open_files() -> None:
 _EVALUATE = ("data.root", "data.workers", "evaluate.", "health", "trainer.accelerator")
 
 
-def evaluate(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def evaluate(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    prepare: Callable[[Method], Any] = lambda method: None,
+) -> dict[str, Any]:
     """Score a checkpoint as its run did: rebuilds data, method and protocol from the file.
+    ``prepare`` is called with the method before it makes pictures.
 
     Returns ``experiment``, ``seed``, ``images_seen``, ``weights``, ``protocol``, ``references``
     and ``final`` as in ``results.json``, and ``recorded``: the scores that the run noted at the
@@ -391,9 +396,12 @@ def evaluate(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     with full_float32(), method.evaluating(e.evaluate.weights) as weights:
         with fitting(file):
             method.assert_finite()
+        prepare(method)
         found = Comparisons(Session(e, data, method, Run(file.parent.parent)))()
     images_seen = content["method"]["counters"]["images_seen"]
     notes = content["notes"]
+    folder = file.suffix == ".safetensors"  # of a model, with its scores; else that of a run
+    recorded = notes["final"] or None if folder else Run(file.parent.parent).scores_at(images_seen)
     same = evaluator.protocol.id == notes["protocol"]["id"]
     same = same and data.spec.digest == content["data"]["digest"]
     return {
@@ -404,7 +412,7 @@ def evaluate(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         "protocol": evaluator.report(),
         "references": notes["references"] if same else {},
         "final": evaluator.scores(found),
-        "recorded": Run(file.parent.parent).scores_at(images_seen) if same else None,
+        "recorded": recorded if same else None,
     }
 
 

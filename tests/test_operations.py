@@ -104,11 +104,11 @@ EXPECTED = {
     # G 12, 2 D of 7 (real, fake and smoothed in one, then G's), 2 phi of 13; phi of the photograph:
     # none
     "cartoongan": Work(52, 39, 110_432_256, 0, 2),
-    # G 12 once for both pictures, 2 D of 8 (real and fake in one, then G's), 7 of G's layers for the maps of 2 reals and 2 fakes,
-    # of which the fakes' go backward
+    # G 12 once for both pictures, 2 D of 8 (real and fake in one, then G's), 7 of G's for the
+    # maps of 2 reals and 2 fakes, of which the fakes' go backward
     "cut": Work(56, 42, 267_418_112, 0, 2),
-    # 4 G of 8 (fake and identity in one, then the cycle, each way), 4 D of 5 (2 for G, 2 of real and
-    # fake for D), all backward;
+    # 4 G of 8 (fake and identity in one, then the cycle, each way), 4 D of 5 (2 for G, 2 of real
+    # and fake for D), all backward;
     # 18 g - 4 g1 + 16 d - 4 d1, with g 7,176,192, g1 2,408,448, d 761,856, d1 196,608
     "cyclegan": Work(52, 52, 130_940_928, 0, 2),
     # D's batch: 2 G of 8 without a graph, 4 D of 5; each of G's two: 4 G, 4 D, of which the real
@@ -119,14 +119,15 @@ EXPECTED = {
     # fake for D, 2 for its penalty), the penalty's slope 2 * 3 * 2;
     # backward: as many, and 2 * 3 for the slope
     "dualgan": Work(62, 56, 30_816_256, 0, 2),
-    # G 8 and 2 in the middle that are products of matrices, 3 D of 5; 3 g - g1 + 8 d - 2 d1, g 1,900,544, g1 196,608, d 958,464, d1 393,216
+    # G 8 and 2 in the middle that are products of matrices, 3 D of 5;
+    # 3 g - g1 + 8 d - 2 d1, g 1,900,544, g1 196,608, d 958,464, d1 393,216
     "pix2pix": Work(23, 23, 12_386_304, 0, 2),
     # 2 G of 16 (D's without a graph), 4 D of 17, and 2 slopes of 13 * 2 and, for the 4 layers of
     # 4 groups, 4 * 5; backward: G, D of its fakes, and 2 * 2 D
     "r3gan": Work(192, 101, 68_464_976, 0, 2),
     # 6 G of 8 (5 fakes, 4 of them without a graph, and the way back), 10 D of 5 (real and fake in
-    # one, and the penalty's) and one for G, 5 slopes of 4 * 2; backward: 2 G, D for G, and in each of
-    # 5 batches 5, 4 for the slope, and the 3 of D in front of an activation
+    # one, and the penalty's) and one for G, 5 slopes of 4 * 2; backward: 2 G, D for G, and in each
+    # of 5 batches 5, 4 for the slope, and the 3 of D in front of an activation
     "stargan": Work(143, 81, 127_273_984, 0, 6),
     # in 4 batches G 7, 3 D of 7; 2 G for the path; R1: D, and its slope, 5 * 2 and low-passes of
     # 8 channels 2 * 9; the path's slopes, 2 (5 * 2 + 9 + 4)

@@ -89,7 +89,7 @@ def test_a_signal_is_asked_of_training(number: signal.Signals, tmp_path: Path) -
         main, stopped = True, ""
 
     session: Any = Session()
-    budget = Budget(session)
+    budget = StopAtBudget(session)
     before = signal.getsignal(number)
     budget.begin()
     try:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from gansuite.errors import UserError
 from gansuite.imaging import read_picture, save_picture
 from gansuite.rng import numpy_generator
 from gansuite.tools.sample import sample
+from gansuite.tools.tiles import Tiles
 from gansuite.tools.translate import translate
 
 
@@ -281,6 +283,34 @@ def test_a_broken_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.png' is not finite"):
         translate(Translator(lambda x: x * torch.nan), str(tmp_path / "a.png"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_tiles_make_what_the_whole_makes(tmp_path: Path) -> None:
+    """A network that sees 7 pixels around, tiles that share 32: no pixel is another."""
+    save(tmp_path / "in.png", pixels(101, 150, 3))
+    blur = Translator(lambda x: F.avg_pool2d(x, 15, 1, 7))
+    made = []
+    for tile in (None, 64):
+        translate(blur, str(tmp_path / "in.png"), tmp_path / "out.png", tile=tile, overlap=32)
+        made.append(load(tmp_path / "out.png").astype(int))
+    assert np.abs(made[0] - made[1]).max() <= 1  # of 255: a rounding
+    assert (made[0] != made[1]).mean() < 0.01
+    assert {shape for shape, _ in blur.calls[1:]} == {(1, 3, 64, 64)}
+    assert len(blur.calls) == 1 + 3 * 4
+
+
+def test_tiles_blend_where_they_differ() -> None:
+    """What depends on the whole tile (as with instance norm) has no edge: the means of neighbouring
+    tiles are 0.32 apart, neighbouring pixels a tenth of that at most."""
+    x = torch.linspace(-1, 1, 200).expand(1, 1, 64, 200).contiguous()
+    tiles = Tiles.of(64, 32, 4)
+    made = tiles.translate(x, lambda part: torch.full_like(part, part.mean().item()))
+    assert made.diff(dim=3).abs().max() < 0.032
+    assert made.diff(dim=2).abs().max() < 1e-6
+    assert made[..., 0] == pytest.approx(x[..., :64].mean().item())
+    for side, overlap in ((8, 0), (64, 40), (64, -1)):
+        with pytest.raises(UserError, match="--tile"):
+            Tiles.of(side, overlap, 4)
 
 
 def test_sample_writes_numbered_pictures_and_a_sheet(tmp_path: Path) -> None:

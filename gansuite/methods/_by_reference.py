@@ -11,6 +11,7 @@ from torch import Tensor
 from gansuite.data.spec import Batch, DataSpec, Needs
 from gansuite.errors import UserError
 from gansuite.methods._one_way import Direction, OneWay
+from gansuite.methods.base import Inference
 
 
 class ByReference(OneWay):
@@ -70,6 +71,20 @@ class ByReference(OneWay):
         sums = ((x.double() + 1) * 127.5).round().long().sum((1, 2, 3))
         return self.scaled(self.references[sums % self.known])
 
+    def styled(self, x: Tensor, reference: Tensor, strength: Any = 1.0) -> Tensor:
+        """``x`` in the style of one ``reference``; ``strength``: a number or a tensor of one."""
+        return self.stylize(x, [(reference, 1.0)], strength)
+
+    def inference(self, to: str) -> Inference:
+        return Inference(
+            self.network("g"),
+            lambda image, reference, strength: self.styled(image, reference, strength),
+            "styled",
+            image="picture",
+            reference="picture",
+            strength="share",
+        )
+
     def translate(self, x: Tensor, to: str) -> Tensor:
         self.reachable(to)
-        return self.stylize(x, [(self.reference_of(x), 1.0)])
+        return self.styled(x, self.reference_of(x))

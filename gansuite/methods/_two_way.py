@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gansuite.data.spec import Batch, DataSpec, Needs
-from gansuite.methods.base import Method, Step
+from gansuite.methods.base import Inference, Method, Step
 from gansuite.networks.layers import in_one_call
 
 
@@ -44,5 +44,14 @@ class TwoWay(Method):
         made = step.fake(f"fake_{to}", lambda: torch.cat(in_one_call(self.g[way], *inputs)))
         return made.split([len(x) for x in inputs])
 
+    def toward(self, to: str) -> nn.Module:
+        """The generator that makes pictures of domain ``to``."""
+        return self.g["ba" if self.spec.domains.index(to) == 0 else "ab"]
+
     def translate(self, x: Tensor, to: str) -> Tensor:
-        return cast(Tensor, self.g["ba" if self.spec.domains.index(to) == 0 else "ab"](x))
+        return cast(Tensor, self.toward(to)(x))
+
+    def inference(self, to: str) -> Inference:
+        return Inference(
+            self.toward(to), lambda image: self.translate(image, to), "translate", image="picture"
+        )

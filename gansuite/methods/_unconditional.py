@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gansuite.data.spec import DataSpec, Needs
-from gansuite.methods.base import Method, Step
+from gansuite.methods.base import Inference, Method, Step
 from gansuite.networks.augment import ADA, DiffAugment, ada_update
+from gansuite.rng import torch_generator
 
 Augment = Literal["none", "diffaugment", "ada"]
 Latent = Literal["normal", "uniform", "unit_uniform"]
@@ -108,6 +109,20 @@ class Unconditional(Method):
             z = torch.rand(n, self.z_dim, generator=generator, dtype=torch.float32) * 2 - 1
             z = z * BOUND[self.latent]
         return z.to(self.device, cast(torch.dtype, self.dtype))
+
+    def pictures(self, z: Tensor) -> Tensor:
+        """The pictures, float in [-1, 1], of latents ``z``."""
+        return cast(Tensor, self.player("g")(z))
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        return self.pictures(self.z_from(n, generator))
+
+    def some_z(self, n: int) -> Tensor:
+        """The same ``n`` latents each time."""
+        return self.z_from(n, torch_generator(0, "latents"))
+
+    def inference(self, to: str) -> Inference:
+        return Inference(self.player("g"), lambda z: self.pictures(z), "pictures", z=self.some_z)
 
     def latent_pairs(
         self, n: int, generator: torch.Generator, epsilon: float

@@ -13,6 +13,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from gansuite.config import Optim
+from gansuite.core.inference import Inference
 from gansuite.core.module import AlternatingModule
 from gansuite.core.schedule import lr_factor
 from gansuite.core.step import Step
@@ -20,7 +21,7 @@ from gansuite.data.spec import Batch, DataSpec, Needs
 from gansuite.errors import UserError, nearest
 from gansuite.rng import torch_generator
 
-__all__ = ["Method", "Step", "terms"]
+__all__ = ["Inference", "Method", "Step", "terms"]
 
 
 def terms(**weights: float) -> Mapping[str, float]:
@@ -46,6 +47,7 @@ class Method(AlternatingModule):
       ``g``; ``"g.path"`` a further one of the same player in the same batch, whose losses come
       from ``g_path_losses``;
     - ``sample(n, ...)`` or ``translate(x, to)``, and ``stride`` if pictures must be padded;
+    - ``inference(to)``, what is exported, unless it is ``translate`` with the network ``g``;
     - where it needs them: ``averaged``, ``rank_state``, ``updates_in``, ``latent_pairs``,
       ``weight_of``, ``optim_now``, ``after_update``, ``networks`` and ``lazy``.
 
@@ -128,6 +130,12 @@ class Method(AlternatingModule):
         raise UserError(
             f"{self.title} translates between the domains it was trained on, not by a reference "
             f"picture; use --to, or a method that has styles (adain)."
+        )
+
+    def inference(self, to: str) -> Inference:
+        """What is exported: the networks, the function and its inputs (see `Inference`)."""
+        return Inference(
+            self.network("g"), lambda image: self.translate(image, to), "translate", image="picture"
         )
 
     @property

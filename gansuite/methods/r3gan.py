@@ -129,5 +129,5 @@ class R3GAN(Unconditional):
         fake_logits = self.judged(self.g(self.z(len(real), step)), step)
         return {"gan": self.adversarial.g(fake_logits, self.judged(real, step))}
 
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        return cast(Tensor, self.g(self.z_from(n, generator))).clamp(-1, 1)
+    def pictures(self, z: Tensor) -> Tensor:
+        return super().pictures(z).clamp(-1, 1)

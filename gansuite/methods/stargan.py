@@ -17,7 +17,7 @@ from gansuite.errors import UserError, nearest
 from gansuite.losses.adversarial import Wasserstein
 from gansuite.losses.penalties import gradient_penalty
 from gansuite.losses.reconstruction import classification, l1
-from gansuite.methods.base import Method, Step, terms
+from gansuite.methods.base import Inference, Method, Step, terms
 from gansuite.networks.layers import in_one_call
 from gansuite.networks.stargan import StarGANDiscriminator, StarGANGenerator
 
@@ -144,3 +144,13 @@ class StarGAN(Method):
     def edit(self, x: Tensor, label: Tensor) -> Tensor:
         """``x`` with any multi-hot label [N, K], 0 or 1, or [N, K + sets] with its mask."""
         return cast(Tensor, self.g(x, label))
+
+    def inference(self, to: str) -> Inference:
+        width = len(self.spec.labels) + len(self.spec.joint)
+        return Inference(
+            self.g,
+            lambda image, label: self.edit(image, label),
+            "edit",
+            image="picture",
+            label=lambda n: torch.eye(width)[torch.arange(n) % width],
+        )

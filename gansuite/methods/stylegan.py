@@ -15,7 +15,7 @@ from gansuite.losses.path_length import path_length_penalty
 from gansuite.losses.penalties import r1
 from gansuite.losses.precision import no_autocast
 from gansuite.methods._unconditional import Augment, Unconditional
-from gansuite.methods.base import Step, terms
+from gansuite.methods.base import Inference, Step, terms
 from gansuite.networks.stylegan2 import PRESETS, StyleDiscriminator, StyleGenerator, mixing_cutoff
 
 
@@ -159,5 +159,17 @@ class StyleGAN(Unconditional):
     def sample(
         self, n: int, generator: torch.Generator | None = None, truncation_psi: float = 1.0
     ) -> Tensor:
-        made = self.g(self.z_from(n, generator), noise="const", truncation_psi=truncation_psi)
+        return self.pictures(self.z_from(n, generator), truncation_psi)
+
+    def pictures(self, z: Tensor, truncation: float | Tensor = 1.0) -> Tensor:
+        made = self.g(z, noise="const", truncation_psi=truncation)
         return cast(Tensor, made).clamp(-1, 1)
+
+    def inference(self, to: str) -> Inference:
+        return Inference(
+            self.g,
+            lambda z, truncation: self.pictures(z, truncation),
+            "pictures",
+            z=self.some_z,
+            truncation="share",
+        )

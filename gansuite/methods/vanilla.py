@@ -162,6 +162,3 @@ class VanillaGAN(Unconditional):
     def after_update(self, update: str, step: Step) -> None:
         if update == "d" and self.clip is not None:
             clip_weights_(self.d, self.clip)
-
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        return cast(Tensor, self.g(self.z_from(n, generator)))

@@ -120,8 +120,8 @@ class CodeGenerator(nn.Module):
         up: list[nn.Module] = []
         for a in (wide, 2 * w):
             up += [NearestUpsample(), ReflectionPad2d(2), nn.Conv2d(a, a // 2, 5), nn.ReLU()]
-        last = ThinConv2d(w, channels, 7, padding=(3, 0), padding_mode="reflect")
-        self.decoder = nn.Sequential(*up, ReflectionPad2d(3, 0), last, nn.Tanh())
+        thin = ThinConv2d(w, channels, 7, padding=(3, 0), padding_mode="reflect")
+        self.decoder = nn.Sequential(*up, ReflectionPad2d(3, 0), thin, nn.Tanh())
 
     def code(self, picture: Tensor) -> Tensor:
         return cast(Tensor, self.style(picture))

@@ -35,6 +35,7 @@ from gansuite.runs.environment import changes, environment, environments, mixtur
 from gansuite.runs.lease import Lease
 from gansuite.runs.schema import check_checkpoint, read_lines
 from gansuite.runs.seal import Sealing, digest_of, examine
+from gansuite.runs.weights import NAME, read_weights
 
 __all__ = [
     "Clock",
@@ -78,7 +79,8 @@ def write_checkpoint(path: Path, content: Mapping[str, Any], keep: Path | None =
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The file of a checkpoint: ``path`` itself, or the last one of the run folder ``path``.
+    """The file of a checkpoint: ``path`` itself, the last one of the run folder ``path``, or the
+    weights of the model folder ``path``.
 
     Raises:
         UserError: there is none.
@@ -86,7 +88,7 @@ def find_checkpoint(path: str | Path) -> Path:
     path = Path(path)
     if path.is_dir():
         inside = [path / "checkpoints" / f"{n}.ckpt" for n in ("last", "last.prev", "best")]
-        found = next((p for p in inside if p.is_file()), None)
+        found = next((p for p in (*inside, path / NAME) if p.is_file()), None)
         if found is None:
             raise UserError(f"{path} is a folder without checkpoints/last.ckpt.")
         return found
@@ -107,6 +109,10 @@ def read_checkpoint(
     import torch
 
     path = find_checkpoint(path)
+    if path.suffix == ".safetensors":
+        content = read_weights(path)
+        _check(content, needs, path)
+        return content
     try:
         with path.open("rb") as file:
             state = examine(file)
@@ -130,11 +136,15 @@ def read_checkpoint(
         )
     if known > 1 and state == "unsealed":
         raise _damaged(path)
+    _check(content, needs, path)
+    return content
+
+
+def _check(content: dict[str, Any], needs: Sequence[str], path: Path) -> None:
     for key in needs:
         if key not in content:
             raise UserError(f"{path} is not a whole checkpoint: it holds no '{key}'; give another.")
     check_checkpoint(content, path)
-    return cast(dict[str, Any], content)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import glob
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,10 +25,12 @@ from gansuite.imaging import (
     save_picture,
 )
 from gansuite.tools.style import Style, check_mask, read_mask, read_style
+from gansuite.tools.tiles import Tiles
 
 LARGE = 1024  # pixels of the longer side from which a picture's size is worth a remark
 _SMALLEST = 16  # networks that pad by reflection inside need a few pixels at every depth
 _PIXELS = 1 << 22  # at most this many in one batch, unless a single picture has more
+_ROWS = 256
 _LUMINANCE = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601, as PIL
 
 
@@ -41,6 +44,8 @@ def translate(
     strength: float | None = None,
     keep_colours: bool = False,
     mask: Path | None = None,
+    tile: int | None = None,
+    overlap: int = 64,
     batch: int = 8,
     device: torch.device | str | None = None,
     note: Callable[[str], None] = lambda line: None,
@@ -57,8 +62,9 @@ def translate(
 
     ``to`` may be left out when the method knows two domains: then it is the second. ``style``: see
     :func:`gansuite.tools.style.read_style`. ``mask``: a picture as large as each of the inputs,
-    white where they are translated and black where they stay as they are. ``device`` moves the
-    method there; by default it stays where its parameters are.
+    white where they are translated and black where they stay as they are. ``tile``: work in
+    squares of so many pixels that share ``overlap`` (see `Tiles`), in bounded memory. ``device``
+    moves the method there; by default it stays where its parameters are.
 
     Raises UserError, before anything is written, when the method does not translate, ``to`` is
     unknown or missing, nothing is found, a picture is unreadable, a result would replace an input
@@ -69,8 +75,9 @@ def translate(
         raise UserError("--style and --to both say what to translate to; give one of them")
     target = _target(method, to, note) if chosen is None else chosen
     region = None if mask is None else read_mask(mask)
+    tiles = None if tile is None else Tiles.of(tile, overlap, method.stride)
     sources, targets = _plan(inputs, Path(output))
-    survey = _survey(sources, method, note)
+    survey = _survey(sources, method, note, tiles)
     for source, (_, size) in zip(sources, survey, strict=True) if mask is not None else ():
         check_mask(cast(np.ndarray, region), cast(Path, mask), source, size)
     targets = _holding(sources, targets, [kind for kind, _ in survey], note)
@@ -80,7 +87,8 @@ def translate(
     for group, padded in _batches([size for _, size in survey], method.stride, batch):
         pictures = [read_picture(sources[i]) for i in group]
         x = torch.stack([_to_network(p, method.spec.channels, padded) for p in pictures])
-        results = _run(method, x, target, place, sources[group.start])
+        run = partial(_run, method, to=target, device=place, first=sources[group.start])
+        results = run(x) if tiles is None else tiles.translate(x, run)
         for i, picture, result in zip(group, pictures, results, strict=True):
             done = _from_network(result, picture, region)
             save_picture(picture_image(done), targets[i], icc=done.icc)
@@ -155,7 +163,7 @@ def _plan(inputs: str, output: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _survey(
-    sources: Sequence[Path], method: Any, note: Callable[[str], None]
+    sources: Sequence[Path], method: Any, note: Callable[[str], None], tiles: Tiles | None
 ) -> list[tuple[str, tuple[int, int]]]:
     """Kind of result and size (height, width) of each picture.
 
@@ -185,8 +193,11 @@ def _survey(
         )
     note(f"pictures keep their size; the model was trained at {method.spec.size} pixels")
     height, width = max((size for _, size in found), key=max)
-    if max(height, width) > LARGE:
-        note(f"the largest picture, {width} x {height}, runs whole, not in tiles: memory grows")
+    if max(height, width) > LARGE and tiles is None:
+        note(
+            f"the largest picture, {width} x {height}, runs whole, not in tiles: memory grows "
+            f"(--tile 512 bounds it)"
+        )
     for line in sorted(notes - {""}):
         note(line)
     return found
@@ -243,7 +254,7 @@ def _batches(
 def _to_network(picture: Picture, channels: int, padded: tuple[int, int]) -> Tensor:
     """float32 [channels, *padded] in [-1, 1]; the picture sits in the middle of its reflection."""
     top = np.iinfo(picture.colour.dtype).max
-    x = torch.from_numpy(picture.colour.astype(np.float32)) / (top / 2) - 1
+    x = torch.from_numpy(picture.colour.astype(np.float32)).div_(top / 2).sub_(1)
     if channels == 1 and x.shape[2] == 3:
         x = x @ _LUMINANCE[:, None]
     extra = [(p - s) for p, s in zip(padded, x.shape[:2], strict=True)]
@@ -256,15 +267,17 @@ def _from_network(result: Tensor, picture: Picture, region: np.ndarray | None) -
     """Crop, grey where the picture was grey, back to its bits; alpha as it was."""
     height, width, before = picture.colour.shape
     top, left = (result.shape[1] - height) // 2, (result.shape[2] - width) // 2
-    x = result[:, top : top + height, left : left + width].permute(1, 2, 0)
-    if before == 1 and x.shape[2] == 3:
-        x = x @ _LUMINANCE[:, None]
-    dtype = picture.colour.dtype
-    values = (x.clamp(-1, 1).double() + 1) * (np.iinfo(dtype).max / 2)
-    array = values.numpy()
-    if region is not None:
-        array = region * array + (1 - region) * picture.colour
-    return replace(picture, colour=array.round().astype(dtype))
+    whole = result[:, top : top + height, left : left + width].permute(1, 2, 0)
+    grey, dtype = before == 1 and whole.shape[2] == 3, picture.colour.dtype
+    made = np.empty((height, width, 1 if grey else whole.shape[2]), dtype)
+    for start in range(0, height, _ROWS):  # eight bytes a value: not of a whole large picture
+        rows = slice(start, start + _ROWS)
+        x = whole[rows] @ _LUMINANCE[:, None] if grey else whole[rows]
+        array = ((x.clamp(-1, 1).double() + 1) * (np.iinfo(dtype).max / 2)).numpy()
+        if region is not None:
+            array = region[rows] * array + (1 - region[rows]) * picture.colour[rows]
+        made[rows] = array.round()
+    return replace(picture, colour=made)
 
 
 @torch.inference_mode()

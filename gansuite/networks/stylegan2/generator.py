@@ -151,7 +151,7 @@ class SynthesisNetwork(nn.Module):
         without draws."""
         if noise is None:
             noise = "const" if draws is None else "random"
-        n = len(ws)
+        n = ws.shape[0]  # not len(ws), which fixes the batch of an exported graph
         drawn: Iterator[Tensor] = iter(())
         if noise == "random":
             if draws is None:
@@ -208,7 +208,7 @@ class StyleGenerator(nn.Module):
         *,
         z_mix: Tensor | None = None,
         cutoff: int | None = None,
-        truncation_psi: float = 1.0,
+        truncation_psi: float | Tensor = 1.0,
     ) -> Tensor:
         """ws [N, num_ws, w_dim]. Layers from ``cutoff`` on take their style from ``z_mix``
         (StyleGAN §3.1); ``w <- w_avg + psi (w - w_avg)`` (StyleGAN app. B)."""
@@ -216,7 +216,7 @@ class StyleGenerator(nn.Module):
         if z_mix is not None and cutoff is not None and cutoff < self.num_ws:
             late = self.mapping(z_mix)[:, None].expand(-1, self.num_ws - cutoff, -1)
             ws = torch.cat([ws[:, :cutoff], late], 1)
-        if truncation_psi != 1:
+        if isinstance(truncation_psi, Tensor) or truncation_psi != 1:
             ws = torch.lerp(self.mapping.w_avg.to(ws.dtype).expand_as(ws), ws, truncation_psi)
         return ws
 
@@ -226,7 +226,7 @@ class StyleGenerator(nn.Module):
         *,
         draws: Draws | None = None,
         noise: Noise | None = None,
-        truncation_psi: float = 1.0,
+        truncation_psi: float | Tensor = 1.0,
         z_mix: Tensor | None = None,
         cutoff: int | None = None,
     ) -> Tensor:
