@@ -409,7 +409,7 @@ def test_too_little_memory_to_load_torch_is_one_sentence(monkeypatch: Any, capsy
     def fail(*_: Any) -> None:
         raise ImportError("libtorch_cuda.so: failed to map segment from shared object")
 
-    monkeypatch.setattr(cli, "_config", fail)
+    monkeypatch.setattr("gansuite.commands.config", fail)
     with pytest.raises(SystemExit) as end:
         cli.main(["config", "vanilla_coats"])
     assert end.value.code == 2
