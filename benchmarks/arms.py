@@ -72,9 +72,13 @@ CASES = {
         Case("pix2pix", 64, 4, {}, _widths(width=64, d_width=64, norm="batch")),
         Case("pix2pix", 256, 1, {}, _widths(width=64, d_width=64, norm="batch")),
         Case(
-            "cut", 64, 4, {"width": 32, "blocks": 6}, _widths(width=32, d_width=32, blocks=6)
+            "cut", 64, 4, {"width": 32, "blocks": 6},
+            _widths(width=32, d_width=32, blocks=6, d_layers=3, d_norm="instance"),
         ),
-        Case("cut", 256, 1, {}, _widths(width=64, d_width=64, blocks=9)),
+        Case(
+            "cut", 256, 1, {},
+            _widths(width=64, d_width=64, blocks=9, d_layers=3, d_norm="instance"),
+        ),
         Case(
             "r3gan", 64, 8, {},
             (*_widths(width=128, wide_to=32, blocks=2, group=16), "ema.half_life_kimg=10"),

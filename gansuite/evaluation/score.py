@@ -49,7 +49,9 @@ class SetScores:
             for network, wanted in makers.items()
         }
         for metric in (m for metrics in self.groups.values() for m in metrics.values()):
-            metric.reset_real_features, metric.sync_on_compute = not keep_real, sync
+            metric.reset_real_features = not keep_real
+            # torchmetrics reads the latter, which it sets from the former when it is made
+            metric.sync_on_compute = metric._to_sync = sync
 
     def _seen(self, network: str, images: Tensor) -> Tensor:
         if network == "images":
