@@ -133,8 +133,8 @@ KILLED = """
 import os
 from gansuite.callbacks import checkpoint
 
-def save(session, trainer, path, save=checkpoint.save):
-    save(session, trainer, path)
+def save(session, trainer, path, save=checkpoint.save, **more):
+    save(session, trainer, path, **more)
     if path.name == "last.ckpt":
         trainer.strategy.barrier()
         os._exit(9)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -317,6 +319,17 @@ def test_rolling_back_goes_on_and_is_repeatable(
 
         with pytest.raises(Killed):
             train(monkeypatch, e, EachBatch(kill))
+    assert difference(rolled(e, monkeypatch), first) == ""
+    # or asked to stop, and saved, between the checkpoint to go back to and the symptom
+    e = experiment("vanilla_coats", tmp_path / "c", 14, *more)
+    for batch in (back + 1, back + 3):  # it is noticed one batch later
+
+        def stop(method: Any, batch: int = batch) -> None:
+            if method.rollbacks == 0 and method.batches == batch:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        assert train(monkeypatch, e, EachBatch(stop)).stopped == "SIGTERM"
+        assert read_checkpoint(Run(e.run_dir).last)["interim"]
     assert difference(rolled(e, monkeypatch), first) == ""
 
 

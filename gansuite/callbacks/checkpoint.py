@@ -6,6 +6,7 @@ line files; these hold all that a run depends on.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,21 +15,27 @@ from lightning import Trainer
 from gansuite.callbacks.session import Session
 from gansuite.errors import UserError
 from gansuite.processes import broadcast, gather
-from gansuite.runs import fitting, write_checkpoint
+from gansuite.runs import PARTS, fitting, read_checkpoint, write_checkpoint
 
 
-def save(session: Session, trainer: Trainer, path: Path) -> None:
-    """Write the state of the run to ``path`` (all ranks take part, rank 0 writes)."""
+def save(session: Session, trainer: Trainer, path: Path, interim: bool = False) -> None:
+    """Write the state of the run to ``path`` (all ranks take part, rank 0 writes).
+
+    ``interim``: of a run that stops between two intervals, to be resumed from but not gone back to,
+    since a run that is not interrupted has no such state. It leaves the one of the interval.
+    """
     session.method.assert_finite()
     rank_state = gather(session.method.training_state()["rank_state"])
     if not session.main:
         return
     state = session.method.training_state()
     state.pop("rank_state")
+    last = path == session.run.last
     write_checkpoint(
         path,
-        keep=session.run.previous if path == session.run.last else None,
+        keep=session.run.previous if last and not session.interim else None,
         content={
+            **({"interim": True} if interim else {}),
             "experiment": session.experiment.plain(),
             "data": session.data.spec.to_dict(),
             "method": state,
@@ -39,14 +46,20 @@ def save(session: Session, trainer: Trainer, path: Path) -> None:
             "notes": session.notes,
         },
     )
+    if last:
+        session.interim = interim
 
 
-def newest_for_all(session: Session) -> dict[str, Any] | None:
+def newest_for_all(session: Session, interim: bool = True) -> dict[str, Any] | None:
     """The newest sound checkpoint that rank 0 sees, on every rank, as on other nodes another disk
-    may lie under the same path; None when there is none."""
+    may lie under the same path; None when there is none. Without ``interim``, that of an interval,
+    where there is one."""
     content = None
     if session.main and session.run.resumable:
         content, _ = session.run.newest()
+        if not interim and content.get("interim"):
+            with contextlib.suppress(UserError):
+                content = read_checkpoint(session.run.previous, needs=PARTS)
     return broadcast(content)
 
 
@@ -77,6 +90,7 @@ def resume(session: Session, trainer: Trainer) -> None:
     with fitting(session.run.last):
         restore(session, trainer, content)
         session.method.assert_finite()
+    session.interim = content.get("interim", False)
     session.clock.train = content["clock"]["train"]
     session.clock.evaluation = content["clock"]["evaluation"]
     session.notes.update(cast(dict[str, Any], content["notes"]))

@@ -129,7 +129,7 @@ class Health:
         interrupted in between rolls back in the same way again.
         """
         session, method = self.session, self.session.method
-        content = newest_for_all(session)
+        content = newest_for_all(session, interim=False)
         assert content is not None
         notes = session.notes
         self._note(event, name, "rollback", text, content["method"]["counters"]["images_seen"])

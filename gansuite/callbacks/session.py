@@ -22,7 +22,8 @@ class Session:
 
     ``notes`` is what must be remembered across an interruption (plain containers), such as the
     scores so far; ``losses`` the means of the last log interval, and of no other. ``stopped`` names
-    the signal that ended the run, or is "health", with ``stop_reason`` a sentence.
+    the signal that ended the run, or is "health", with ``stop_reason`` a sentence. ``interim``:
+    ``last.ckpt`` was saved because the run was asked to stop, and not at an interval.
     """
 
     experiment: Experiment
@@ -35,6 +36,7 @@ class Session:
     losses: dict[str, float] = field(default_factory=dict)
     stopped: str = ""
     stop_reason: str = ""
+    interim: bool = False
 
     def __post_init__(self) -> None:
         self.loggers = Loggers(self.experiment, self.run, self.data.images_per_batch)

@@ -145,7 +145,7 @@ class TrainingRun(Callback):
         so that it goes on from where it stopped."""
         session, health = self.session, self.health
         if session.finished or not (health.unhealthy and health.may_roll_back):
-            checkpoint.save(session, trainer, session.run.last)
+            checkpoint.save(session, trainer, session.run.last, interim=bool(session.stopped))
 
     def finish(self, trainer: Trainer) -> None:
         """``results.json``, and to the loggers."""

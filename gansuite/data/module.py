@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +234,7 @@ class DataModule(LightningDataModule):
             sampler=Endless(self.start_batch),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
-            worker_init_fn=_leave_ctrl_c_to_the_run,
+            worker_init_fn=_serve_the_run,
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -316,9 +318,12 @@ class DataModule(LightningDataModule):
             )
 
 
-def _leave_ctrl_c_to_the_run(worker: int) -> None:
-    """The terminal interrupts every process; the run still needs its next batch to end well."""
+def _serve_the_run(worker: int) -> None:
+    """Ctrl-C goes to every process of a terminal: the run still needs its next batch to end well.
+    When the run is killed, its workers end with it instead of telling of a lost connection."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _shares(counts: list[int], limit: int | None) -> list[int]:
