@@ -48,7 +48,6 @@ class StyleGAN(Unconditional):
     """
 
     loss_terms = {"g": ("gan", "path"), "d": ("gan", "r1")}
-
     alternation = (("g", "g.path", "d", "d.r1"),)
     path_mean: Tensor
 
@@ -74,13 +73,9 @@ class StyleGAN(Unconditional):
         sizes = PRESETS.get(spec.size, PRESETS[256]) | {k: v for k, v in given.items() if v}
         super().__init__(spec, weights, sizes["z_dim"], augment)
         self.g = StyleGenerator(spec.size, spec.channels, **sizes)
+        wide = {k: sizes[k] for k in ("base", "max_channels")}
         self.d = StyleDiscriminator(
-            spec.size,
-            spec.channels,
-            base=sizes["base"],
-            max_channels=sizes["max_channels"],
-            mbstd_group=mbstd_group,
-            residual=residual,
+            spec.size, spec.channels, **wide, mbstd_group=mbstd_group, residual=residual
         )
         self.adversarial = NonSaturating()
         self.mixing, self.path_every, self.r1_every = mixing, path_every, r1_every
