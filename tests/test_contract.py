@@ -49,7 +49,8 @@ class Doubles(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if any(isinstance(x, Tensor) and x.dtype == torch.float64 for x in tree_leaves(out)):
+        made = (out,) if isinstance(out, Tensor) else tree_leaves(out)
+        if any(isinstance(x, Tensor) and x.dtype == torch.float64 for x in made):
             self.found.add(str(func))
         return out
 
@@ -59,7 +60,6 @@ def session(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """A tiny run of each method, to its end."""
     out = tmp_path_factory.mktemp(request.param)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GANSUITE_CACHE", str(out / "cache"))
         real = Method.training_step
 
         def watched(self: Method, *args: Any) -> Any:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,23 +68,17 @@ def untrained(name: str, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("cyclegan")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GANSUITE_CACHE", str(folder / "cache"))
-        yield untrained("cyclegan_coats", folder)
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return untrained("cyclegan_coats", tmp_path_factory.mktemp("cyclegan"))
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with averaged weights."""
-    folder = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GANSUITE_CACHE", str(folder / "cache"))
-        more = ("evaluate.learned=false", "evaluate.best_by=swd", "ema.half_life_kimg=0.004")
-        e = experiment("cyclegan_coats", folder, 2, *more)
-        engine.train(e)
-        yield e.run_dir
+    more = ("evaluate.learned=false", "evaluate.best_by=swd", "ema.half_life_kimg=0.004")
+    e = experiment("cyclegan_coats", tmp_path_factory.mktemp("run"), 2, *more)
+    engine.train(e)
+    return e.run_dir
 
 
 def pictures(n: int, height: int, width: int) -> Tensor:
@@ -308,6 +302,7 @@ def test_a_folder_that_is_there_is_left_alone(run: Path, tmp_path: Path, monkeyp
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
+@functools.cache
 def kind(name: str) -> tuple[str, ...]:
     """What decides which networks an experiment's method has."""
     options = catalogue.load_experiment(name).method
