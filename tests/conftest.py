@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from markupsafe import Markup
 
-torch.set_num_threads(1)
 # or every worker and every process that a test starts compiles all of the project again
 sys.dont_write_bytecode = False
 SLOWER = {"slow", "gpu", "network", "slurm"}
@@ -31,6 +29,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    import torch  # not in the process that only distributes the tests
+
+    torch.set_num_threads(1)
     for item in items:
         if not SLOWER & {mark.name for mark in item.iter_markers()}:
             item.add_marker("fast")

@@ -110,6 +110,7 @@ def test_the_program_is_the_averaged_generator_at_any_size_and_batch(
     assert not any(p.name.startswith(".") for p in tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_bytes_go_in_and_out(checkpoint: Path, tmp_path: Path) -> None:
     export(checkpoint, tmp_path / "bytes.pt2", uint8=True, to="zebra")
     program, says = load_program(tmp_path / "bytes.pt2")
@@ -265,7 +266,7 @@ def test_a_model_folder_is_used_like_its_run(run: Path, tmp_path: Path) -> None:
     assert found["weights"] == "ema"
     assert found["final"] == found["recorded"] == results["final"]
     assert found["protocol"]["id"] == results["protocol"]["id"]
-    exported = export(folder, tmp_path / "g.pt2")
+    exported = export(folder, tmp_path / "g.safetensors")
     assert exported["weights"] == "ema"
 
 
