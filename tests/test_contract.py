@@ -226,10 +226,19 @@ def test_it_trains_in_other_precisions(
     assert {p.dtype for p in method.parameters()} == {wanted}
 
 
+_ran: set[str] = set()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", sorted({*EXPERIMENTS} - {f"{name}_coats" for name in METHODS}))
 def test_every_experiment_runs(name: str, tmp_path: Path) -> None:
-    session = engine.train(experiment(name, tmp_path, 2))
+    """That of each method on coats is trained above."""
+    e = experiment(name, tmp_path, 2)
+    alike = e.model_copy(update={"name": "", "out": ""}).yaml()
+    if alike in _ran:  # they differ in nothing but the pictures, which here are coats
+        return
+    session = engine.train(e)
+    _ran.add(alike)
     assert session.method.batches == 2
     assert session.run.results.is_file()
 
@@ -309,6 +318,6 @@ def test_a_method_is_one_file_and_one_experiment(tmp_path: Path) -> None:
     (told,) = re.findall(r"^(.*) in [\d.]+s.*$", tests.stdout, re.M)
     counts = {word: int(n) for n, word in re.findall(r"(\d+) (\w+)", told)}
     assert counts.keys() - {"warning", "warnings"} == {"passed", "deselected"}, told
-    # two tests have two cases, and one is of its experiment
+    # two tests have two cases
     contract = len(re.findall("^def test_it", Path(__file__).read_text(), re.M)) + 2
-    assert counts["passed"] == contract + 1
+    assert counts["passed"] == contract
