@@ -23,6 +23,7 @@ class Watch:
             raise SystemExit(f"{name} is imported by {words}")
 
 sys.meta_path.insert(0, Watch())
+words = "gansuite.cli"
 from gansuite import cli
 for line in sys.stdin.read().splitlines():
     words, code = line.split()[1:], int(line.split()[0])
