@@ -195,8 +195,7 @@ def make_trainer(experiment: Experiment, callbacks: list[Any]) -> Trainer:
             accelerator=t.accelerator,
             devices=devices,
             num_nodes=t.num_nodes,
-            # alternating players leave parameters unused in every backward
-            strategy="ddp_find_unused_parameters_true" if world > 1 else "auto",
+            strategy=processes.strategy() if world > 1 else "auto",
             plugins=[processes.cluster()],
             # where Lightning looks for checkpoints of its own, which no run has
             default_root_dir=experiment.run_dir,
@@ -262,7 +261,8 @@ def train(experiment: Experiment) -> Session:
             if told := idle_devices(experiment):
                 print(told, flush=True)
         processes.ready()
-        trainer.fit(session.method, datamodule=data)
+        with processes.watching_others(run.release):
+            trainer.fit(session.method, datamodule=data)
     except BaseException as error:
         run.abandon()
         if any(isinstance(e, KeyboardInterrupt) for e in _behind(error)):
