@@ -186,7 +186,7 @@ def _fail_among_others(code: int, error: BaseException) -> None:
     if code == 1 and is_loss(error):
         reason = re.sub(r"^\[.*?\] *|\. (This|Original).*", "", _first_line(error))
         _lost(f"another process of this run is gone ({reason.rstrip('.')})")
-    if code == 2 and _first_here("input"):
+    elif code == 2 and _first_here("input"):
         print(f"gansuite: {error}", file=sys.stderr)
     elif code == 1:
         traceback.print_exception(error)
