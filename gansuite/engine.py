@@ -32,6 +32,7 @@ from gansuite.data.spec import DataSpec
 from gansuite.devices import idle_devices, processes_of
 from gansuite.errors import UserError
 from gansuite.evaluation.evaluator import Evaluator
+from gansuite.files import cache_folder
 from gansuite.loggers.run import named_loggers
 from gansuite.losses.precision import full_float32
 from gansuite.methods import method_class, method_names
@@ -49,13 +50,6 @@ from gansuite.runs import (
 )
 
 
-def cache_folder() -> Path:
-    """Where decoded pictures are kept: $GANSUITE_CACHE, else the user's cache folder."""
-    if "GANSUITE_CACHE" in os.environ:
-        return Path(os.environ["GANSUITE_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gansuite"
-
-
 def build_source_of(experiment: Experiment) -> Source:
     """The source of an experiment's pictures; nothing is read yet."""
     own = experiment.data.keys() - configuration.DataOptions.model_fields.keys()
@@ -69,6 +63,7 @@ def is_done(experiment: Experiment) -> bool:
         UserError: it exists with another one.
     """
     run = Run(experiment.run_dir)
+    run.refresh()
     run.refuse_changes(experiment)
     return run.done
 
@@ -263,6 +258,7 @@ def train(experiment: Experiment) -> Session:
         processes.ready()
         with processes.watching_others(run.release):
             trainer.fit(session.method, datamodule=data)
+        run.push()
     except BaseException as error:
         run.abandon()
         if any(isinstance(e, KeyboardInterrupt) for e in _behind(error)):
