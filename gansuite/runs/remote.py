@@ -221,19 +221,25 @@ class Remote:
 
     def push(self, only: Iterable[str] | None = None) -> None:
         """Send what has changed here (of the files ``only``), what relies on others last."""
-        record = self._recorded()
+        record, sent = self._recorded(), []
         for name in self._changed():
             if only is None or name in only:
                 look = _look(self.path / name)
                 # moved aside here: it need not be sent again
                 aside = next((n for n, (_, known) in record.items() if known == look), None)
                 self._put(name, aside)
-                record[name] = [self._version_of(name), look]
-        for name in () if only is not None else sorted(record.keys() - self._here().keys()):
+                record[name] = ["", look]
+                sent.append(name)
+        gone = [] if only is not None else sorted(record.keys() - self._here().keys())
+        for name in gone:
             with _reaching(self.address), contextlib.suppress(FileNotFoundError):
                 self._fs.rm_file(self._key(name))
             del record[name]
-        write_json(self._record, record)
+        if sent or gone:
+            versions = self._versions()
+            for name in sent:
+                record[name][0] = versions.get(name, "")
+            write_json(self._record, record)
 
     def _put(self, name: str, same: str | None) -> None:
         key = self._key(name)
@@ -247,10 +253,6 @@ class Remote:
                 self._fs.put_file(str(self.path / name), target)
             if target != key:
                 self._fs.mv(target, key)
-
-    def _version_of(self, name: str) -> str:
-        with _reaching(self.address):
-            return _version(self._fs.info(self._key(name)))
 
     # -- who holds it ------------------------------------------------------------------------
 
