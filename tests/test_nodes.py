@@ -26,6 +26,7 @@ from gansuite.runs import read_checkpoint, read_lines
 
 TINY = (
     *("trainer.precision=64-true", "log.checkpoint_every_kimg=0.004", "evaluate.learned=false"),
+    *("method.g_norm=none", "method.d_norm=none", "evaluate.pictures=2"),
     *("evaluate.every_kimg=0.048", "evaluate.best_by=fd_random", "log.loggers=[]"),
 )
 BATCHES = 24

@@ -14,7 +14,6 @@ since the two were equal, as `_RECORD` in the copy remembers.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import re
@@ -22,7 +21,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -34,6 +33,7 @@ _RECORD = ".remote.json"
 _LOCK = ".lock"
 _LAST = ("checkpoints/last.prev.ckpt", "checkpoints/last.ckpt", "results.json")
 _FILES = (".ckpt", ".safetensors", ".onnx", ".pt2")
+_OWN = ("error.txt", "log.txt")  # of whoever starts a run on this machine
 LINES = ("metrics.jsonl", "timing.jsonl")
 _SETTLE = 1.0  # seconds after which a lease that was taken over is read back
 # where a file appears as a whole when it is put; elsewhere it is moved into its place
@@ -99,17 +99,18 @@ def _reaching(address: str) -> Iterator[None]:
         ) from error
 
 
-@functools.lru_cache(maxsize=8)
-def _file_system(kind: str, process: int) -> Any:
+def file_system(address: str) -> tuple[Any, str]:
+    """What reaches ``address``, and what it calls it."""
     import fsspec
 
-    options: dict[str, Any] = {"use_listings_cache": False}
+    kind = address.partition("://")[0]
+    options: dict[str, Any] = {}
     if kind in ("s3", "s3a"):
-        options["config_kwargs"] = dict(_S3)
-    found = fsspec.filesystem(kind, **options)
+        options = {"use_listings_cache": False, "config_kwargs": _S3}
+    found, root = fsspec.core.url_to_fs(address, **options)
     if kind in ("s3", "s3a"):
         found.retries = 2  # of its own, on top of botocore's
-    return found
+    return found, str(root).rstrip("/")
 
 
 class Remote:
@@ -121,10 +122,9 @@ class Remote:
 
     def __init__(self, path: Path) -> None:
         self.path, self.address = path, address_of(path)
-        kind, _, self._root = self.address.partition("://")
         with _reaching(self.address):
-            self._fs = _file_system(kind, os.getpid())
-        self._whole = kind in _WHOLE
+            self._fs, self._root = file_system(self.address)
+        self._whole = self.address.partition("://")[0] in _WHOLE
         self._record = path / _RECORD
 
     # -- what is there -----------------------------------------------------------------------
@@ -136,10 +136,11 @@ class Remote:
         """The files there, by their names in the folder, and what tells their versions apart."""
         with _reaching(self.address):
             try:
+                self._fs.invalidate_cache()
                 found = self._fs.find(self._root, detail=True)
             except FileNotFoundError:
                 return {}
-        start = str(self._fs._strip_protocol(self._root)).strip("/") + "/"
+        start = self._root.strip("/") + "/"
         keys = {key.lstrip("/").removeprefix(start): info for key, info in found.items()}
         return {n: _version(i) for n, i in keys.items() if not _hidden(n)}
 
@@ -172,7 +173,7 @@ class Remote:
         try:
             if self.pull(checkpoints):
                 return bool(self._here())
-            if self._changed():
+            if self._changed() and not self.holder():
                 with contextlib.closing(Held(self)) as held:
                     held.push()
             return bool(self._here())
@@ -181,12 +182,13 @@ class Remote:
 
     def pull(self, checkpoints: bool = True) -> bool:
         """Copy what has changed there since both were equal; whether anything has."""
-        record, versions = self._recorded(), self._versions()
-        if not checkpoints:
-            versions = {n: v for n, v in versions.items() if not n.endswith(".ckpt")}
-            before = {n: e for n, e in record.items() if not n.endswith(".ckpt")}
-        else:
-            before = record
+
+        def wanted(name: str) -> bool:
+            return name not in _OWN and (checkpoints or not name.endswith(".ckpt"))
+
+        record = self._recorded()
+        versions = {n: version for n, version in self._versions().items() if wanted(n)}
+        before = {n: entry for n, entry in record.items() if wanted(n)}
         if {n: version for n, (version, _) in before.items()} == versions:
             return False
         self._record.unlink(missing_ok=True)  # cut off in between, nothing is known
@@ -196,10 +198,9 @@ class Remote:
             if known is None or known[0] != version or _look(here.get(name)) != known[1]:
                 self._get(name)
             record[name] = [version, _look(self.path / name)]
-        for name in (set(here) | set(before)) - set(versions):
-            if checkpoints or not name.endswith(".ckpt"):
-                (self.path / name).unlink(missing_ok=True)
-                record.pop(name, None)
+        for name in filter(wanted, {*here, *before} - versions.keys()):
+            (self.path / name).unlink(missing_ok=True)
+            record.pop(name, None)
         write_json(self._record, record)
         return True
 
@@ -213,23 +214,24 @@ class Remote:
 
     # -- there from here ---------------------------------------------------------------------
 
-    def _changed(self) -> list[str]:
-        """The files here that are others than when both were equal, in the order to send them."""
-        record, here = self._recorded(), self._here()
+    def _changed(self, only: Container[str] | None = None) -> list[str]:
+        """The files here (of ``only``) that are others than when both were equal, in the order to
+        send them."""
+        record = self._recorded()
+        here = {n: p for n, p in self._here().items() if (n in only if only else n not in _OWN)}
         found = [n for n, p in here.items() if record.get(n, ["", None])[1] != _look(p)]
         return sorted(found, key=lambda n: (_LAST.index(n) + 1 if n in _LAST else 0, n))
 
-    def push(self, only: Iterable[str] | None = None) -> None:
+    def push(self, only: Container[str] | None = None) -> None:
         """Send what has changed here (of the files ``only``), what relies on others last."""
         record, sent = self._recorded(), []
-        for name in self._changed():
-            if only is None or name in only:
-                look = _look(self.path / name)
-                # moved aside here: it need not be sent again
-                aside = next((n for n, (_, known) in record.items() if known == look), None)
-                self._put(name, aside)
-                record[name] = ["", look]
-                sent.append(name)
+        for name in self._changed(only):
+            look = _look(self.path / name)
+            # moved aside here: it need not be sent again
+            aside = next((n for n, (_, known) in record.items() if known == look), None)
+            self._put(name, aside)
+            record[name] = ["", look]
+            sent.append(name)
         gone = [] if only is not None else sorted(record.keys() - self._here().keys())
         for name in gone:
             with _reaching(self.address), contextlib.suppress(FileNotFoundError):
@@ -335,7 +337,7 @@ class Held:
         """Who has taken the run over; "" for nobody."""
         return self._lost
 
-    def push(self, only: Iterable[str] | None = None, *, needed: bool = True) -> None:
+    def push(self, only: Container[str] | None = None, *, needed: bool = True) -> None:
         """`Remote.push`, while the run is still this process's. What is not ``needed`` may fail
         with a word: the next time sends all that has changed."""
         try:
