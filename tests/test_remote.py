@@ -176,7 +176,7 @@ def test_at_every_moment_what_is_there_can_be_resumed(
             found.append(content["method"]["counters"]["batches"])
         if run.done:
             assert found[-1] == 4
-    assert set(found) == {2, 4}
+    assert set(found) == ({2, 4} if sent == "always" else {4})  # saved again at the end
     assert found == sorted(found)
 
 
