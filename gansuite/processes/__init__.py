@@ -225,7 +225,9 @@ def watching_others(release: Callable[[], None] = lambda: None) -> Iterator[None
         return
 
     def lost(why: str) -> None:
-        release()
+        last = threading.Thread(target=release, daemon=True)
+        last.start()
+        last.join(_GRACE)  # what it writes to may be lost as well
         _lost(why)
 
     assert me.world is not None

@@ -389,10 +389,12 @@ class Run:
         ``needed`` what does not arrive is sent the next time.
 
         Raises:
-            UserError: it cannot be reached, and it is ``needed``.
+            UserError: it is ``needed``, and cannot be reached or was taken over.
         """
         if self._held is not None:
             self._held.push(LINES if lines else None, needed=needed)
+            if needed:
+                self._still_mine()
 
     def _still_mine(self) -> None:
         """Raise `UserError` if another process took over, as after this one was suspended."""

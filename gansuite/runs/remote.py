@@ -341,8 +341,7 @@ class Held:
         """`Remote.push`, while the run is still this process's. What is not ``needed`` may fail
         with a word: the next time sends all that has changed."""
         try:
-            if not self._lost and only is None:
-                self._lost = self._other()
+            self._lost = self._lost or self._other()
             if not self._lost:
                 self.remote.push(only)
                 self._told = False
