@@ -31,6 +31,7 @@ from gansuite import engine
 from gansuite.callbacks.cost import CountFlops
 from gansuite.cli import main
 from gansuite.config import Budget, Ema, Optim
+from gansuite.core.averages import WeightAverages
 from gansuite.core.schedule import critic_alternation, lr_factor
 from gansuite.core.settings import Settings
 from gansuite.data.spec import Batch, DataSpec, Needs
@@ -954,3 +955,14 @@ def test_another_number_of_processes_is_exact_or_refused(case: str, monkeypatch:
         toy.own_part(saved)
     monkeypatch.setattr(Toy, "world", 2)
     assert toy.own_part(saved).keys() == saved[0].keys()
+
+
+def test_averages_are_loaded_in_the_precision_of_their_player() -> None:
+    """A run in double precision resumes before its averages, begun in single, were converted."""
+    player = nn.Linear(2, 2)
+    averages = WeightAverages(Ema(half_life_kimg=1.0))
+    averages.track("g", player)
+    player.double()
+    exact = {k: v + 1e-12 for k, v in player.state_dict().items()}
+    averages.load_state_dict({"weights": {"g": exact}, "updated_at": {"g": 0}}, {"g": player})
+    assert difference(dict(averages.modules["g"].state_dict()), exact) == ""
