@@ -17,6 +17,7 @@ import pytest
 from helpers import EachBatch, command, difference, experiment, train
 
 from gansuite import engine, files
+from gansuite.catalogue import load_experiment
 from gansuite.cli import main
 from gansuite.config import Experiment
 from gansuite.errors import UserError
@@ -50,7 +51,7 @@ def another_machine(cache: Path, monkeypatch: Any) -> None:
 
 
 def there(out: str = "memory://bucket/runs", batches: int = 4) -> Experiment:
-    return experiment(NAME, Path("unused"), batches, f"out={out}", *TINY)
+    return experiment(NAME, Path(), batches, *TINY).model_copy(update={"out": out})
 
 
 def kept(store: Any, name: str, at: str = AT) -> bytes:
@@ -114,7 +115,7 @@ def test_an_address_and_its_copy(
 @pytest.mark.parametrize("out", ["s3://", "s3://bucket/../x", "memory:///"])
 def test_no_address(out: str) -> None:
     with pytest.raises(UserError, match=r"'out' is .*, which is no address"):
-        there(out)
+        load_experiment(NAME, [f"out={out}"])
 
 
 # --- a run --------------------------------------------------------------------------------------
