@@ -25,12 +25,13 @@ def exp(args: argparse.Namespace) -> int:
     with uncollected():
         from gansuite import devices, engine, processes
         from gansuite.compare.report import complete_report, summary_table, write_report
-        from gansuite.runs import read_json
+        from gansuite.runs import publish, read_json
 
     processes.end_with_parent()
     run = experiment.run_dir
     if processes.is_main() and engine.is_done(experiment):
         page = complete_report(run)
+        publish(page)
         print(
             f"{run} is done; its report is {page}. Give 'seed=' or 'name=' for "
             f"another run, or remove the folder to run it again."
@@ -43,6 +44,7 @@ def exp(args: argparse.Namespace) -> int:
     if not session.main:
         return 0
     page = write_report(run)
+    publish(page)
     if session.stopped == "health":
         raise UserError(session.stop_reason)
     if session.stopped:
@@ -158,9 +160,10 @@ def share(args: argparse.Namespace) -> None:
     _found(args.run)
 
     with uncollected():
+        from gansuite.runs import fetched
         from gansuite.tools.share import share
 
-    for path in share(Path(args.run), Path(args.folder), licence=args.licence):
+    for path in share(fetched(args.run), Path(args.folder), licence=args.licence):
         print(path)
 
 
@@ -273,8 +276,11 @@ def workspace(args: argparse.Namespace) -> None:
 
 def report(args: argparse.Namespace) -> None:
     from gansuite.compare.report import write_report
+    from gansuite.runs import fetched, publish
 
-    print(write_report(Path(args.run)))
+    page = write_report(fetched(args.run, checkpoints=False))
+    publish(page)
+    print(page)
 
 
 def fetch_metrics(args: argparse.Namespace) -> None:

@@ -32,6 +32,7 @@ from gansuite.data.spec import DataSpec
 from gansuite.devices import idle_devices, processes_of
 from gansuite.errors import UserError
 from gansuite.evaluation.evaluator import Evaluator
+from gansuite.files import cache_folder
 from gansuite.loggers.run import named_loggers
 from gansuite.losses.precision import full_float32
 from gansuite.methods import method_class, method_names
@@ -49,13 +50,6 @@ from gansuite.runs import (
 )
 
 
-def cache_folder() -> Path:
-    """Where decoded pictures are kept: $GANSUITE_CACHE, else the user's cache folder."""
-    if "GANSUITE_CACHE" in os.environ:
-        return Path(os.environ["GANSUITE_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gansuite"
-
-
 def build_source_of(experiment: Experiment) -> Source:
     """The source of an experiment's pictures; nothing is read yet."""
     own = experiment.data.keys() - configuration.DataOptions.model_fields.keys()
@@ -69,6 +63,7 @@ def is_done(experiment: Experiment) -> bool:
         UserError: it exists with another one.
     """
     run = Run(experiment.run_dir)
+    run.refresh()
     run.refuse_changes(experiment)
     return run.done
 
@@ -195,8 +190,7 @@ def make_trainer(experiment: Experiment, callbacks: list[Any]) -> Trainer:
             accelerator=t.accelerator,
             devices=devices,
             num_nodes=t.num_nodes,
-            # alternating players leave parameters unused in every backward
-            strategy="ddp_find_unused_parameters_true" if world > 1 else "auto",
+            strategy=processes.strategy() if world > 1 else "auto",
             plugins=[processes.cluster()],
             # where Lightning looks for checkpoints of its own, which no run has
             default_root_dir=experiment.run_dir,
@@ -262,7 +256,9 @@ def train(experiment: Experiment) -> Session:
             if told := idle_devices(experiment):
                 print(told, flush=True)
         processes.ready()
-        trainer.fit(session.method, datamodule=data)
+        with processes.watching_others(run.release):
+            trainer.fit(session.method, datamodule=data)
+        run.push()
     except BaseException as error:
         run.abandon()
         if any(isinstance(e, KeyboardInterrupt) for e in _behind(error)):

@@ -6,12 +6,58 @@ import contextlib
 import errno
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from gansuite.errors import UserError
+
+_ADDRESS = re.compile(r"([a-zA-Z][\w+.-]*)://(.*)", re.DOTALL)
+_LOCAL = ("file", "local")
+
+
+def cache_folder() -> Path:
+    """Where decoded pictures and copies of remote folders are kept: $GANSUITE_CACHE, else the
+    user's cache folder."""
+    if "GANSUITE_CACHE" in os.environ:
+        return Path(os.environ["GANSUITE_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gansuite"
+
+
+def is_address(text: str) -> bool:
+    """Whether ``text`` names a folder as fsspec does, such as ``s3://bucket/runs``, that is not of
+    this machine."""
+    found = _ADDRESS.fullmatch(text)
+    return found is not None and found[1].lower() not in _LOCAL
+
+
+def local_path(text: str) -> Path:
+    """Where the folder ``text`` lies on this machine: of an address, its copy in the cache.
+
+    Raises:
+        ValueError: the address names no folder.
+    """
+    found = _ADDRESS.fullmatch(text)
+    if found is None:
+        return Path(text)
+    kind, rest = found[1].lower(), found[2]
+    if kind in _LOCAL:
+        return Path("/", rest)
+    parts = rest.strip("/").split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        raise ValueError("an address is protocol://folder/folder")
+    return cache_folder().absolute().joinpath("remote", kind, *parts)
+
+
+def address_of(path: Path) -> str:
+    """The address of which ``path`` is the copy; "" for a path that is none."""
+    try:
+        parts = path.absolute().relative_to(cache_folder().absolute() / "remote").parts
+    except ValueError:
+        return ""
+    return f"{parts[0]}://{'/'.join(parts[1:])}" if len(parts) > 1 else ""
 
 
 @contextlib.contextmanager

@@ -524,3 +524,53 @@ def test_a_node_drained_a_node_lost_and_jobs_out_of_time(tmp_path: Path) -> None
     assert any("Stopped by SIGUSR2" in text for text in logs)
     assert all(text.count("Verdict") == 1 for text in logs)
     assert boards(tmp_path / "cut") == boards(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("running", "looks"), [(16, 100), (500, 4)])
+def test_an_overview_of_500_runs_reads_a_bounded_amount(
+    running: int, looks: int, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Followed for 100 s, five times a second: the files of what goes on, and of these the ends."""
+    first = make_plan(["vanilla_coats", "seeds=0", "budget.kimg=1", "name=c"]).runs[0]
+    jobs = [
+        Job(dataclasses.replace(first, experiment=first.experiment.model_copy(update={"seed": k})))
+        for k in range(500)
+    ]
+    for job in jobs[:running]:
+        job.state = "running"
+    long = jobs[0].path / "timing.jsonl"
+    long.parent.mkdir(parents=True)
+    long.write_text('{"kind": "train", "images_seen": 4, "images_per_second": 2.0}\n' * 20_000)
+    opened, read = 0, 0
+
+    class Counted(io.FileIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            nonlocal read
+            found = super().read(-1 if size is None else size)
+            read += len(found)
+            return found
+
+    def counted(file: Path, mode: str) -> Counted:
+        nonlocal opened
+        opened += 1
+        return Counted(file, mode)
+
+    now = 0.0
+    monkeypatch.setattr("gansuite.compare.jobs.open", counted, raising=False)
+    monkeypatch.setattr("gansuite.compare.overview.time.monotonic", lambda: now)
+    said = io.StringIO()
+    overview = Overview(said, "fd_random")
+    sizes = []
+    tracemalloc.start()
+    try:
+        for tick in range(500):
+            now = 1 + tick / 5
+            overview.update(jobs)
+            if tick in (250, 499):
+                sizes.append(tracemalloc.get_traced_memory()[0] - len(said.getvalue()))
+    finally:
+        tracemalloc.stop()
+    assert opened == 2 * running * looks  # its clock, its scores
+    assert read <= looks * (1 << 16)
+    assert sizes[1] - sizes[0] < 200 * running
+    assert "vanilla_coats seed 0  0.004/1 kimg  2 images/s" in said.getvalue()

@@ -31,6 +31,7 @@ from gansuite import engine
 from gansuite.callbacks.cost import CountFlops
 from gansuite.cli import main
 from gansuite.config import Budget, Ema, Optim
+from gansuite.core.averages import WeightAverages
 from gansuite.core.schedule import critic_alternation, lr_factor
 from gansuite.core.settings import Settings
 from gansuite.data.spec import Batch, DataSpec, Needs
@@ -43,6 +44,7 @@ from gansuite.methods.cyclegan import CycleGAN
 from gansuite.methods.stargan import StarGAN
 from gansuite.methods.stylegan import StyleGAN
 from gansuite.methods.vanilla import VanillaGAN
+from gansuite.networks.pool import ImagePool
 from gansuite.rng import torch_generator
 from gansuite.runs import read_checkpoint, read_lines
 
@@ -927,3 +929,40 @@ def test_the_critic_is_on_turn_at_least_once(n: int) -> None:
     assert critic_alternation(2) == (("d",), ("d", "g"))
     with pytest.raises(UserError, match=f"^'method.n_critic' is {n}; .* 1 or more\\.$"):
         critic_alternation(n)
+
+
+KEPT = {
+    "a history": (lambda toy: toy.rank_state.update(pool=ImagePool(4)), "has a pool of its own"),
+    "batch norm": (
+        lambda toy: toy.add_module("n", nn.BatchNorm2d(3)),
+        "normalised its share of a batch",
+    ),
+    "groups": (lambda toy: setattr(toy.d, "mbstd_group", 4), "compared its own pictures"),
+}
+
+
+@pytest.mark.parametrize("case", KEPT)
+def test_another_number_of_processes_is_exact_or_refused(case: str, monkeypatch: Any) -> None:
+    """Two processes of 3 pictures each, then one of 6: groups of 4 are others."""
+    toy = Toy()
+    toy.configure(Settings(images_per_batch=6))
+    keep, told = KEPT[case]
+    keep(toy)
+    for pool in toy.rank_state.values():
+        pool.query(torch.zeros(1, 3, 4, 4), Draws(0, 0))
+    saved = [{k: m.state_dict() for k, m in toy._stateful.items()} for _ in range(2)]
+    with pytest.raises(UserError, match=rf"by 2 process\(es\), .*{told}, so 1 cannot .* start 2 "):
+        toy.own_part(saved)
+    monkeypatch.setattr(Toy, "world", 2)
+    assert toy.own_part(saved).keys() == saved[0].keys()
+
+
+def test_averages_are_loaded_in_the_precision_of_their_player() -> None:
+    """A run in double precision resumes before its averages, begun in single, were converted."""
+    player = nn.Linear(2, 2)
+    averages = WeightAverages(Ema(half_life_kimg=1.0))
+    averages.track("g", player)
+    player.double()
+    exact = {k: v + 1e-12 for k, v in player.state_dict().items()}
+    averages.load_state_dict({"weights": {"g": exact}, "updated_at": {"g": 0}}, {"g": player})
+    assert difference(dict(averages.modules["g"].state_dict()), exact) == ""

@@ -48,6 +48,7 @@ def save(session: Session, trainer: Trainer, path: Path, interim: bool = False) 
     )
     if last:
         session.interim = interim
+        session.run.push(needed=False)
 
 
 def newest_for_all(session: Session, interim: bool = True) -> dict[str, Any] | None:

@@ -24,7 +24,8 @@ from gansuite.compare.terms import SHARED, setting
 from gansuite.config import Compare, Experiment
 from gansuite.errors import UserError, nearest
 from gansuite.evaluation.protocol import NEEDS
-from gansuite.runs import Run, write_json
+from gansuite.files import address_of, is_address
+from gansuite.runs import Run, fetched, write_json
 
 _OVERRIDE = re.compile(r"(\w+(?:\.\w+)*)=(.*)", re.DOTALL)
 _BUDGET: tuple[Literal["kimg", "seconds", "pflop"], ...] = ("kimg", "seconds", "pflop")
@@ -84,7 +85,7 @@ def make_plan(
     """
     names = [a for a in arguments if not _OVERRIDE.fullmatch(a)]
     given = {m[1]: m[2] for a in arguments if (m := _OVERRIDE.fullmatch(a))}
-    out, label = config.user_path(given.pop("out", "runs"), "out"), given.pop("name", "")
+    out, label = config.out_path(given.pop("out", "runs")), given.pop("name", "")
     jobs = _jobs(given.pop("jobs", ""))
     files, experiments, folders = _sort(names)
     spec = config.load_comparison(files[0] if files else None, _own(given))
@@ -109,7 +110,7 @@ def make_plan(
     for experiment in experiments:
         budget = _budget(experiment, common, axis, folder, say)
         for seed in spec.seeds:
-            own = [*common, *budget, f"seed={seed}", f"out={folder}"]
+            own = [*common, *budget, f"seed={seed}", f"out={address_of(folder) or folder}"]
             if not any(item.startswith("log.group=") for item in common):
                 own.append(f"log.group={name}")
             loaded = load_experiment(experiment, own)
@@ -121,6 +122,7 @@ def make_plan(
             f"evaluate.{option} ('gansuite fetch-metrics' gets the files)."
         )
     for planned in runs:
+        Run(planned.path).refresh(checkpoints=False)
         Run(planned.path).refuse_changes(planned.experiment)
 
     from gansuite.evaluation.extractor import check_weights  # by now nothing is misspelt
@@ -170,6 +172,8 @@ def _sort(names: Sequence[str]) -> tuple[list[Path], list[str], list[Path]]:
             files.append(path)
         elif name in known or path.suffix in {".yaml", ".yml"}:
             experiments.append(name)
+        elif is_address(name):
+            folders.append(fetched(name, checkpoints=False))
         elif path.is_dir():
             folders.append(path)
         else:

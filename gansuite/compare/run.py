@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from gansuite.compare.entry import LOG_FILE, read_entry
+from gansuite.compare.entry import ERROR_FILE, LOG_FILE, read_entry
 from gansuite.compare.executors import Executor, slurm
 from gansuite.compare.executors.local import Local, Slots
 from gansuite.compare.executors.options import take_options
@@ -26,7 +26,8 @@ from gansuite.compare.jobs import Job
 from gansuite.compare.overview import Overview
 from gansuite.compare.plan import Plan, make_plan
 from gansuite.errors import SCHEDULER, STOPPED, UserError
-from gansuite.runs import Run
+from gansuite.files import address_of
+from gansuite.runs import Run, publish
 
 if TYPE_CHECKING:
     from gansuite.compare.collect import ComparedRuns
@@ -66,6 +67,11 @@ def compare(
     waiting = [job for job in jobs if job.state == "waiting"]
     if jobs:
         say(f"{plan.name}: {len(jobs)} runs, {len(jobs) - len(waiting)} done, in {plan.folder}")
+    if on != "local" and (address := address_of(plan.folder)):
+        raise UserError(
+            f"'out' is {address}, but what a cluster runs lies in a folder that its nodes share; "
+            f"give that, or --on local."
+        )
     if waiting and on == "script":
         refuse_closed(plan.folder)
         file = write_script(waiting, plan.folder, options)
@@ -94,13 +100,15 @@ def compare(
 
     for job in jobs:
         if job.planned.done:
-            complete_report(job.path)
+            publish(complete_report(job.path))
     comparison = collect(plan, allow_unequal)
     files = write_tables(comparison, plan.folder)
     page = write_page(comparison, plan.folder)
     say("\n" + files[0].read_text())
+    publish(*files, page)
     bad = [job for job in jobs if job.state in ("failed", "stopped")]
     for job in bad:
+        publish(job.path / ERROR_FILE, job.path / LOG_FILE)
         say(f"{job.name} {job.state}: {job.reason} (its output: {job.path / LOG_FILE})")
     say(f"Tables: {', '.join(map(str, files))}")
     say(f"Page:   {page}")
@@ -200,6 +208,7 @@ class Runner:
         changed = []
         for job in self.jobs:
             if job.state == "elsewhere" and not Run(job.path).held():
+                Run(job.path).refresh(checkpoints=False)
                 job.state = "done" if job.planned.done else "waiting"
                 changed.append(job)
         return changed

@@ -36,6 +36,7 @@ from gansuite.config.schema import (
     Optim,
     Section,
     Trainer,
+    out_path,
     user_path,
 )
 
@@ -64,6 +65,7 @@ __all__ = [
     "find_experiment",
     "load",
     "load_comparison",
+    "out_path",
     "package_folder",
     "read_layers",
     "read_overrides",

@@ -34,7 +34,7 @@ from gansuite.config.schema import (
     Rate,
     Section,
     fixed_keys,
-    user_path,
+    out_path,
 )
 from gansuite.errors import UserError, nearest
 from gansuite.interpolation import refuse_growth
@@ -284,7 +284,7 @@ def _resolve(layers: Layers, schemas: Schemas) -> Experiment:
         )
     if not experiment.out:
         raise UserError(f"{place(layers, ['out'])}: 'out' is empty; it names a folder.")
-    user_path(experiment.out, "out")
+    out_path(experiment.out)
     return experiment
 
 

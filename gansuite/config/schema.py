@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from gansuite.config.messages import shown
 from gansuite.errors import UserError
+from gansuite.files import local_path
 
 
 class Section(BaseModel):
@@ -211,7 +212,19 @@ class Experiment(Section):
 
     @property
     def run_dir(self) -> Path:
-        return user_path(self.out, "out") / self.name / f"seed{self.seed}"
+        return out_path(self.out) / self.name / f"seed{self.seed}"
+
+
+def out_path(text: str) -> Path:
+    """The folder ``out`` on this machine: of an address such as ``s3://bucket/runs``, its copy.
+
+    Raises:
+        UserError: as `user_path`, or an address names no folder.
+    """
+    try:
+        return user_path(str(local_path(text)), "out")
+    except ValueError as error:
+        raise UserError(f"'out' is {shown(text)}, which is no address ({error}).") from None
 
 
 def user_path(text: str, key: str) -> Path:

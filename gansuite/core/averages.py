@@ -64,5 +64,7 @@ class WeightAverages:
         for name, weights in state["weights"].items():
             if name not in self.modules:
                 self.track(name, players[name])
-            self.modules[name].load_state_dict(weights)
+            # a run in double precision resumes before its averages were told of that
+            dtype = next((p.dtype for p in players[name].parameters()), torch.float32)
+            self.modules[name].to(dtype=dtype).load_state_dict(weights)
         self._updated_at = dict(state["updated_at"])

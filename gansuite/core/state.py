@@ -11,12 +11,15 @@ import torch
 from lightning import LightningModule
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor, nn
+from torch.nn import SyncBatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from gansuite.config import Ema
 from gansuite.core.averages import WeightAverages
 from gansuite.core.ledger import LossLedger
 from gansuite.core.optimizers import load_optimizer
 from gansuite.core.schedule import player_of
+from gansuite.core.settings import Settings
 from gansuite.data.spec import DataSpec
 from gansuite.errors import UserError
 
@@ -26,7 +29,7 @@ class Stateful(Protocol):
 
     It is each process's own, and its tensors follow the device of what comes in: a loaded state
     is on the CPU. With a static ``merge(states)`` that makes one state of those of all processes,
-    it is also exact when a run is resumed on another number of them.
+    a run can also be resumed on another number of them.
     """
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -45,6 +48,7 @@ class TrainingState(LightningModule):
     networks: ClassVar[Mapping[str, tuple[str, ...]]]
     alternation: Sequence[Sequence[str]]
     spec: DataSpec
+    settings: Settings
 
     def __init__(self) -> None:
         super().__init__()
@@ -192,17 +196,37 @@ class TrainingState(LightningModule):
         return cast(dict[str, Any], move_data_to_device(found, torch.device("cpu")))
 
     def own_part(self, saved: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """The part of this process in the ``rank_state`` of all that took a checkpoint: its own.
+        """The part of this process in the ``rank_state`` of all that took a checkpoint: its own, or
+        where their number has changed what they had together (`Stateful`).
 
-        Where their number has changed it is what they had together if that is known how to make
-        (`Stateful`), else its own, and that of rank 0 for new processes.
+        Raises:
+            UserError: with another number of processes training would not go on as it did.
         """
-        found = dict(saved[self.rank if self.rank < len(saved) else 0])
-        if len(saved) != self.world:
-            for name, kept in self._stateful.items():
-                if merge := getattr(kept, "merge", None):
-                    found[name] = merge([other[name] for other in saved])
+        if len(saved) == self.world:
+            return dict(saved[self.rank])
+        found = {}
+        for name, kept in self._stateful.items():
+            states = [other[name] for other in saved]
+            if merge := getattr(kept, "merge", None):
+                found[name] = merge(states)
+            elif any(not isinstance(v, Tensor) or v.numel() for s in states for v in s.values()):
+                self._refuse_processes(len(saved), f"each of which has a {name} of its own")
+            else:
+                found[name] = states[0]
+        if any(isinstance(m, _BatchNorm) and type(m) is not SyncBatchNorm for m in self.modules()):
+            self._refuse_processes(len(saved), "each of which has normalised its share of a batch")
+        share = (self.settings.images_per_batch or 0) // self.settings.accumulate
+        for group in {getattr(m, "mbstd_group", 1) for m in self.modules()}:
+            if share // len(saved) % group or share // self.world % group:
+                self._refuse_processes(len(saved), "each of which has compared its own pictures")
         return found
+
+    def _refuse_processes(self, before: int, why: str) -> None:
+        raise UserError(
+            f"This run was trained by {before} process(es), {why}, so {self.world} cannot go on "
+            f"exactly where they stopped; start {before} again ('trainer.devices' x "
+            f"'trainer.num_nodes'), or give 'name=' for a new run."
+        )
 
     def _raw_optimizers(self) -> list[torch.optim.Optimizer]:
         found = self.optimizers(use_pl_optimizer=False)

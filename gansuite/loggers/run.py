@@ -91,6 +91,7 @@ class RunLogger(Logger):
         batches = {"batches": step // self.images_per_batch}
         self.run.append(self.run.metrics, {**position, **batches, **values})
         self.run.append(self.run.timing, {**position, **timing})
+        self.run.push(lines=True, needed=False)
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Nothing: ``config.yaml`` has them."""

@@ -6,6 +6,8 @@ is read back. ``runs/<experiment>/seed<k>/`` holds
   clock is in it, so that a resumed run writes the same bytes as an undisturbed one;
 - ``timing.jsonl``: what the clock said at the same points;
 - ``results.json``, ``samples/``, ``checkpoints/{last,last.prev,best}.ckpt``, ``report.html``.
+
+A run that is kept elsewhere (``out=s3://...``) has its copy here: `gansuite.runs.remote`.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from gansuite.files import (
 from gansuite.runs.clock import Clock
 from gansuite.runs.environment import changes, environment, environments, mixtures
 from gansuite.runs.lease import Lease
+from gansuite.runs.remote import LINES, Held, Remote, fetched, is_remote, publish
 from gansuite.runs.schema import check_checkpoint, read_lines
 from gansuite.runs.seal import Sealing, digest_of, examine
 from gansuite.runs.weights import NAME, read_weights
@@ -41,7 +44,9 @@ __all__ = [
     "Clock",
     "environment",
     "environments",
+    "fetched",
     "mixtures",
+    "publish",
     "read_json",
     "read_lines",
     "replacing",
@@ -80,12 +85,12 @@ def write_checkpoint(path: Path, content: Mapping[str, Any], keep: Path | None =
 
 def find_checkpoint(path: str | Path) -> Path:
     """The file of a checkpoint: ``path`` itself, the last one of the run folder ``path``, or the
-    weights of the model folder ``path``.
+    weights of the model folder ``path``. An address is copied to this machine.
 
     Raises:
         UserError: there is none.
     """
-    path = Path(path)
+    path = fetched(path)
     if path.is_dir():
         inside = [path / "checkpoints" / f"{n}.ckpt" for n in ("last", "last.prev", "best")]
         found = next((p for p in (*inside, path / NAME) if p.is_file()), None)
@@ -183,6 +188,7 @@ class Run:
         self.path = path
         self.notices: list[str] = []  # what `begin` has to say
         self._lease = Lease(path / ".lock")
+        self._held: Held | None = None  # the run there, of which this is a copy
         self._made: list[Path] = []
         self.images_seen: int | None = None  # by its checkpoint, when it is resumed
 
@@ -268,6 +274,11 @@ class Run:
                 f"'name=' or 'seed=' for a run of its own."
             )
         self._made = made
+        if is_remote(self.path):
+            remote = Remote(self.path)
+            self._held = Held(remote)
+            remote.pull()
+            self.refuse_changes(experiment)
         self.tidy()
         if self.resumable:
             self._resume(experiment)
@@ -360,11 +371,34 @@ class Run:
 
     def held(self) -> bool:
         """Whether a process is running in this directory, here or on another host."""
-        return bool(self._lease.holder())
+        if self._lease.holder():
+            return True
+        return is_remote(self.path) and bool(Remote(self.path).holder())
+
+    def refresh(self, checkpoints: bool = True) -> None:
+        """Bring the copy of a run that is kept elsewhere up to date; any other is as it is.
+
+        Raises:
+            UserError: it cannot be reached.
+        """
+        if is_remote(self.path):
+            Remote(self.path).refresh(checkpoints)
+
+    def push(self, lines: bool = False, needed: bool = True) -> None:
+        """Send what has changed to where the run is kept: all, or only its ``lines``. Without
+        ``needed`` what does not arrive is sent the next time.
+
+        Raises:
+            UserError: it is ``needed``, and cannot be reached or was taken over.
+        """
+        if self._held is not None:
+            self._held.push(LINES if lines else None, needed=needed)
+            if needed:
+                self._still_mine()
 
     def _still_mine(self) -> None:
         """Raise `UserError` if another process took over, as after this one was suspended."""
-        if other := self._lease.lost():
+        if other := self._lease.lost() or (self._held.lost() if self._held else ""):
             raise UserError(
                 f"{self.path} was taken over by another process ({other}) while this one was not "
                 f"heard of; it writes nothing more."
@@ -378,6 +412,9 @@ class Run:
 
     def release(self) -> None:
         """Let other processes have the directory."""
+        if self._held is not None:
+            self._held.close()
+            self._held = None
         self._lease.release()
 
     def scores_at(self, images_seen: int) -> dict[str, dict[str, float]] | None:

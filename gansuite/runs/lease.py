@@ -49,6 +49,41 @@ def _boot() -> str:
         return platform.node() if os.name == "posix" else ""
 
 
+def _space() -> str:
+    """What only processes that know one another's numbers have in common; "" if not known."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def statement(token: str) -> dict[str, Any]:
+    """What a lease says of this process, now; ``token`` is of one holding."""
+    return {
+        "host": platform.node(),
+        "boot": _boot(),
+        "space": _space(),
+        "pid": os.getpid(),
+        "job": job_id(),
+        "start": start_of_job(),
+        "heard": time.time(),
+        "token": token,
+    }
+
+
+def over(content: dict[str, Any]) -> bool:
+    """Whether a lease that says this is over, as far as that can be told without a flock."""
+    if not content or _restarted(content) or abs(_age(content)) >= EXPIRES:
+        return True
+    here = _space() and (content.get("boot"), content.get("space")) == (_boot(), _space())
+    return bool(here) and not Path(f"/proc/{content.get('pid')}").exists()
+
+
+def of_whom(content: dict[str, Any]) -> str:
+    """The process that a lease speaks of; "" for none."""
+    return _named(content) if content else ""
+
+
 class Lease:
     """The lease that the file ``file`` stands for; the file itself stays, empty, when it is over.
 
@@ -110,15 +145,7 @@ class Lease:
 
     def _renew(self) -> None:
         assert self._open is not None
-        content = {
-            "host": platform.node(),
-            "boot": _boot(),
-            "pid": os.getpid(),
-            "job": job_id(),
-            "start": start_of_job(),
-            "heard": time.time(),
-            "token": self._token,
-        }
+        content = statement(self._token)
         # one write of one size: whoever reads in between sees the old or the new
         self._open.seek(0)
         self._open.write(json.dumps(content).encode().ljust(_SIZE))
@@ -145,9 +172,13 @@ def _holder(handle: IO[bytes]) -> str:
         return ""
     if locked and content.get("boot") == _boot():
         return ""  # on this machine, and its flock is free: it is gone
-    if job_id() and content.get("job") == job_id() and _start(content) < start_of_job():
-        return ""
-    return _named(content) if abs(_age(content)) < EXPIRES else ""
+    return "" if _restarted(content) or abs(_age(content)) >= EXPIRES else _named(content)
+
+
+def _restarted(content: dict[str, Any]) -> bool:
+    """Whether the holder was an earlier start of the job that this process is part of."""
+    mine = bool(job_id()) and content.get("job") == job_id()
+    return mine and _start(content) < start_of_job()
 
 
 def _flock(handle: IO[bytes]) -> bool | None:

@@ -3,7 +3,8 @@ what they tell one another.
 
 ``gansuite exp`` on several devices trains in children, one per rank; the command itself only
 watches (`watch`). Whichever rank raises, is killed or crashes, the others are ended, one sentence
-names the rank and its reason, and nothing outlives the command.
+names the rank and its reason, and nothing outlives the command. Ranks that ``torchrun`` or ``srun``
+has started, on one node or on several, watch one another (`heartbeat`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -33,15 +34,19 @@ from lightning.fabric.plugins.environments import (
     SLURMEnvironment,
     TorchElasticEnvironment,
 )
+from lightning.pytorch.strategies import DDPStrategy
 from torch import distributed
 
 from gansuite.errors import SCHEDULER, STOPPED
+from gansuite.processes import heartbeat
 
 _OURS = "GANSUITE_RANK"  # <pid of the parent>:<rank>:<world>:<folder for reasons>
 _POLL = 0.1  # seconds between two looks at the children
 _GRACE = 5.0  # seconds the others have to end by themselves once a rank has failed
 _STEP_MAX = 1 << 31  # SLURM numbers batch scripts, interactive shells, ... from above this
 RESUMES = "the same command resumes the run"
+LOST = 69
+"""Exit code of a rank that ends because another one is gone."""
 
 _KNOWN: set[tuple[int, str]] = set()  # (this process, its parent), once seen to be so
 
@@ -111,6 +116,12 @@ def cluster() -> ClusterEnvironment:
     return LightningEnvironment()
 
 
+def strategy() -> DDPStrategy:
+    """How several processes train together: players that alternate leave parameters unused in
+    every backward, and a rank may wait for another as long as `heartbeat.longest`."""
+    return DDPStrategy(find_unused_parameters=True, timeout=heartbeat.longest())
+
+
 # -- a rank and its parent -------------------------------------------------------------------
 
 
@@ -145,13 +156,17 @@ def ready() -> None:
 
 
 def fail(code: int, error: BaseException) -> None:
-    """Tell the parent why this rank ends, and end it; a process without such a parent goes on.
+    """Say why this rank ends, to our own parent where it has one, and end it; a process alone goes
+    on.
 
     The reason is written before the connections to the other ranks close, so the first reason is
-    the cause and later ones follow from it.
+    the cause and later ones follow from it. A rank that only lost another says so in a sentence,
+    once on each node, and leaves with `LOST`.
     """
-    me = _ours()
+    me = launched()
     if me is None or me.folder is None:
+        if me is not None and (me.world or 1) > 1 and code in (1, 2):
+            _fail_among_others(code, error)
         return
     reason = {
         "at": time.monotonic(),
@@ -165,6 +180,69 @@ def fail(code: int, error: BaseException) -> None:
         part.write_text(json.dumps(reason))
         part.rename(me.folder / f"{me.rank}.json")
     _leave(code)
+
+
+def _fail_among_others(code: int, error: BaseException) -> None:
+    if code == 1 and is_loss(error):
+        reason = re.sub(r"^\[.*?\] *|\. (This|Original).*", "", _first_line(error))
+        _lost(f"another process of this run is gone ({reason.rstrip('.')})")
+    elif code == 2 and _first_here("input"):
+        print(f"gansuite: {error}", file=sys.stderr)
+    elif code == 1:
+        traceback.print_exception(error)
+    _leave(code)
+
+
+def _lost(why: str) -> None:
+    if _first_here("lost"):
+        print(f"gansuite: {why}; {RESUMES}.", file=sys.stderr)
+    _leave(LOST)
+
+
+def _first_here(what: str) -> bool:
+    """Whether no other rank that the same torchrun has started on this node was here before."""
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")  # <folder of this start>/<local rank>/...
+    try:
+        if file:
+            (Path(file).parents[1] / f"gansuite-{what}").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+@contextlib.contextmanager
+def watching_others(release: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Inside, a rank that a launcher has started ends with a sentence when another one is gone,
+    also while it waits for that one; ``release`` is called before. See `heartbeat`.
+
+    Without an own parent to tell it, that is all it can know of ranks on other nodes.
+    """
+    me = launched()
+    if me is None or me.folder is not None or (me.world or 1) == 1 or me.by == "lightning":
+        yield
+        return
+
+    def lost(why: str) -> None:
+        last = threading.Thread(target=release, daemon=True)
+        last.start()
+        last.join(_GRACE)  # what it writes to may be lost as well
+        _lost(why)
+
+    assert me.world is not None
+    beat = heartbeat.Heartbeat(me.rank, me.world, lambda: heartbeat.connect(cluster()), lost)
+    beat.begin()
+    try:
+        yield
+    except BaseException as error:
+        beat.end("" if is_loss(error) else f"rank {me.rank} ended with {_named(error)}")
+        raise
+    beat.end()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _named(error: BaseException) -> str:
@@ -336,7 +414,7 @@ def _several() -> bool:
 
 @functools.lru_cache(maxsize=1)
 def _group_of(world: Any) -> Any:
-    return distributed.new_group(backend="gloo")
+    return distributed.new_group(backend="gloo", timeout=heartbeat.longest())
 
 
 def cpu_group() -> Any:
