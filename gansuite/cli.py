@@ -235,6 +235,21 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     sub.add_argument("--seed", type=int, default=0)
     weights_and_device(sub)
 
+    sub = add(
+        "import", "make a model of weights that a method's authors published", commands.import_
+    )
+    sub.set_defaults(rest="data")
+    files(sub, "source", "FILE", "a state dict (.pth, .ckpt, .safetensors), or a folder of them")
+    files(sub, "output", "OUT", "a new folder")
+    what = "whose they are: cyclegan, cut, pix2pix, stargan, discogan, dcgan, stylegan2-ada"
+    sub.add_argument("--as", dest="family", required=True, metavar="FAMILY", help=what)
+    what = "a further file, such as d.b=net_D_A.pth (repeat it)"
+    files(sub, "--part", "NAME=FILE", what, action="append", default=[])
+    what = "the experiment or comparison on whose test pictures it is scored, for compare"
+    names(sub, "--data", "NAME, key=value", what, nargs="+", default=[])
+    sub.add_argument("--domains", metavar="A,B", help="what it was trained on, without --data")
+    sub.add_argument("--size", type=int, help="in pixels, without --data")
+
     known.group("share")
     sub = add("export", "write a model as .pt2 or .onnx, shown to make the same pictures")
     checkpoint(sub)

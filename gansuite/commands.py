@@ -154,6 +154,35 @@ def sample(args: argparse.Namespace) -> None:
     print(f"{len(written)} picture(s) and {sheet.name} written to {args.output}")
 
 
+def import_(args: argparse.Namespace) -> None:
+    from gansuite.catalogue import experiment_of
+
+    if args.data:
+        experiment_of(args.data)  # a mistake is found before anything is imported
+    parts = dict(item.partition("=")[::2] for item in args.part)
+
+    with uncollected():
+        from gansuite.compare.report import summary_table
+        from gansuite.runs import Run, read_json
+        from gansuite.tools.importing import import_weights
+
+    written = import_weights(
+        Path(args.source),
+        args.family,
+        Path(args.output),
+        parts={name: Path(file) for name, file in parts.items()},
+        data=args.data,
+        domains=args.domains.split(",") if args.domains else [],
+        size=args.size,
+        note=print,
+    )
+    if Run(written).done:
+        print(summary_table(read_json(Run(written).results)))
+        print(f"\nModel: {written} (gansuite compare NAME {written})")
+    else:
+        print(f"Model: {written}")
+
+
 def share(args: argparse.Namespace) -> None:
     _found(args.run)
 

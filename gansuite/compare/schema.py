@@ -73,11 +73,13 @@ class Event(_Part):
 
 
 class Results(_Part):
-    """``results.json``; see `callbacks.results` and `tools.score`, which write it."""
+    """``results.json``; see `callbacks.results`, `tools.score` and `tools.importing`, which write
+    it."""
 
     experiment: str = ""
     method: str = ""
     outside: bool = False
+    published: str = ""
     seed: Count = 0
     data: _DataOf
     protocol: _Protocol

@@ -158,7 +158,13 @@ def notes(entries: Sequence[Entry]) -> list[str]:
             "One seed only: chance can't be told from merit, so there are no intervals and "
             "nothing is bold."
         )
-    for row in dict.fromkeys(e.row for e in entries if e.outside):
+    for row, origin in dict.fromkeys((e.row, e.origin) for e in entries if e.outside):
+        if origin == "published weights":
+            found.append(
+                f"{row} has published weights: its authors trained it, on their own data and for "
+                f"as long as they chose; its pictures were made and scored under this protocol."
+            )
+            continue
         found.append(
             f"{row} is an outside entry: its pictures were scored under this protocol; its "
             f"training and cost are as its authors gave them."
