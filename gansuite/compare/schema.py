@@ -72,6 +72,11 @@ class Event(_Part):
     message: str = ""
 
 
+class _Init(_Part):
+    experiment: str
+    digest: str
+
+
 class Results(_Part):
     """``results.json``; see `callbacks.results`, `tools.score` and `tools.importing`, which write
     it."""
@@ -90,6 +95,7 @@ class Results(_Part):
     references: _References = _References()
     cost: _Cost = _Cost()
     health: list[Event] = []
+    init: _Init | None = None
     verdict: str = ""
 
 

@@ -19,7 +19,7 @@ SHARED = ("data.flip", "data.load_size", "data.resize", "budget.decay_from", "bu
 DISCLOSED = ("data.batch", "trainer.precision", "ema.half_life_kimg", "health.action")
 """Settings that rows may differ in, but not without a word."""
 _OF_A_SEED = re.compile(
-    r"(seed|out|name|log\..*|data\.(root|workers|sets\..*)|evaluate\.(inception|vgg)"
+    r"(seed|out|name|init_from|log\..*|data\.(root|workers|sets\..*)|evaluate\.(inception|vgg)"
     r"|trainer\.(devices|num_nodes|accelerator)): "
 )
 
@@ -170,6 +170,11 @@ def notes(entries: Sequence[Entry]) -> list[str]:
             f"training and cost are as its authors gave them."
         )
     for e in runs:
+        if init := e.results.get("init"):
+            found.append(
+                f"{e.row}, seed {e.seed}, began with the weights of {init['experiment']} "
+                f"({init['digest']}), not from scratch: what those cost is not in its budget."
+            )
         back = sum(h.get("action") == "rollback" for h in e.results.get("health", []))
         if back:
             found.append(
