@@ -233,6 +233,23 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     files(sub, "output", "OUT", "a folder")
     sub.add_argument("-n", type=int, default=64, help="how many (64)")
     sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--seeds", metavar="1,5-9", help="one picture of each, in place of -n")
+    what = "how far from the mean picture: 0 to 1, as drawn (stylegan)"
+    sub.add_argument("--truncation", type=float, metavar="PSI", help=what)
+    what = "a walk from picture to picture, as .gif, .webp or .mp4"
+    files(sub, "--interpolate", "FILE", what, type=Path)
+    sub.add_argument("--steps", type=int, default=24, help="frames between two of it (24)")
+    what = "grids of half of the seeds with the styles of the others (stylegan)"
+    sub.add_argument("--mix", action="store_true", help=what)
+    weights_and_device(sub)
+
+    sub = add("project", "find what a generator can make that is nearest to a picture")
+    checkpoint(sub)
+    files(sub, "picture", "PICTURE", "a picture")
+    files(sub, "output", "OUT", "a folder")
+    sub.add_argument("--steps", type=int, default=500, help="of the optimiser (500)")
+    sub.add_argument("--lr", type=float, default=0.1, help="its rate (0.1)")
+    sub.add_argument("--seed", type=int, default=0)
     weights_and_device(sub)
 
     sub = add(
