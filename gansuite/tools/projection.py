@@ -82,7 +82,8 @@ def project(
         make: Callable[[Tensor], Tensor] = method.pictures
         with torch.no_grad():
             drawn = method.z_from(_DRAWN, source)
-            each = [pyramid_mse(make(z), image) for z in drawn.split(1)]
+            near = (x[None] for z in drawn.split(32) for x in make(z))
+            each = [pyramid_mse(x, image) for x in near]
         start = drawn[int(torch.stack(each).argmin())][None]
         found = descend(
             make, start, image, steps, loss=pyramid_mse, lr=lr, wander=0.05, source=source
