@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from gansuite import cli, engine
 from gansuite.errors import UserError
 from gansuite.rng import torch_generator
-from gansuite.runs import read_checkpoint
+from gansuite.runs import read_checkpoint, read_json
 from gansuite.tools.importing import import_weights
+from gansuite.tools.share import share
 from gansuite.tools.translate import translate
 
 COATS = ("coats", "train=8", "test=4")
@@ -70,10 +71,12 @@ def cyclegan(folder: Path, width: int = 4, blocks: int = 2) -> None:
 
 
 @torch.no_grad()
-def cyclegan_unet(folder: Path, width: int = 4, levels: int = 7) -> None:
+def cyclegan_unet(folder: Path, width: int = 4, levels: int = 5) -> None:
     net = standins.UNet(width, levels, nn.InstanceNorm2d)
-    model = import_weights(saved(net, folder / "a.pth"), "cyclegan", folder / "model")
-    x = pictures(1, 2**levels)
+    critics = dict.fromkeys(("d.a", "d.b"), saved(standins.patch(4), folder / "d.pth"))
+    file, size = saved(net, folder / "a.pth"), 2**levels
+    model = import_weights(file, "cyclegan", folder / "model", parts=critics, size=size)
+    x = pictures(1, size)
     same(engine.load_method(model).translate(x, "zebra"), net.eval()(x))
 
 
@@ -93,11 +96,11 @@ def cut(folder: Path, width: int = 4, blocks: int = 5) -> None:
 
 
 @torch.no_grad()
-def pix2pix(folder: Path, width: int = 4, levels: int = 8) -> None:
+def pix2pix(folder: Path, width: int = 4, levels: int = 6) -> None:
     g, d = standins.UNet(width, levels), standins.patch(width, channels=6, batch=True)
     saved(g, folder / "latest_net_G.pth")
     saved(d, folder / "latest_net_D.pth")
-    model = import_weights(folder, "pix2pix", folder / "model")
+    model = import_weights(folder, "pix2pix", folder / "model", size=2**levels)
     method = engine.load_method(model)
     x = pictures(2, 2**levels)
     same(method.d(torch.cat([x, x.flip(0)], 1)), d.eval()(torch.cat([x, x.flip(0)], 1)))
@@ -187,7 +190,7 @@ def test_what_is_imported_computes_what_the_authors_network_does(
         (cyclegan, {"width": 64, "blocks": 9}),
         (cyclegan_unet, {"width": 64, "levels": 8}),
         (cut, {"width": 64, "blocks": 9}),
-        (pix2pix, {"width": 64}),
+        (pix2pix, {"width": 64, "levels": 8}),
         (stargan, {"width": 64, "blocks": 6}),
         (discogan, {"width": 64}),
         (dcgan, {"width": 64}),
@@ -300,6 +303,7 @@ def test_another_family_or_shape_is_refused(tmp_path: Path, capsys: Any) -> None
 # -- what an imported model is good for --------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_it_is_scored_and_compared_as_published_weights(
     here: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,6 +331,11 @@ def test_it_is_scored_and_compared_as_published_weights(
     page = (here / "runs" / "c" / "index.html").read_text()
     assert "h2z has published weights" in page
     assert "outside entry" not in page
+    share(here / "h2z", here / "folder")
+    card = (here / "folder" / "README.md").read_text()
+    assert "weights that its authors published" in card
+    assert engine.load_method(here / "folder").targets == ("zebra",)
+    assert read_json(here / "h2z" / "results.json")["cost"]["parameters"].keys() == {"g.ab"}
 
 
 def test_other_domains_and_labels_are_named(tmp_path: Path) -> None:

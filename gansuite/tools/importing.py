@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gansuite import config as configuration
 from gansuite import engine
@@ -100,7 +100,10 @@ def import_weights(
         notes: dict[str, Any] = {"protocol": {"id": "none"}}
         notes |= {"references": {}, "final": {}, "best": {}}
         if module is not None:
-            notes |= _score(experiment, module, method, folder, family)
+            counts = {
+                part: sum(p.numel() for p in _part(method, part).parameters()) for part in files
+            }
+            notes |= _score(experiment, module, method, folder, family, counts)
         write_checkpoint(
             Run(folder).last,
             {
@@ -338,6 +341,13 @@ def _spec(
 # -- weights -----------------------------------------------------------------------------------
 
 
+def _part(method: Method, part: str) -> nn.Module:
+    """The network that `Network.part` names."""
+    attribute, _, key = part.partition(".")
+    module = method.network(attribute)
+    return module[key] if key else module  # type: ignore[index]
+
+
 def _fill(
     method: Method, network: Network, state: Mapping[str, Tensor], path: Path, family: Family
 ) -> None:
@@ -346,10 +356,7 @@ def _fill(
     Raises:
         UserError: a name or a shape is another.
     """
-    attribute, _, key = network.part.partition(".")
-    module = method.network(attribute)
-    if key:
-        module = module[key]  # type: ignore[index]
+    module = _part(method, network.part)
     own, names = module.state_dict(), network.names(state)
     whose = f"{path} holds no {network.part} of {family.title} that is known here"
     for name in state:
@@ -400,10 +407,8 @@ def _without(
     """What becomes of networks that were not given."""
     missing = [n.part for n in family.networks if n.part not in files]
     for part in missing:
-        attribute, _, key = part.partition(".")
-        if attribute == "g":
-            generator = method.network("g")[key]  # type: ignore[index]
-            for tensor in generator.state_dict().values():
+        if part.startswith("g"):
+            for tensor in _part(method, part).state_dict().values():
                 tensor.zero_()
             note(f"there is no {part}: this model has no way to {spec.domains[0]}")
     fresh = [part for part in missing if not part.startswith("g")]
@@ -429,10 +434,15 @@ def _state(method: Method) -> dict[str, Any]:
 
 
 def _score(
-    experiment: Experiment, data: DataModule, method: Method, folder: Path, family: str
+    experiment: Experiment,
+    data: DataModule,
+    method: Method,
+    folder: Path,
+    family: str,
+    counts: Mapping[str, int],
 ) -> dict[str, Any]:
     """Score the model as a run would be at its end; writes ``results.json`` and pictures into
-    ``folder``, and returns the notes."""
+    ``folder``, and returns the notes. ``counts``: parameters of each network that was given."""
     e = experiment.evaluate
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     evaluator = Evaluator.of(e, data, device=device)
@@ -459,7 +469,7 @@ def _score(
             "final": final,
             "best": {},
             "references": references,
-            "cost": {"parameters": method.parameter_counts()},
+            "cost": {"parameters": dict(counts)},
             "verdict": verdict(final, {}, references),
         },
     )

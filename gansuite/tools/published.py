@@ -111,7 +111,8 @@ def _levels(state: Iterable[str]) -> int:
 def _unet(state: State) -> dict[str, str]:
     """Each level lies inside the one around it: down, what is inside, up."""
     last = _levels(state) - 1
-    found, path = {}, "model.model"
+    found: dict[str, str] = {}
+    path = "model.model"
     for level in range(last + 1):
         down, up = f"downs.{level}", f"ups.{last - level}"
         if level == 0:
@@ -203,7 +204,7 @@ def _stylegan_d(state: State) -> dict[str, Any]:
 def _blocks(growing: bool) -> Names:
     """The resolutions of StyleGAN2, which name its blocks, as numbers of ours."""
 
-    def names(state: State) -> dict[str, str]:
+    def names(state: State) -> Mapping[str, str]:
         found = {int(m[1]) for name in state if (m := re.search(r"(?:^|\.)b(\d+)\.", name))}
         sides = sorted(found, reverse=not growing)
         numbered = ((rf"(^|\.)b{side}\.", rf"\g<1>blocks.{i}.") for i, side in enumerate(sides))
