@@ -25,6 +25,7 @@ from gansuite.compare.overview import Overview
 from gansuite.compare.plan import make_plan
 from gansuite.compare.run import compare
 from gansuite.errors import STOPPED, UserError
+from gansuite.methods import method_names
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -84,10 +85,13 @@ def test_every_file_is_an_experiment_or_a_comparison() -> None:
     assert not config.experiment_files().keys() & config.comparison_files().keys()
 
 
-def test_the_default_comparison_has_all_families() -> None:
-    plan = make_plan(["compare_coats"])
-    families = {"vanilla", "stylegan", "cyclegan", "dualgan", "discogan", "stargan"}
-    assert {r.experiment.method["name"] for r in plan.runs} == families
+def test_the_two_comparisons_have_every_method() -> None:
+    compared = {
+        name: {r.experiment.method["name"] for r in make_plan([name]).runs}
+        for name in ("compare_coats", "compare_styles")
+    }
+    assert compared["compare_styles"] == {"adain", "cartoongan", "cyclegan", "cut"}
+    assert compared["compare_coats"] == set(method_names()) - {"adain", "cartoongan"}
 
 
 @pytest.mark.usefixtures("here")
