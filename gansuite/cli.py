@@ -213,8 +213,8 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     known.group("use")
     sub = add("translate", "translate pictures with a trained model")
     checkpoint(sub)
-    files(sub, "input", "IN", "a picture, a folder, or a pattern in quotes")
-    files(sub, "output", "OUT", "a folder (or a file, for one picture)")
+    files(sub, "input", "IN", "a picture, a folder, a pattern in quotes, or a film")
+    files(sub, "output", "OUT", "a folder (or a file, for one picture or a film)")
     sub.add_argument("--to", help="the domain to translate to")
     what = "a picture of the style; with =SHARE of several (repeat it)"
     files(sub, "--style", "PICTURE", what, action="append", default=[])

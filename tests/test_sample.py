@@ -22,6 +22,7 @@ from gansuite.imaging import to_bytes
 from gansuite.methods._unconditional import slerp
 from gansuite.rng import torch_generator
 from gansuite.runs import read_json
+from gansuite.tools import progress
 from gansuite.tools.projection import project, pyramid_mse
 from gansuite.tools.sample import read_seeds, sample
 from gansuite.tools.video import translate_video
@@ -291,3 +292,16 @@ def test_what_is_no_film_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Mon
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mp4"]
     monkeypatch.setitem(sys.modules, "av", None)
     assert "pip install 'gansuite[video]'" in refused(broken, tmp_path / "b.mp4")
+
+
+def test_a_bar_tells_how_many_a_second_and_is_silent_in_a_log(
+    capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter([100.0, 101.0, 104.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    with progress.progress_bar("pictures") as bar:
+        bar.say("translating horse to zebra")
+        for done in (8, 16, 40):
+            bar(done, 2000)
+    assert bar.speed == ", 8 pictures/s"  # of what came after the first batch
+    assert capsys.readouterr().out == "translating horse to zebra\n"

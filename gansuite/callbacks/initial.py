@@ -124,5 +124,5 @@ def _digest(state: Mapping[str, Tensor]) -> str:
     found = hashlib.sha256()
     for key in sorted(state):
         found.update(key.encode())
-        found.update(state[key].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        found.update(state[key].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()[:16]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from gansuite.errors import UserError
 from gansuite.files import replacing, write_json
 from gansuite.imaging import grid, save_picture, strip
 from gansuite.methods._unconditional import Unconditional
-from gansuite.networks.stylegan2 import descend
+from gansuite.networks.stylegan2 import StyleGenerator, descend
 from gansuite.networks.stylegan2 import project as project_styles
 from gansuite.rng import torch_generator
 
@@ -71,12 +71,12 @@ def project(
     source = torch_generator(seed, "project")
     if method.has_styles:
         found = project_styles(
-            method.g,
+            cast(StyleGenerator, method.g),
             image,
             steps,
             loss=pyramid_mse,
             lr=lr,
-            seed=seed,  # type: ignore[arg-type]
+            seed=seed,
         )
     else:
         make: Callable[[Tensor], Tensor] = method.pictures

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gansuite.errors import UserError
 from gansuite.imaging import contact_sheet, grid, save_picture, to_bytes
 from gansuite.methods._unconditional import Unconditional, slerp
-from gansuite.networks.stylegan2 import interpolate, style_mixing_grid
+from gansuite.networks.stylegan2 import StyleGenerator, interpolate, style_mixing_grid
 from gansuite.rng import torch_generator
 from gansuite.tools.video import check_animation, write_animation
 
@@ -170,9 +170,9 @@ def _walk(
     for a, b in itertools.pairwise([*keys, keys[0]]):
         both = torch.stack([a, b])
         if method.has_styles:
-            found = interpolate(method.g, both, steps, truncation_psi=truncation, batch=batch)[
-                :-1
-            ].clamp(-1, 1)
+            g = cast(StyleGenerator, method.g)
+            walk = interpolate(g, both, steps, truncation_psi=truncation, batch=batch)
+            found = walk[:-1].clamp(-1, 1)
         else:
             way = slerp if method.latent == "normal" else torch.lerp
             path = torch.cat([way(both[:1], both[1:], i / steps) for i in range(steps)])
