@@ -8,18 +8,30 @@ import sys
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["WANDB_MODE"] = "disabled"
 os.environ.setdefault("WANDB_SILENT", "true")
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from markupsafe import Markup
 
-torch.set_num_threads(1)
+# or every worker and every process that a test starts compiles all of the project again
+sys.dont_write_bytecode = False
 SLOWER = {"slow", "gpu", "network", "slurm"}
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """All of it is slow, and hypothesis takes as long to import as PyTorch."""
+    fast = config.option.markexpr == "fast"
+    return True if fast and collection_path.name == "test_fuzz_inputs.py" else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    import torch  # not in the process that only distributes the tests
+
+    torch.set_num_threads(1)
     for item in items:
         if not SLOWER & {mark.name for mark in item.iter_markers()}:
             item.add_marker("fast")
@@ -27,13 +39,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def _caches_apart(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Decoded pictures go to a folder of this test session, not to the user's."""
-    folder = tmp_path_factory.getbasetemp() / "cache"
-    monkeypatch.setenv("GANSUITE_CACHE", str(folder))
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[None]:
+    """Decoded pictures, and what is learned and computed from them, go to a folder of this test
+    session, which all workers share, not to the user's."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if hasattr(request.config, "workerinput") else base
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GANSUITE_CACHE", str(base / "cache"))
+        yield
 
 
 _rehearsed: set[str] = set()
@@ -56,6 +72,15 @@ def _rehearsals_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return method
 
     monkeypatch.setattr(engine, "rehearsed_method", once)
+
+
+@pytest.fixture
+def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes most of the time of a page and is tested with the pages."""
+    from gansuite.compare import charts, curves
+
+    for module, name in ((charts, "chart"), (curves, "scatter")):
+        monkeypatch.setattr(module, name, lambda *_, **__: Markup("<svg></svg>"))
 
 
 @pytest.fixture

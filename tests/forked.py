@@ -71,8 +71,8 @@ class Command:
     """``gansuite WORDS`` in ``folder``, running in a process (and a session) of its own.
 
     ``board`` is kept up to date batch by batch; after ``batches`` batches the command is asked to
-    stop by SIGTERM. Curves are left out of pages unless ``curves``: they cost more than the tiny
-    trainings.
+    stop by SIGTERM. Curves are left out of pages unless ``curves``, and features are learned in one
+    pass over the pictures: both cost more than the tiny trainings.
     """
 
     def __init__(
@@ -188,6 +188,9 @@ def _call(words: list[str], board: Board | None, batches: int | None, curves: bo
 
     if board is not None or batches is not None:
         _watch(board, batches)
+    from gansuite.evaluation import learned
+
+    learned.PASSES = 1
     if not curves:
         from gansuite.compare import charts
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -162,6 +163,11 @@ class EachBatch(Callback):
 def experiment(name: str, out: Path, batches: int, *overrides: str) -> Experiment:
     """The experiment ``name`` made tiny: batches of 2 little coats per domain, logged every 2,
     saved and scored every 4."""
+    return _tiny(name, batches, overrides).model_copy(update={"out": str(out)})
+
+
+@functools.cache
+def _tiny(name: str, batches: int, overrides: tuple[str, ...]) -> Experiment:
     plain = catalogue.load_experiment(name).plain()
     method, given = plain["method"], plain["data"]
     method |= {k: v for k, v in SMALL.items() if k in method}
@@ -177,7 +183,6 @@ def experiment(name: str, out: Path, batches: int, *overrides: str) -> Experimen
     step = 0.002 * needs.batches * (2 if needs.view in ("unpaired", "paired") else 1)
     tiny = {
         "name": name,
-        "out": str(out),
         "method": method,
         "data": data,
         "optim": plain["optim"],

@@ -67,7 +67,6 @@ class Runs:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GANSUITE_CACHE", str(folder / "cache"))
         done, killed = tiny(folder / "a"), tiny(folder / "b")
         train(patch, done)
         with pytest.raises(Killed):
@@ -351,10 +350,9 @@ def test_a_state_that_does_not_fit(harm: str, made: Runs, tmp_path: Path, monkey
 
 
 def test_a_checkpoint_of_another_run(made: Runs, tmp_path: Path, monkeypatch: Any) -> None:
-    other = experiment("cyclegan_coats", tmp_path / "other", 1)
-    train(monkeypatch, other)
     e, run = made.copy(tmp_path)
-    shutil.copy(Run(other.run_dir).last, run.last)
+    other = experiment("cyclegan_coats", tmp_path, BATCHES, *OFTEN)
+    write_checkpoint(run.last, {**read_checkpoint(run.last), "experiment": other.plain()})
     before = files(run.path)
     with pytest.raises(UserError) as caught:
         train(monkeypatch, e)
@@ -387,6 +385,7 @@ def test_what_a_killed_process_was_writing_goes(made: Runs, tmp_path: Path) -> N
     assert all((run.path / name).exists() for name in theirs)
 
 
+@pytest.mark.usefixtures("no_charts")
 @pytest.mark.parametrize("page", ["none", "of a stop"])
 def test_a_run_killed_before_its_page_gets_it(
     page: str, made: Runs, tmp_path: Path, monkeypatch: Any, capsys: Any
@@ -415,6 +414,7 @@ def test_a_run_killed_before_its_page_gets_it(
 # -- environments --------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_environments_are_listed_and_withdraw_the_verdict(
     made: Runs, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
@@ -465,15 +465,15 @@ def test_an_interval_without_an_update_of_d_does_not_count(
     more = ("method.n_critic=1", "log.every_kimg=0.002", "log.checkpoint_every_kimg=0.002")
     rare = ("evaluate.every_kimg=null", *more)
     monkeypatch.setattr(
-        VanillaGAN, "updates_in", lambda self, b: ("d", "g") if b % 3 == 0 else ("g",)
+        VanillaGAN, "updates_in", lambda self, b: ("d", "g") if b % 2 == 0 else ("g",)
     )
     monkeypatch.setattr("gansuite.evaluation.health.SATURATED", 1e9)  # always "right"
-    e = experiment("vanilla_coats", tmp_path / "a", 14, *rare)
+    e = experiment("vanilla_coats", tmp_path / "a", 10, *rare)
     expected = state(train(monkeypatch, e).run.path)
     (event,) = [x for x in expected["notes"]["health"] if x["action"] == "warn"]
-    assert (event["event"], event["batches"]) == ("saturated", 13)  # the fifth of batches 1, 4, ...
-    e = experiment("vanilla_coats", tmp_path / "b", 14, *rare)
-    for batch in (6, 10):
+    assert (event["event"], event["batches"]) == ("saturated", 9)  # the fifth of batches 1, 3, ...
+    e = experiment("vanilla_coats", tmp_path / "b", 10, *rare)
+    for batch in (4, 7):
         with pytest.raises(Killed):
             train(monkeypatch, e, at(batch, kill))
     assert difference(state(train(monkeypatch, e).run.path), expected) == ""

@@ -51,7 +51,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run directory of a few batches of CycleGAN."""
     out = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GANSUITE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         patch.setattr(charts, "chart", lambda *_, **__: "")  # slow, and tested with the pages
         with pytest.raises(SystemExit) as end:
             cli.main(["exp", *tiny(out / "runs")])
@@ -163,8 +162,8 @@ def test_evaluate_tells_a_difference(say: Say, trained: Path, tmp_path: Path) ->
     assert "method.blocks: 1 -> 3" in err
 
 
-def test_translate_and_report(say: Say, trained: Path, here: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(charts, "chart", lambda *_, **__: "")
+@pytest.mark.usefixtures("no_charts")
+def test_translate_and_report(say: Say, trained: Path, here: Path) -> None:
     pictures(here / "in", 2)
     code, out, _ = say("translate", str(trained), "in", "out", "--to", "horse")
     assert (code, tree(here / "out")) == (0, ["0.png", "1.png"])

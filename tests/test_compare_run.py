@@ -303,12 +303,16 @@ def test_killed_at_random_moments_the_tables_are_the_same(tmp_path: Path) -> Non
     cut = command(*ARGUMENTS, f"out={tmp_path / 'cut'}", "jobs=2")
     draw = random.Random(0)
     stopped = []
+
+    def trained() -> int:
+        return sum(p.stat().st_size for p in (tmp_path / "cut").rglob("metrics.jsonl"))
+
     for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGINT):
         process = subprocess.Popen(cut, stdout=subprocess.PIPE, text=True)
         # whatever the speed of the machine: once something has been trained since
-        until = time.monotonic() + draw.uniform(6, 20)
-        while process.poll() is None and time.monotonic() < until:
-            time.sleep(0.1)
+        until = trained() + draw.randrange(500, 5000)
+        while process.poll() is None and trained() < until:
+            time.sleep(0.02)
         process.send_signal(number)
         assert process.stdout is not None
         told = process.stdout.read()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from helpers import EachBatch, difference, experiment, train
+from helpers import difference, experiment
 from PIL import Image
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -27,7 +28,7 @@ from gansuite.callbacks.session import Session
 from gansuite.methods import method_names
 from gansuite.methods.base import Method
 from gansuite.rng import torch_generator
-from gansuite.runs import read_checkpoint, read_json, read_lines
+from gansuite.runs import Run, read_checkpoint, read_json, read_lines
 from gansuite.tools.sample import sample
 from gansuite.tools.translate import translate
 
@@ -49,17 +50,17 @@ class Doubles(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if any(isinstance(x, Tensor) and x.dtype == torch.float64 for x in tree_leaves(out)):
+        made = (out,) if isinstance(out, Tensor) else tree_leaves(out)
+        if any(isinstance(x, Tensor) and x.dtype == torch.float64 for x in made):
             self.found.add(str(func))
         return out
 
 
 @pytest.fixture(scope="module", params=METHODS)
-def session(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+def session(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Session:
     """A tiny run of each method, to its end."""
     out = tmp_path_factory.mktemp(request.param)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GANSUITE_CACHE", str(out / "cache"))
         real = Method.training_step
 
         def watched(self: Method, *args: Any) -> Any:
@@ -68,7 +69,7 @@ def session(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
         Doubles.found.clear()
         patch.setattr(Method, "training_step", watched)
-        yield engine.train(tiny(request.param, out))
+        return engine.train(tiny(request.param, out))
 
 
 def test_it_trains_where_there_are_no_doubles(session: Session) -> None:
@@ -189,14 +190,14 @@ def test_it_can_be_used(session: Session, tmp_path: Path) -> None:
         assert image.size == (250, 333)
 
 
-def test_it_resumes_bit_for_bit(session: Session, tmp_path: Path, monkeypatch: Any) -> None:
-    def stop(method: Method) -> None:
-        if method.batches == 5:
-            raise InterruptedError
-
-    e = tiny(session.experiment.method["name"], tmp_path)
-    with pytest.raises(InterruptedError):
-        train(monkeypatch, e, EachBatch(stop))
+def test_it_resumes_bit_for_bit(session: Session, tmp_path: Path) -> None:
+    """As if it had been killed before it wrote its last checkpoint."""
+    e = session.experiment.model_copy(update={"out": str(tmp_path)})
+    cut = Run(e.run_dir)
+    shutil.copytree(session.run.path, cut.path)
+    cut.results.unlink()
+    os.replace(cut.previous, cut.last)
+    assert read_checkpoint(cut.last)["method"]["counters"]["batches"] == 4
     states = []
     for run in (engine.train(e).run, session.run):
         content = read_checkpoint(run.last)
@@ -226,10 +227,19 @@ def test_it_trains_in_other_precisions(
     assert {p.dtype for p in method.parameters()} == {wanted}
 
 
+_ran: set[str] = set()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", sorted({*EXPERIMENTS} - {f"{name}_coats" for name in METHODS}))
 def test_every_experiment_runs(name: str, tmp_path: Path) -> None:
-    session = engine.train(experiment(name, tmp_path, 2))
+    """That of each method on coats is trained above."""
+    e = experiment(name, tmp_path, 2)
+    alike = e.model_copy(update={"name": "", "out": ""}).yaml()
+    if alike in _ran:  # they differ in nothing but the pictures, which here are coats
+        return
+    session = engine.train(e)
+    _ran.add(alike)
     assert session.method.batches == 2
     assert session.run.results.is_file()
 
@@ -309,6 +319,6 @@ def test_a_method_is_one_file_and_one_experiment(tmp_path: Path) -> None:
     (told,) = re.findall(r"^(.*) in [\d.]+s.*$", tests.stdout, re.M)
     counts = {word: int(n) for n, word in re.findall(r"(\d+) (\w+)", told)}
     assert counts.keys() - {"warning", "warnings"} == {"passed", "deselected"}, told
-    # two tests have two cases, and one is of its experiment
+    # two tests have two cases
     contract = len(re.findall("^def test_it", Path(__file__).read_text(), re.M)) + 2
-    assert counts["passed"] == contract + 1
+    assert counts["passed"] == contract

@@ -23,29 +23,29 @@ from gansuite.runs import read_checkpoint, read_json, read_lines
 DOUBLE = "trainer.precision=64-true"
 ROOT = Path(__file__).resolve().parents[1]
 CASES = {
-    "cyclegan": ("cyclegan_coats", "8", DOUBLE, "method.pool=50"),  # still filling
-    "pools": ("cyclegan_coats", "20", "method.pool=4"),  # each process has its own history
+    "cyclegan": ("cyclegan_coats", "4", DOUBLE, "method.pool=50"),  # still filling
+    "pools": ("cyclegan_coats", "12", "method.pool=4"),  # each process has its own history
     "vanilla": (
-        *("vanilla_coats", "20", DOUBLE, "method.g_norm=none", "method.d_norm=none"),
+        *("vanilla_coats", "12", DOUBLE, "method.g_norm=none", "method.d_norm=none"),
         *("method.n_critic=2", "method.weights.gp=1", "method.loss=wgan"),
         *("method.fresh_fakes=2", "method.dequantise=true"),
         "ema.half_life_kimg=0.01",
     ),
-    "dualgan": ("dualgan_coats", "8", DOUBLE),
-    "cut": ("cut_coats", "8", DOUBLE),
-    "fastcut": ("fastcut_coats", "8", DOUBLE),
-    "pix2pix": ("pix2pix_coats", "8", DOUBLE),
+    "dualgan": ("dualgan_coats", "4", DOUBLE),
+    "cut": ("cut_coats", "4", DOUBLE),
+    "fastcut": ("fastcut_coats", "4", DOUBLE),
+    "pix2pix": ("pix2pix_coats", "4", DOUBLE),
     # references gathered from both, a network that both must have learned alike
-    "adain": ("adain_coats", "8", DOUBLE, "method.network=classifier"),
+    "adain": ("adain_coats", "4", DOUBLE, "method.network=classifier"),
     # the generator alone for two batches, then both; a history that is still filling
-    "cartoongan": ("cartoongan_coats", "8", DOUBLE, "method.pool=50"),
-    "stargan": ("stargan_coats", "8", DOUBLE),  # labels shuffled over both
-    "joint": ("stargan_coats_joint", "12", DOUBLE),
+    "cartoongan": ("cartoongan_coats", "6", DOUBLE, "method.pool=50"),
+    "stargan": ("stargan_coats", "6", DOUBLE),  # labels shuffled over both
+    "joint": ("stargan_coats_joint", "6", DOUBLE),
     "stylegan": (
         *("stylegan_coats", "8", DOUBLE, "method.mbstd_group=1", "data.batch=4"),
         *("method.augment=ada", "method.weights.path=2"),
     ),
-    "r3gan": ("r3gan_coats", "8", DOUBLE, "method.augment_p=0.5"),  # two batches at a time
+    "r3gan": ("r3gan_coats", "4", DOUBLE, "method.augment_p=0.5"),  # two batches at a time
     # batch norm or statistics of the batch: not equal to one process, but the ranks stay equal
     "batchnorm": ("vanilla_coats", "6"),
     "discogan": ("discogan_coats", "6"),

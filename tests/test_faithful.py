@@ -159,7 +159,7 @@ def test_ada_moves_once_a_batch_in_however_many_chunks(tmp_path: Path, monkeypat
     for k in (1, 2):
         more = ("method.augment=ada", "method.g_norm=none", "method.d_norm=none", "data.batch=4")
         e = experiment(
-            *("vanilla_coats", tmp_path / str(k), 24, *more, "trainer.precision=64-true"),
+            *("vanilla_coats", tmp_path / str(k), 16, *more, "trainer.precision=64-true"),
             *(f"trainer.accumulate={k}", "evaluate.every_kimg=null"),
         )
         method = train(monkeypatch, e).method

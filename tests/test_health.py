@@ -12,13 +12,11 @@ from typing import Any
 import pytest
 import torch
 from helpers import EachBatch, difference, experiment, train
-from markupsafe import Markup
 from pages import make_run
 from torch import Tensor
 
 from gansuite.callbacks.health import undecided
 from gansuite.cli import main
-from gansuite.compare import charts, curves
 from gansuite.compare.collect import gather
 from gansuite.compare.entry import read_entry
 from gansuite.compare.page import write_page
@@ -227,6 +225,7 @@ def test_a_run_that_is_well_has_no_events(tmp_path: Path, monkeypatch: Any) -> N
     assert events == []
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_stopping_can_be_resumed(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     spoil(monkeypatch, VanillaGAN, "sample", constant)
     e = experiment("vanilla_coats", tmp_path, 14, "health.action=stop")
@@ -308,20 +307,9 @@ def test_rolling_back_goes_on_and_is_repeatable(
 
     if event != "collapse":
         return
-    # and it is a function of the run alone, also if it is interrupted
+    # and it is a function of the run alone, also if it is asked to stop, and saved, between the
+    # checkpoint to go back to and the symptom
     e = experiment("vanilla_coats", tmp_path / "b", 14, *more)
-
-    for batch in (back + 3, back + 6):  # before and after the next checkpoint
-
-        def kill(method: Any, batch: int = batch) -> None:
-            if method.rollbacks == 1 and method.batches == batch:
-                raise Killed
-
-        with pytest.raises(Killed):
-            train(monkeypatch, e, EachBatch(kill))
-    assert difference(rolled(e, monkeypatch), first) == ""
-    # or asked to stop, and saved, between the checkpoint to go back to and the symptom
-    e = experiment("vanilla_coats", tmp_path / "c", 14, *more)
     for batch in (back + 1, back + 3):  # it is noticed one batch later
 
         def stop(method: Any, batch: int = batch) -> None:
@@ -330,6 +318,15 @@ def test_rolling_back_goes_on_and_is_repeatable(
 
         assert train(monkeypatch, e, EachBatch(stop)).stopped == "SIGTERM"
         assert read_checkpoint(Run(e.run_dir).last)["interim"]
+    # or killed after it went back
+    for batch in (back + 3, back + 6):  # before and after the next checkpoint
+
+        def kill(method: Any, batch: int = batch) -> None:
+            if method.rollbacks == 1 and method.batches == batch:
+                raise Killed
+
+        with pytest.raises(Killed):
+            train(monkeypatch, e, EachBatch(kill))
     assert difference(rolled(e, monkeypatch), first) == ""
 
 
@@ -398,9 +395,8 @@ def test_the_document_names_what_there_is() -> None:
 # -- pages ---------------------------------------------------------------------------------------
 
 
-def test_the_pages_tell_it(tmp_path: Path, monkeypatch: Any) -> None:
-    for module, name in ((charts, "chart"), (curves, "scatter")):
-        monkeypatch.setattr(module, name, lambda *a, **k: Markup("<svg></svg>"))
+@pytest.mark.usefixtures("no_charts")
+def test_the_pages_tell_it(tmp_path: Path) -> None:
     common = {"images_seen": 6000, "batches": 750, "name": "a2b", "message": "a2b <i>12%</i>"}
     back = {**common, "event": "collapse", "action": "rollback", "back_to": 4000}
     warned = {**common, "event": "inversion", "action": "warn"}

@@ -117,7 +117,7 @@ def test_a_run_is_recorded_once_and_whole_also_after_an_interruption(
     with pytest.raises(RuntimeError, match="killed"):
         train(monkeypatch, e, Fail(7))
     assert [r["images_seen"] for r in scalars(run)] == [8, 16, 16, 24]
-    train(monkeypatch, e)
+    train(monkeypatch, e, Sick())
 
     rows = scalars(run)
     assert rows == expected(run)  # nothing dropped, nothing twice
@@ -129,6 +129,7 @@ def test_a_run_is_recorded_once_and_whole_also_after_an_interruption(
     sent = run.path.glob("wandb/offline-run-*/files/media/images/*")
     assert len(list(sent)) == len(pictures)
     check_table(run)
+    check_events(run)
 
     found = {r.WhichOneof("record_type"): r for r in records(run)}
     opened = found["run"].run
@@ -155,22 +156,6 @@ def sent_files(run: Run) -> dict[str, Path]:
     """The files of all tables, by their name in the table's artifact."""
     artifacts = [r.artifact for r in records(run) if r.WhichOneof("record_type") == "artifact"]
     return {c.path: Path(c.local_path) for a in artifacts for c in a.manifest.contents}
-
-
-def test_what_went_wrong_is_a_table(tmp_path: Path, monkeypatch: Any) -> None:
-    e = experiment("vanilla_coats", tmp_path, 4, "log.wandb=offline")
-    seen = {"images_seen": 4, "batches": 2, "event": "collapse", "name": "gen"}
-    event = {**seen, "action": "warn", "message": "all alike"}
-
-    class Note(Callback):
-        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-            session = next(c.session for c in trainer.callbacks if hasattr(c, "session"))
-            session.notes.setdefault("health", []).append(event)
-
-    run = train(monkeypatch, e, Note()).run
-    table = json.loads(sent_files(run)["health_events.table.json"].read_text())
-    assert table["columns"] == ["images_seen", "event", "name", "action", "message"]
-    assert table["data"][0] == [4, "collapse", "gen", "warn", "all alike"]
 
 
 @pytest.mark.slow
@@ -222,6 +207,23 @@ def test_a_workspace_that_cannot_be_saved(tmp_path: Path, monkeypatch: Any) -> N
     )
     with pytest.raises(UserError, match=r"pip install 'gansuite\[workspace\]'"):
         workspace.build_workspace("x", workspace.finished([tmp_path]), "me")
+
+
+class Sick(Callback):
+    """Notes that something went wrong."""
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        session = next(c.session for c in trainer.callbacks if hasattr(c, "session"))
+        seen = {"images_seen": 4, "batches": 2, "event": "collapse", "name": "a2b"}
+        event = {**seen, "action": "warn", "message": "all alike"}
+        session.notes.setdefault("health", []).append(event)
+
+
+def check_events(run: Run) -> None:
+    """What went wrong is a table."""
+    table = json.loads(sent_files(run)["health_events.table.json"].read_text())
+    assert table["columns"] == ["images_seen", "event", "name", "action", "message"]
+    assert table["data"][0] == [4, "collapse", "a2b", "warn", "all alike"]
 
 
 def check_table(run: Run) -> None:

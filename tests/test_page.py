@@ -21,12 +21,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from markupsafe import Markup
 from pages import ENVIRONMENT, METHODS, PROTOCOL, Page, check_self_contained, make_run, make_runs
 from PIL import Image
 
 from gansuite.callbacks.samples import save_strips
-from gansuite.compare import charts, curves, page
+from gansuite.compare import charts, page
 from gansuite.compare.charts import COLOURS, Line, mark
 from gansuite.compare.collect import ComparedRuns, gather
 from gansuite.compare.entry import read_entry
@@ -46,13 +45,6 @@ def written(folder: Path, runs: list[Path], **options: Any) -> tuple[str, Page, 
     comparison = compared(folder, runs, **options)
     text = write_page(comparison, folder / "out").read_text("utf-8")
     return text, Page(text), comparison
-
-
-@pytest.fixture
-def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes most of the time and is tested once."""
-    for module, name in ((charts, "chart"), (curves, "scatter")):
-        monkeypatch.setattr(module, name, lambda *a, **k: Markup("<svg></svg>"))
 
 
 @pytest.fixture(scope="module")

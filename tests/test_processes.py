@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import mmap
 import os
 import random
@@ -21,6 +22,7 @@ from helpers import command, difference, experiment
 from gansuite import devices, engine, processes
 from gansuite.callbacks.budget import StopAtBudget
 from gansuite.callbacks.memory import PeakMemory
+from gansuite.data.module import _serve_the_run
 from gansuite.errors import SCHEDULER, STOPPED, UserError, leaving_when_asked
 from gansuite.losses.precision import full_float32
 from gansuite.runs import Clock, read_checkpoint, read_json
@@ -514,17 +516,14 @@ def test_a_second_ctrl_c_is_no_silent_exit(tmp_path: Path, monkeypatch: Any) -> 
         engine.train(experiment("vanilla_coats", tmp_path, 1))
 
 
-SERVED = """
-import ctypes, signal
-from gansuite.data.module import _serve_the_run
-_serve_the_run(0)
-at_the_end_of_the_parent = ctypes.c_int()
-ctypes.CDLL(None).prctl(2, ctypes.byref(at_the_end_of_the_parent))
-print(signal.Signals(at_the_end_of_the_parent.value).name)
-"""
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a worker asks every 5 s")
 def test_loader_workers_end_with_a_run_that_is_killed() -> None:
-    done = subprocess.run([sys.executable, "-c", SERVED], capture_output=True, text=True)
-    assert done.stdout == "SIGKILL\n", done.stderr
+    asked = ctypes.c_int.from_buffer(mmap.mmap(-1, ctypes.sizeof(ctypes.c_int)))
+    if not (child := os.fork()):  # what is asked holds for the process that asks
+        try:
+            _serve_the_run(0)
+            ctypes.CDLL(None).prctl(2, ctypes.byref(asked))  # PR_GET_PDEATHSIG
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert asked.value == signal.SIGKILL

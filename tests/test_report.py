@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-from markupsafe import Markup
 from pages import Page, check_self_contained
 from PIL import Image
 
-from gansuite.compare import charts, report
+from gansuite.compare import report
 from gansuite.compare.format import METRICS, duration, human
 from gansuite.compare.report import scores_of, summary_table, write_report
 from gansuite.errors import UserError
@@ -110,12 +109,6 @@ def make_run(folder: Path, *, finished: bool = True, grids: int = 5, losses: int
         with (run / "metrics.jsonl").open("a") as file:
             file.write('{"kind": "train", "images_se')
     return run
-
-
-@pytest.fixture
-def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes most of the time and is tested once."""
-    monkeypatch.setattr(charts, "chart", lambda *_, **__: Markup("<svg></svg>"))
 
 
 @pytest.fixture(scope="module")

@@ -146,11 +146,11 @@ def test_an_interruption_after_the_last_batch_adds_nothing(
 
 
 def start(out: Path, case: str) -> subprocess.Popen[bytes]:
-    """80 batches, logged every 2, saved every 8 or 16, scored every 40 or 80."""
+    """40 batches, logged every 2, saved every 8 or 16, scored every 20 or 40."""
     name, *overrides = CASES[case]
-    rare = ("evaluate.every_kimg=0.16", "log.checkpoint_every_kimg=0.032")
+    rare = ("evaluate.every_kimg=0.08", "log.checkpoint_every_kimg=0.032")
     out.mkdir(exist_ok=True)
-    return subprocess.Popen(command(experiment(name, out, 80, *overrides, *rare), out))
+    return subprocess.Popen(command(experiment(name, out, 40, *overrides, *rare), out))
 
 
 def interrupt(process: subprocess.Popen[bytes], run: Path, number: int) -> int:
@@ -177,11 +177,11 @@ def test_killed_processes_resume_bit_for_bit(case: str, tmp_path: Path) -> None:
     expected = state(whole / name / "seed0")
     run = cut / name / "seed0"
     assert interrupt(start(cut, case), run, signal.SIGKILL) == -signal.SIGKILL
-    assert read_checkpoint(run)["method"]["counters"]["batches"] < 80
+    assert read_checkpoint(run)["method"]["counters"]["batches"] < 40
     assert not (run / "results.json").exists()
     # resumed, and asked to stop at once
     assert interrupt(start(cut, case), run, signal.SIGTERM) == 75
-    assert read_checkpoint(run)["method"]["counters"]["batches"] < 80
+    assert read_checkpoint(run)["method"]["counters"]["batches"] < 40
     assert start(cut, case).wait(300) == 0
     assert difference(state(run), expected) == ""
     assert (run / "results.json").exists()

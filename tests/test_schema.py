@@ -187,6 +187,7 @@ def test_markdown_begins_no_block(text: str) -> None:
     assert markdown("x " + text, begins=True) == "x " + text
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_names_of_others_are_text_in_every_format(tmp_path: Path) -> None:
     for i, evil in enumerate(EVIL):
         path = write_run(tmp_path, f"row{i}_coats", 0, 2.0 + i)
