@@ -202,7 +202,7 @@ def test_what_is_imported_computes_what_the_authors_network_does(
         (stargan, {"width": 64, "blocks": 6}),
         (discogan, {"width": 64}),
         (dcgan, {"width": 64}),
-        (stylegan, {"size": 256, "most": 512, "z": 512, "w": 512}),
+        (stylegan, {"size": 64, "most": 512, "z": 512, "w": 512}),
     ],
     ids=lambda x: getattr(x, "__name__", ""),
 )
