@@ -213,8 +213,8 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     known.group("use")
     sub = add("translate", "translate pictures with a trained model")
     checkpoint(sub)
-    files(sub, "input", "IN", "a picture, a folder, or a pattern in quotes")
-    files(sub, "output", "OUT", "a folder (or a file, for one picture)")
+    files(sub, "input", "IN", "a picture, a folder, a pattern in quotes, or a film")
+    files(sub, "output", "OUT", "a folder (or a file, for one picture or a film)")
     sub.add_argument("--to", help="the domain to translate to")
     what = "a picture of the style; with =SHARE of several (repeat it)"
     files(sub, "--style", "PICTURE", what, action="append", default=[])
@@ -233,7 +233,39 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     files(sub, "output", "OUT", "a folder")
     sub.add_argument("-n", type=int, default=64, help="how many (64)")
     sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--seeds", metavar="1,5-9", help="one picture of each, in place of -n")
+    what = "how far from the mean picture: 0 to 1, as drawn (stylegan)"
+    sub.add_argument("--truncation", type=float, metavar="PSI", help=what)
+    what = "a walk from picture to picture, as .gif, .webp or .mp4"
+    files(sub, "--interpolate", "FILE", what, type=Path)
+    sub.add_argument("--steps", type=int, default=24, help="frames between two of it (24)")
+    what = "grids of half of the seeds with the styles of the others (stylegan)"
+    sub.add_argument("--mix", action="store_true", help=what)
     weights_and_device(sub)
+
+    sub = add("project", "find what a generator can make that is nearest to a picture")
+    checkpoint(sub)
+    files(sub, "picture", "PICTURE", "a picture")
+    files(sub, "output", "OUT", "a folder")
+    sub.add_argument("--steps", type=int, default=500, help="of the optimiser (500)")
+    sub.add_argument("--lr", type=float, default=0.1, help="its rate (0.1)")
+    sub.add_argument("--seed", type=int, default=0)
+    weights_and_device(sub)
+
+    sub = add(
+        "import", "make a model of weights that a method's authors published", commands.import_
+    )
+    sub.set_defaults(rest="data")
+    files(sub, "source", "FILE", "a state dict (.pth, .ckpt, .safetensors), or a folder of them")
+    files(sub, "output", "OUT", "a new folder")
+    what = "whose they are: cyclegan, cut, pix2pix, stargan, discogan, dcgan, stylegan2-ada"
+    sub.add_argument("--as", dest="family", required=True, metavar="FAMILY", help=what)
+    what = "a further file, such as d.b=net_D_A.pth (repeat it)"
+    files(sub, "--part", "NAME=FILE", what, action="append", default=[])
+    what = "the experiment or comparison on whose test pictures it is scored, for compare"
+    names(sub, "--data", "NAME, key=value", what, nargs="+", default=[])
+    sub.add_argument("--domains", metavar="A,B", help="what it was trained on, without --data")
+    sub.add_argument("--size", type=int, help="in pixels, without --data")
 
     known.group("share")
     sub = add("export", "write a model as .pt2 or .onnx, shown to make the same pictures")

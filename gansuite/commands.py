@@ -122,25 +122,35 @@ def translate(args: argparse.Namespace) -> None:
 
     with uncollected():
         from gansuite import devices, engine
+        from gansuite.tools.progress import progress_bar
         from gansuite.tools.translate import translate
+        from gansuite.tools.video import is_video, translate_video
 
+    film = is_video(Path(args.input)) and Path(args.input).is_file()
+    if film and (args.style or args.mask or args.keep_colours or args.strength is not None):
+        raise UserError("A film takes --to, --tile and --overlap; leave the other options out.")
     device = devices.choose_device(args.device)
     method = engine.load_method(checkpoint, args.weights)
-    written = translate(
-        method,
-        args.input,
-        Path(args.output),
-        to=args.to,
-        style=args.style,
-        strength=args.strength,
-        keep_colours=args.keep_colours,
-        mask=args.mask,
-        tile=args.tile,
-        overlap=args.overlap,
-        device=device,
-        note=print,
-    )
-    print(f"{len(written)} picture(s) written to {args.output}")
+    common = {k: getattr(args, k) for k in ("to", "tile", "overlap")}
+    with progress_bar("frames" if film else "pictures") as progress:
+        common |= {"device": device, "note": progress.say, "progress": progress}
+        if film:
+            count = translate_video(method, Path(args.input), Path(args.output), **common)
+        else:
+            count = len(
+                translate(
+                    method,
+                    args.input,
+                    Path(args.output),
+                    style=args.style,
+                    strength=args.strength,
+                    keep_colours=args.keep_colours,
+                    mask=args.mask,
+                    **common,
+                )
+            )
+    what = "frame(s)" if film else "picture(s)"
+    print(f"{count} {what} written to {args.output}{progress.speed}")
 
 
 def sample(args: argparse.Namespace) -> None:
@@ -148,12 +158,84 @@ def sample(args: argparse.Namespace) -> None:
 
     with uncollected():
         from gansuite import devices, engine
-        from gansuite.tools.sample import sample
+        from gansuite.tools.progress import progress_bar
+        from gansuite.tools.sample import read_seeds, sample
+
+    seeds = read_seeds(args.seeds) if args.seeds else []
+    device = devices.choose_device(args.device)
+    method = engine.load_method(checkpoint, args.weights)
+    with progress_bar("pictures") as progress:
+        *written, sheet = sample(
+            method,
+            args.n,
+            Path(args.output),
+            seed=args.seed,
+            seeds=seeds,
+            truncation=args.truncation,
+            interpolate=args.interpolate,
+            steps=args.steps,
+            mix=args.mix,
+            device=device,
+            progress=progress,
+        )
+    pictures = [path for path in written if path.suffix == ".png"]
+    print(f"{len(pictures)} picture(s) and {sheet.name} written to {args.output}")
+    for path in (path for path in written if path not in pictures):
+        print(path)
+
+
+def project(args: argparse.Namespace) -> None:
+    checkpoint = _found(args.checkpoint)
+
+    with uncollected():
+        from gansuite import devices, engine
+        from gansuite.tools.projection import project
 
     device = devices.choose_device(args.device)
     method = engine.load_method(checkpoint, args.weights)
-    *written, sheet = sample(method, args.n, Path(args.output), seed=args.seed, device=device)
-    print(f"{len(written)} picture(s) and {sheet.name} written to {args.output}")
+    output = Path(args.output)
+    told = project(
+        method,
+        Path(args.picture),
+        output,
+        steps=args.steps,
+        lr=args.lr,
+        seed=args.seed,
+        device=device,
+    )
+    print(
+        f"{output / 'beside.jpg'}: the loss fell from {told['first']:.3g} to {told['final']:.3g} "
+        f"({told['latent']} in latent.npy, curve in loss.png)"
+    )
+
+
+def import_(args: argparse.Namespace) -> None:
+    from gansuite.catalogue import experiment_of
+
+    if args.data:
+        experiment_of(args.data)  # a mistake is found before anything is imported
+    parts = dict(item.partition("=")[::2] for item in args.part)
+
+    with uncollected():
+        from gansuite.compare.report import summary_table
+        from gansuite.runs import Run, read_json
+        from gansuite.tools.importing import import_weights
+
+    written = import_weights(
+        Path(args.source),
+        args.family,
+        Path(args.output),
+        parts={name: Path(file) for name, file in parts.items()},
+        data=args.data,
+        domains=args.domains.split(",") if args.domains else [],
+        size=args.size,
+        note=print,
+    )
+    if Run(written).done:
+        print(summary_table(read_json(Run(written).results)))
+        print(f"\nModel: {written} (gansuite compare NAME {written})")
+    else:
+        print(f"Model: {written}")
 
 
 def share(args: argparse.Namespace) -> None:

@@ -22,6 +22,7 @@ from gansuite import catalogue, processes
 from gansuite import config as configuration
 from gansuite.callbacks.cost import OnlyCountFlops
 from gansuite.callbacks.evaluate import Comparisons
+from gansuite.callbacks.initial import read_initial
 from gansuite.callbacks.session import Session
 from gansuite.callbacks.training import TrainingRun
 from gansuite.config import Experiment
@@ -173,6 +174,7 @@ def make_settings(experiment: Experiment, data: DataModule) -> Settings:
         ema=experiment.ema,
         accumulate=experiment.trainer.accumulate,
         fused=experiment.trainer.precision != "16-mixed",
+        freeze=experiment.freeze,
     )
 
 
@@ -241,6 +243,8 @@ def train(experiment: Experiment) -> Session:
     processes_of(experiment)  # before anything is downloaded or launched
     data = build_data(experiment)
     session = Session(experiment, data, rehearsed_method(experiment, data), run)
+    if experiment.init_from and is_main() and not run.resumable:
+        session.initial = read_initial(experiment, session.method)
     trainer = make_trainer(experiment, [TrainingRun(session)])
     try:
         data.setup()  # every picture is read before anything is written

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
 import logging
 import os
 import stat
@@ -28,11 +29,15 @@ from torch import Tensor
 from gansuite.errors import UserError
 from gansuite.files import replacing
 
+_TIFF = frozenset({"L", "LA", "RGB", "RGBA", "L16"})
+_HAS_TIFFFILE = importlib.util.find_spec("tifffile") is not None
+if _HAS_TIFFFILE:  # PIL has no 16 bits for a colour
+    _TIFF |= {"RGB16", "RGBA16"}
 WRITABLE: dict[str, tuple[str, frozenset[str]]] = {
     # suffix: (PIL format, the kinds of picture it holds without loss of kind)
     ".png": ("PNG", frozenset({"L", "LA", "RGB", "RGBA", "L16", "LA16", "RGB16", "RGBA16"})),
-    ".tif": ("TIFF", frozenset({"L", "LA", "RGB", "RGBA", "L16"})),
-    ".tiff": ("TIFF", frozenset({"L", "LA", "RGB", "RGBA", "L16"})),
+    ".tif": ("TIFF", _TIFF),
+    ".tiff": ("TIFF", _TIFF),
     ".jpg": ("JPEG", frozenset({"L", "RGB"})),
     ".jpeg": ("JPEG", frozenset({"L", "RGB"})),
     ".webp": ("WEBP", frozenset({"RGB", "RGBA"})),
@@ -144,6 +149,9 @@ def _decode(image: Image.Image, path: Path) -> Picture:
         coded = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
         array = decode_png(coded, ImageReadMode.UNCHANGED).numpy().transpose(1, 2, 0)
         array = _upright(array, image.getexif().get(0x0112, 1))
+    elif image.format == "TIFF" and _HAS_TIFFFILE and _deep_colour(image):
+        image.load()  # as above
+        array = _upright(_read_tiff16(path), image.getexif().get(0x0112, 1))
     elif image.mode.startswith(("I", "F")):
         array = np.asarray(_whole(image))
         if image.mode == "F" or array.min(initial=0) < 0 or array.max(initial=0) > 65535:
@@ -153,8 +161,9 @@ def _decode(image: Image.Image, path: Path) -> Picture:
             )
         array = array.astype(np.uint16)[:, :, None]
     else:
-        if image.format == "TIFF" and 16 in image.tag_v2.get(258, ()):  # type: ignore[attr-defined]
-            note = "16-bit colour TIFF is read with its upper 8 bits (16-bit PNG keeps all)"
+        if image.format == "TIFF" and _deep_colour(image):
+            note = "16-bit colour TIFF is read with its upper 8 bits; all of them need "
+            note += "pip install 'gansuite[tiff]'"
         upright = _whole(image)
         alpha = upright.has_transparency_data
         grey = upright.mode in ("1", "L", "LA", "La")
@@ -165,6 +174,26 @@ def _decode(image: Image.Image, path: Path) -> Picture:
     with_alpha = channels in (2, 4)
     colour = np.ascontiguousarray(array[:, :, : channels - with_alpha])
     return Picture(colour, array[:, :, -1].copy() if with_alpha else None, icc, note)
+
+
+def _deep_colour(image: Image.Image) -> bool:
+    """Whether a TIFF has 16 bits in each of several channels."""
+    bits = image.tag_v2.get(258, ())  # type: ignore[attr-defined]
+    return len(bits) > 1 and set(bits) == {16}
+
+
+def _read_tiff16(path: Path) -> np.ndarray:
+    """uint16 [H, W, 2 to 4] of the first picture in a TIFF."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[0]
+        array = page.asarray()
+        planar = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
+    array = np.moveaxis(array, 0, -1) if planar else array
+    if array.dtype != np.uint16 or array.ndim != 3 or not 2 <= array.shape[2] <= 4:
+        raise ValueError(f"{array.dtype} {list(array.shape)}")
+    return np.ascontiguousarray(array)
 
 
 def _whole(image: Image.Image) -> Image.Image:
@@ -198,7 +227,7 @@ def save_picture(
 ) -> None:
     """Write ``image`` to ``path`` whole or not at all: to a file beside it, then renamed.
 
-    A uint16 array [H, W, 1 to 4] is written as 16-bit PNG (one channel also as TIFF). JPEG has
+    A uint16 array [H, W, 1 to 4] is written as 16-bit PNG or TIFF. JPEG has
     full colour resolution, WebP is lossless. Raises UserError when the suffix names no format that
     is written here or when the disk refuses.
     """
@@ -213,6 +242,14 @@ def save_picture(
             image.save(file, form, **options)
         elif image.shape[2] == 1:
             Image.fromarray(image[:, :, 0]).save(file, form, **options)
+        elif form == "TIFF":
+            import tifffile
+
+            alpha = ["unassalpha"] if image.shape[2] == 4 else None
+            form_of: Any = {"photometric": "rgb", "compression": "zlib", "extrasamples": alpha}
+            written = io.BytesIO()  # it wants the name of a file that is open
+            tifffile.imwrite(written, image, iccprofile=icc, **form_of)
+            file.write(written.getvalue())
         else:
             file.write(_png16(image, icc))
 

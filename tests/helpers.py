@@ -21,6 +21,7 @@ from gansuite.core.settings import Settings
 from gansuite.data.spec import Batch, DataSpec
 from gansuite.methods import method_class
 from gansuite.methods.base import Method, Step, terms
+from gansuite.runs import write_checkpoint
 
 SIZE = 4
 # options of methods that make them small, where they have them
@@ -194,6 +195,32 @@ def _tiny(name: str, batches: int, overrides: tuple[str, ...]) -> Experiment:
     return configuration.resolve(
         [(name, tiny), *configuration.read_overrides(overrides)], catalogue.schemas()
     )
+
+
+def untrained(name: str, folder: Path, *overrides: str) -> Path:
+    """A checkpoint of an experiment made tiny, with averages where it keeps them."""
+    e = experiment(name, folder, 1, *overrides)
+    data = engine.build_data(e)
+    method = engine.ready_method(e, data)
+    with torch.no_grad():  # so that the averages are others
+        averages = {n: method.network(n).state_dict() for n in method.averaged}
+        method.averages.load_state_dict(
+            {"weights": averages, "updated_at": {}}, {n: method.network(n) for n in averages}
+        )
+        for parameter in method.parameters():
+            parameter.add_(0.1)
+    counts: dict[str, Any] = {"update_counts": {}, "player_batches": {}, "rollbacks": 0}
+    state = {
+        "networks": method.state_dict(),
+        "optimizers": {},
+        "averages": method.averages.state_dict(),
+        "counters": {"batches": 0, "images_seen": 0, **counts},
+        "progress": 0.0,
+    }
+    notes = {"protocol": {"id": "p"}, "references": {}, "final": {}, "best": {}}
+    content = {"experiment": e.plain(), "data": data.spec.to_dict(), "method": state}
+    write_checkpoint(folder / f"{name}.ckpt", {**content, "notes": notes})
+    return folder / f"{name}.ckpt"
 
 
 def command(experiment: Experiment, folder: Path) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import experiment
+from helpers import experiment, untrained
 from PIL import Image
 from torch import Tensor, nn
 
@@ -24,7 +24,7 @@ from gansuite.errors import UserError
 from gansuite.methods import method_names
 from gansuite.networks.resnet import ResnetGenerator
 from gansuite.rng import torch_generator
-from gansuite.runs import read_checkpoint, read_json, write_checkpoint, write_json
+from gansuite.runs import read_checkpoint, read_json, write_json
 from gansuite.tools import export as exporting
 from gansuite.tools.export import export, parity
 from gansuite.tools.programs import load_program
@@ -39,32 +39,6 @@ MODELS = (
 )
 HAS_ONNX = all(importlib.util.find_spec(p) for p in ("onnx", "onnxscript", "onnxruntime"))
 needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason="needs onnx, onnxscript and onnxruntime")
-
-
-def untrained(name: str, folder: Path) -> Path:
-    """A checkpoint of an experiment made tiny, with averages where it keeps them."""
-    e = experiment(name, folder, 1)
-    data = engine.build_data(e)
-    method = engine.ready_method(e, data)
-    with torch.no_grad():  # so that the averages are others
-        averages = {n: method.network(n).state_dict() for n in method.averaged}
-        method.averages.load_state_dict(
-            {"weights": averages, "updated_at": {}}, {n: method.network(n) for n in averages}
-        )
-        for parameter in method.parameters():
-            parameter.add_(0.1)
-    counts: dict[str, Any] = {"update_counts": {}, "player_batches": {}, "rollbacks": 0}
-    state = {
-        "networks": method.state_dict(),
-        "optimizers": {},
-        "averages": method.averages.state_dict(),
-        "counters": {"batches": 0, "images_seen": 0, **counts},
-        "progress": 0.0,
-    }
-    notes = {"protocol": {"id": "p"}, "references": {}, "final": {}, "best": {}}
-    content = {"experiment": e.plain(), "data": data.spec.to_dict(), "method": state}
-    write_checkpoint(folder / f"{name}.ckpt", {**content, "notes": notes})
-    return folder / f"{name}.ckpt"
 
 
 @pytest.fixture(scope="module")

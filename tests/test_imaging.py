@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from PIL import Image, ImageChops, ImageOps
 from torchvision.io import ImageReadMode, decode_image, read_file
 
+from gansuite import imaging
 from gansuite.errors import UserError
 from gansuite.imaging import (
     Picture,
@@ -198,3 +200,40 @@ def test_jpeg_keeps_its_colours(tmp_path: Path) -> None:
     with Image.open(tmp_path / "s.jpg") as image:
         # half the colour resolution would mix neighbouring columns to purple
         assert np.abs(np.asarray(image).astype(int) - stripes).mean() < 8
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_sixteen_bits_of_a_colour_tiff_are_kept(tmp_path: Path, channels: int) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    array = pixels(9, 7, channels, bits=16)
+    more: dict[str, Any] = {"extrasamples": ["unassalpha"]} if channels == 4 else {}
+    for name, order, planar in (("a", "<", "contig"), ("b", ">", "separate")):
+        given = array if planar == "contig" else np.moveaxis(array, -1, 0)
+        tifffile.imwrite(
+            tmp_path / f"{name}.tif",
+            given,
+            photometric="rgb",
+            planarconfig=planar,
+            byteorder=order,
+            **more,
+        )
+        picture = read_picture(tmp_path / f"{name}.tif")
+        assert picture.kind == {3: "RGB16", 4: "RGBA16"}[channels]
+        assert picture.note == ""
+        assert (picture_image(picture) == array).all()
+    save_picture(array, tmp_path / "out.tif", icc=b"profile")
+    assert (tifffile.imread(tmp_path / "out.tif") == array).all()
+    again = read_picture(tmp_path / "out.tif")
+    assert (picture_image(again) == array).all()
+
+
+def test_without_tifffile_it_is_said_what_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    array = pixels(9, 7, 3, bits=16)
+    tifffile.imwrite(tmp_path / "a.tif", array, photometric="rgb")
+    monkeypatch.setattr(imaging, "_HAS_TIFFFILE", False)
+    picture = read_picture(tmp_path / "a.tif")
+    assert "pip install 'gansuite[tiff]'" in picture.note
+    assert (picture.colour == array >> 8).all()

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from lightning import Trainer
 
+from gansuite.callbacks.initial import begin_with
 from gansuite.callbacks.session import Session
 from gansuite.errors import UserError
 from gansuite.processes import broadcast, gather
@@ -72,9 +73,11 @@ def restore(session: Session, trainer: Trainer, content: dict[str, Any]) -> None
 
 
 def resume(session: Session, trainer: Trainer) -> None:
-    """Put all of ``last.ckpt`` back before the first batch, where rank 0 has one."""
+    """Put all of ``last.ckpt`` back before the first batch, where rank 0 has one; a fresh run
+    begins with ``init_from``."""
     content = newest_for_all(session)
     if content is None:
+        begin_with(session, broadcast(session.initial))
         return
     if content["data"]["digest"] != session.data.spec.digest:
         raise UserError(

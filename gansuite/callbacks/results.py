@@ -30,6 +30,7 @@ def results_of(session: Session) -> dict[str, Any]:
         "images_seen": method.images_seen,
         "batches": method.batches,
         "updates": dict(method.update_counts),
+        **({"init": notes["init"]} if "init" in notes else {}),
         "final": notes["final"],
         "best": notes["best"],
         "references": notes["references"],

@@ -23,7 +23,8 @@ class Session:
     ``notes`` is what must be remembered across an interruption (plain containers), such as the
     scores so far; ``losses`` the means of the last log interval, and of no other. ``stopped`` names
     the signal that ended the run, or is "health", with ``stop_reason`` a sentence. ``interim``:
-    ``last.ckpt`` was saved because the run was asked to stop, and not at an interval.
+    ``last.ckpt`` was saved because the run was asked to stop, and not at an interval. ``initial``:
+    on rank 0, the weights that a fresh run begins with (`callbacks.initial`).
     """
 
     experiment: Experiment
@@ -37,6 +38,7 @@ class Session:
     stopped: str = ""
     stop_reason: str = ""
     interim: bool = False
+    initial: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.loggers = Loggers(self.experiment, self.run, self.data.images_per_batch)

@@ -32,6 +32,8 @@ _OWN = ("name", "seed", "out", "log.", "method.")  # config keys that are no set
 
 
 def _method(row: Row, small: str = "", tag: str = "") -> Cell:
+    published = "published weights" if row.origin == "published weights" else ""
+    tag = ", ".join(filter(None, (published, tag)))
     return Cell(row.label, row.label, mark=mark(row.style), small=small, tag=tag)
 
 

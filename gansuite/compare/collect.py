@@ -39,6 +39,11 @@ class Row:
     def outside(self) -> bool:
         return any(e.outside for e in self.entries)
 
+    @property
+    def origin(self) -> str:
+        """`Entry.origin`."""
+        return next((e.origin for e in self.entries if e.origin), "")
+
     def cost(self, key: str) -> float | None:
         """The mean of `Entry.price` over its finished runs; None where one does not know."""
         values = [e.price(key) for e in self.done]

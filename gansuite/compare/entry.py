@@ -60,6 +60,13 @@ class Entry:
         return bool(self.results.get("outside"))
 
     @property
+    def origin(self) -> str:
+        """Where an outside entrant is from, in two words; "" for a run."""
+        if not self.outside:
+            return ""
+        return "published weights" if self.results.get("published") else "outside entry"
+
+    @property
     def method(self) -> str:
         """The method's name; "" for an outside entrant."""
         return str(self.results.get("method") or self.config.get("method", {}).get("name") or "")

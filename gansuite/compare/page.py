@@ -88,7 +88,7 @@ def _strips(c: ComparedRuns, name: str) -> list[dict[str, Any]]:
             add(group, "truth", truth, "The true translations of these pictures",
                 note="the true translation")  # fmt: skip
         made = "The same pictures" if source.is_file() else "Pictures"
-        note = f"seed {entry.seed}" if not entry.outside else "outside entry"
+        note = entry.origin or f"seed {entry.seed}"
         add(group, row.label, _strip(entry, name, "fake"), f"{made} made by {row.label}",
             mark=mark(row.style), note=note)  # fmt: skip
     return [{"rows": group} for group in groups.values() if group]

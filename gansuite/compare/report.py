@@ -289,6 +289,18 @@ def _facts(run: Entry, tables: Sequence[Mapping[str, Any]]) -> list[tuple[str, s
     return facts
 
 
+def _began(run: Entry) -> str | None:
+    """What it began with, if not from scratch."""
+    init = run.results.get("init")
+    if init:
+        return (
+            f"began with the {init.get('weights')} weights of {init['experiment']} "
+            f"({init['digest']})"
+        )
+    source = run.config.get("init_from")
+    return f"began with {source}" if source else None
+
+
 def _context(run: Entry) -> dict[str, Any]:
     results = run.results
     experiment = str(results.get("experiment") or run.path.resolve().parent.name)
@@ -303,6 +315,7 @@ def _context(run: Entry) -> dict[str, Any]:
             _setting(run, "data", "name"),
             f"{_setting(run, 'data', 'size')} pixels" if _setting(run, "data", "size") else None,
             f"seed {seed}" if seed is not None else None,
+            _began(run),
         )
         if part is not None
     )

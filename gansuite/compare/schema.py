@@ -72,12 +72,19 @@ class Event(_Part):
     message: str = ""
 
 
+class _Init(_Part):
+    experiment: str
+    digest: str
+
+
 class Results(_Part):
-    """``results.json``; see `callbacks.results` and `tools.score`, which write it."""
+    """``results.json``; see `callbacks.results`, `tools.score` and `tools.importing`, which write
+    it."""
 
     experiment: str = ""
     method: str = ""
     outside: bool = False
+    published: str = ""
     seed: Count = 0
     data: _DataOf
     protocol: _Protocol
@@ -88,6 +95,7 @@ class Results(_Part):
     references: _References = _References()
     cost: _Cost = _Cost()
     health: list[Event] = []
+    init: _Init | None = None
     verdict: str = ""
 
 

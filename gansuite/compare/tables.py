@@ -89,7 +89,8 @@ def _words(c: ComparedRuns, x: Line) -> list[tuple[Column, Cell]]:
     s, row = x.standing, x.row
     who = reference_label(x.name, x.key)
     if s and row:
-        who = x.key + " (outside)" * row.outside + f" {SINGLE}" * s.single
+        origin = f" ({row.origin.removesuffix(' entry')})" if row.origin else ""
+        who = x.key + origin + f" {SINGLE}" * s.single
     difference = ""
     if s and s.difference:
         mean, low, high = s.difference
@@ -203,7 +204,7 @@ def _values(c: ComparedRuns, x: Line, metrics: Sequence[str]) -> dict[str, objec
     if x.row is None or x.standing is None:
         return {"comparison": x.name, "row": x.key, **scores, "comment": "reference row"}
     s, run = x.standing, x.row.done[0]
-    comment = [" ".join(c.unequal), "single score" * s.single, "outside entry" * run.outside]
+    comment = [" ".join(c.unequal), "single score" * s.single, run.origin]
     mean, low, high = s.difference or none
     return {
         "comparison": x.name,

@@ -19,7 +19,7 @@ SHARED = ("data.flip", "data.load_size", "data.resize", "budget.decay_from", "bu
 DISCLOSED = ("data.batch", "trainer.precision", "ema.half_life_kimg", "health.action")
 """Settings that rows may differ in, but not without a word."""
 _OF_A_SEED = re.compile(
-    r"(seed|out|name|log\..*|data\.(root|workers|sets\..*)|evaluate\.(inception|vgg)"
+    r"(seed|out|name|init_from|log\..*|data\.(root|workers|sets\..*)|evaluate\.(inception|vgg)"
     r"|trainer\.(devices|num_nodes|accelerator)): "
 )
 
@@ -158,12 +158,23 @@ def notes(entries: Sequence[Entry]) -> list[str]:
             "One seed only: chance can't be told from merit, so there are no intervals and "
             "nothing is bold."
         )
-    for row in dict.fromkeys(e.row for e in entries if e.outside):
+    for row, origin in dict.fromkeys((e.row, e.origin) for e in entries if e.outside):
+        if origin == "published weights":
+            found.append(
+                f"{row} has published weights: its authors trained it, on their own data and for "
+                f"as long as they chose; its pictures were made and scored under this protocol."
+            )
+            continue
         found.append(
             f"{row} is an outside entry: its pictures were scored under this protocol; its "
             f"training and cost are as its authors gave them."
         )
     for e in runs:
+        if init := e.results.get("init"):
+            found.append(
+                f"{e.row}, seed {e.seed}, began with the weights of {init['experiment']} "
+                f"({init['digest']}), not from scratch: what those cost is not in its budget."
+            )
         back = sum(h.get("action") == "rollback" for h in e.results.get("health", []))
         if back:
             found.append(

@@ -257,6 +257,9 @@ def _resolve(layers: Layers, schemas: Schemas) -> Experiment:
         **{k: m().model_dump() for k, m in SECTIONS.items()},
         "seed": 0,
         "out": "runs",
+        "init_from": "",
+        "init_weights": "auto",
+        "freeze": {},
     }
     for where, content in layers:
         _check_kinds(defaults, content, where)
@@ -281,6 +284,11 @@ def _resolve(layers: Layers, schemas: Schemas) -> Experiment:
         raise UserError(
             f"{place(layers, ['name'])}: 'name' is {shown(experiment.name)}; it names a folder "
             f"and is made of at most 100 letters, digits and _ - . + = @."
+        )
+    if experiment.freeze and not experiment.init_from:
+        raise UserError(
+            f"{place(layers, ['freeze'])}: 'freeze' keeps layers as they are, so that 'init_from' "
+            f"must say what they are; give it, or leave 'freeze' out."
         )
     if not experiment.out:
         raise UserError(f"{place(layers, ['out'])}: 'out' is empty; it names a folder.")

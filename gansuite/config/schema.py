@@ -186,7 +186,13 @@ class Compare(Section):
 
 
 class Experiment(Section):
-    """What runs. ``method`` and ``data`` are validated dicts (their classes know them)."""
+    """What runs. ``method`` and ``data`` are validated dicts (their classes know them).
+
+    ``init_from``: a run folder, a checkpoint or a model folder whose weights training begins with
+    ("": none), of which ``init_weights``: the averaged ones (``ema``), the others (``raw``), or
+    ``auto``: averaged where there are any. ``freeze``: for each player the layers that stay as
+    they are, by the beginning of their names, with * for anything.
+    """
 
     name: str
     seed: Seed = 0
@@ -200,10 +206,15 @@ class Experiment(Section):
     log: Log = Log()
     health: Health = Health()
     trainer: Trainer = Trainer()
+    init_from: str = ""
+    init_weights: Literal["auto", "raw", "ema"] = "auto"
+    freeze: Annotated[dict[str, list[str]], AfterValidator(_freeze)] = FrozenDict()
 
     def plain(self) -> dict[str, Any]:
-        """Dicts, lists and scalars only, in a fixed order: what is saved and compared."""
-        return self.model_dump(mode="python")
+        """Dicts, lists and scalars only, in a fixed order: what is saved and compared. Of a run
+        from scratch there is no word of what it might begin with."""
+        unused = set() if self.init_from else {"init_from", "init_weights", "freeze"}
+        return self.model_dump(mode="python", exclude=unused)
 
     def yaml(self) -> str:
         """`plain` as text; read again as an experiment file it is this experiment."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
@@ -22,8 +23,10 @@ from gansuite.core.settings import Settings
 from gansuite.core.state import TrainingState
 from gansuite.core.step import Step
 from gansuite.data.spec import Batch, Needs
-from gansuite.errors import NotFinite, UserError
+from gansuite.errors import NotFinite, UserError, nearest
 from gansuite.rng import derive, seed_device
+
+_ENDS = ("", ".*")  # a parameter, or all of a layer
 
 
 def _nothing() -> None:
@@ -71,7 +74,7 @@ class AlternatingModule(TrainingState):
         """Adopt the settings of a run; to be called before the Trainer's ``fit``.
 
         Raises:
-            UserError: they name an optimiser of no player.
+            UserError: they name an optimiser of no player, or layers to freeze that are none.
         """
         for name in settings.optim:
             if name not in (*self.players, *self.idle):
@@ -87,7 +90,35 @@ class AlternatingModule(TrainingState):
         if settings.ema.half_life_kimg is not None:
             for name in self.averaged:
                 self.averages.track(name, self.network(name))
+        self.frozen = {name: self._frozen(name, settings.freeze[name]) for name in settings.freeze}
         self._configured = True
+
+    def _frozen(self, player: str, layers: Sequence[str]) -> list[nn.Parameter]:
+        """The parameters of ``player`` whose names begin with one of ``layers``."""
+        if player not in self.players:
+            raise UserError(
+                f"'freeze.{player}' is of no player of {self.title} (its players: "
+                f"{', '.join(self.players)})."
+            )
+        named = dict(self.player(player).named_parameters())
+        found: dict[str, nn.Parameter] = {}
+        for layer in layers:
+            own = {k: p for k, p in named.items() if any(fnmatch(k, f"{layer}{e}") for e in _ENDS)}
+            if not own:
+                parents = dict.fromkeys(k.rpartition(".")[0] for k in named)
+                raise UserError(
+                    f"'freeze.{player}' names '{layer}', which is no layer of it"
+                    f"{nearest(layer, parents)} (it begins with {', '.join([*parents][:4])})."
+                )
+            found |= own
+        if len(found) == len(named):
+            raise UserError(f"'freeze.{player}' freezes all of it; leave some to be trained.")
+        return list(found.values())
+
+    def trained(self, player: str) -> list[nn.Parameter]:
+        """The parameters of ``player`` that are not frozen."""
+        frozen = set(map(id, self.frozen.get(player, ())))
+        return [p for p in self.player(player).parameters() if id(p) not in frozen]
 
     @property
     def title(self) -> str:
@@ -118,7 +149,7 @@ class AlternatingModule(TrainingState):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One optimiser per player, in the order of ``players``."""
         return [
-            build_optimizer(self.player(n).parameters(), self.optim_of(n), self.settings.fused)
+            build_optimizer(self.trained(n), self.optim_of(n), self.settings.fused)
             for n in self.players
         ]
 
@@ -208,7 +239,7 @@ class AlternatingModule(TrainingState):
         player = player_of(update)
         losses = getattr(self, update.replace(".", "_") + "_losses")
         for name in self.players:
-            self.player(name).requires_grad_(name == player)
+            self.let_train(name, name == player)
         optimizer = optimizers[player]
         optimizer.zero_grad()
         updated = False
@@ -221,7 +252,7 @@ class AlternatingModule(TrainingState):
         if not updated:
             return False
         if update != player:
-            for p in self.player(player).parameters():
+            for p in self.trained(player):
                 p.grad = torch.zeros_like(p) if p.grad is None else p.grad
         now = self.optim_now(player)
         for group in optimizer.optimizer.param_groups:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gansuite.config import Budget, Ema, Optim
@@ -16,7 +16,8 @@ class Settings:
     those of the first batch); ``optim`` has the optimiser of each player (default: Adam, 2e-4,
     betas 0.5 and 0.999); ``budget`` is what the learning rate's schedule refers to (None: the
     Trainer's ``max_steps`` or ``max_epochs``, at a constant learning rate); ``accumulate`` is the
-    number of chunks a batch is computed in; ``fused`` asks for the fused kernels of Adam.
+    number of chunks a batch is computed in; ``fused`` asks for the fused kernels of Adam;
+    ``freeze`` names layers of players that are not trained (see `Experiment`).
     """
 
     seed: int = 0
@@ -26,3 +27,4 @@ class Settings:
     ema: Ema = field(default_factory=Ema)
     accumulate: int = 1
     fused: bool = True
+    freeze: Mapping[str, Sequence[str]] = field(default_factory=dict)

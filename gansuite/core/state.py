@@ -61,6 +61,7 @@ class TrainingState(LightningModule):
         self.progress = 0.0  # share of the budget that is used
         self.update_counts: dict[str, int] = {}  # of each player
         self.player_batches: dict[str, int] = {}  # in which a player was to be updated
+        self.frozen: dict[str, list[nn.Parameter]] = {}  # of each player, what is not trained
 
     # -- players -----------------------------------------------------------------------------
 
@@ -89,13 +90,18 @@ class TrainingState(LightningModule):
         names = (n for player in self.players for n in self.networks_of(player))
         return {n: sum(p.numel() for p in self.network(n).parameters()) for n in names}
 
+    def let_train(self, name: str, on: bool = True) -> None:
+        """Whether the parameters of player ``name`` require gradients; the frozen ones never do."""
+        self.player(name).requires_grad_(on)
+        for p in self.frozen.get(name, ()):
+            p.requires_grad_(False)
+
     @contextlib.contextmanager
     def trainable(self, name: str) -> Iterator[None]:
         """Inside, the parameters of player ``name`` require gradients, whoever is updated."""
         parameters = list(self.player(name).parameters())
         before = [p.requires_grad for p in parameters]
-        for p in parameters:
-            p.requires_grad_(True)
+        self.let_train(name)
         try:
             yield
         finally:

@@ -15,7 +15,11 @@ from gansuite.networks.layers import in_one_call
 
 class TwoWay(Method):
     """Two unpaired domains A and B. ``g["ab"]`` makes B of A, ``g["ba"]`` A of B; ``d["a"]``
-    judges domain A and ``d["b"]`` domain B. ``g`` and ``d`` are called once for each network."""
+    judges domain A and ``d["b"]`` domain B. ``g`` and ``d`` are called once for each network.
+
+    A generator whose weights are all 0 is not there, as of published weights that know one way:
+    what it would make is no target.
+    """
 
     needs = Needs(view="unpaired", domains=2)
     task = "translate"
@@ -43,6 +47,12 @@ class TwoWay(Method):
     def _made(self, to: str, way: str, inputs: Sequence[Tensor], step: Step) -> Sequence[Tensor]:
         made = step.fake(f"fake_{to}", lambda: torch.cat(in_one_call(self.g[way], *inputs)))
         return made.split([len(x) for x in inputs])
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return tuple(
+            to for to in self.spec.domains if bool(next(self.toward(to).parameters()).any())
+        )
 
     def toward(self, to: str) -> nn.Module:
         """The generator that makes pictures of domain ``to``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -78,6 +78,8 @@ class Unconditional(Method):
     """
 
     needs = Needs(view="single")
+    has_styles: ClassVar[bool] = False
+    """Whether ``g`` is a `StyleGenerator`, with styles w between latents and pictures."""
 
     def __init__(
         self,

@@ -73,6 +73,10 @@ class Method(AlternatingModule):
     by_reference: ClassVar[bool] = False
     """Whether it can `stylize`."""
 
+    per_label: ClassVar[Mapping[str, bool]] = {}
+    """Weights whose shape follows the number of labels, which may be another where training begins
+    with those of another run: name -> whether its first inputs are the picture, and are kept."""
+
     alternation: Sequence[Sequence[str]] = (("g", "d"),)
     lazy: Mapping[str, int] = {}
     """Players whose regulariser takes a step of its own every so many batches, for which Adam's

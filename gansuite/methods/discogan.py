@@ -78,7 +78,8 @@ class DiscoGAN(TwoWay):
 
     @property
     def targets(self) -> tuple[str, ...]:
-        return tuple(self.spec.domains[i] for _, i in self.sides.values())
+        sides = {self.spec.domains[i] for _, i in self.sides.values()}
+        return tuple(to for to in super().targets if to in sides)
 
     def weight_of(self, term: str, step: Step) -> float:
         rate = self.rate[step.batches >= self.curriculum]

@@ -58,6 +58,7 @@ class StarGAN(Method):
 
     needs = Needs(view="labelled", min_domains=2)
     task = "translate"
+    per_label = {"g.body.0.weight": True, "d.cls_head.weight": False}
 
     def __init__(
         self,

@@ -49,6 +49,7 @@ class StyleGAN(Unconditional):
 
     loss_terms = {"g": ("gan", "path"), "d": ("gan", "r1")}
     alternation = (("g", "g.path", "d", "d.r1"),)
+    has_styles = True
     path_mean: Tensor
 
     def __init__(

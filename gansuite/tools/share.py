@@ -95,7 +95,6 @@ def _card(
         "tags": ["gan", e["method"]["name"]],
         "model-index": [{"name": e["name"], "results": measured}],
     }
-    domains = ", ".join(data["domains"])
     counts = {split: sum(by.values()) for split, by in data["counts"].items()}
     use = (
         "gansuite sample . OUT -n 64"
@@ -118,9 +117,7 @@ def _card(
         "---",
         f"# {e['name']}",
         "",
-        f"{title}, trained by gansuite {__version__} on {data['name']} ({domains}) at "
-        f"{data['size']} pixels, seed {e['seed']}. The weights are "
-        + ("averages over training (EMA)." if describes["weights"] == "ema" else "the last ones."),
+        _origin(describes, results, title),
         "",
         "![samples](samples.jpg)",
         "",
@@ -158,6 +155,24 @@ def _card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _origin(describes: Mapping[str, Any], results: Mapping[str, Any], title: str) -> str:
+    """What was trained on what, and what it began with."""
+    e, data = describes["experiment"], describes["data"]
+    on = f"{data['name']} ({', '.join(data['domains'])}) at {data['size']} pixels"
+    if family := results.get("published"):
+        return (
+            f"{title} with weights that its authors published (gansuite import --as {family}); "
+            f"gansuite {__version__} scored them on {on} and did not train them."
+        )
+    init = results.get("init")
+    began = f", from the weights of {init['experiment']} ({init['digest']})" if init else ""
+    which = "averages over training (EMA)" if describes["weights"] == "ema" else "the last ones"
+    return (
+        f"{title}, trained by gansuite {__version__} on {on}, seed {e['seed']}{began}. The "
+        f"weights are {which}."
+    )
 
 
 def _number(value: Any) -> str | None:

@@ -31,6 +31,8 @@ LARGE = 1024  # pixels of the longer side from which a picture's size is worth a
 _SMALLEST = 16  # networks that pad by reflection inside need a few pixels at every depth
 _PIXELS = 1 << 22  # at most this many in one batch, unless a single picture has more
 _ROWS = 256
+Progress = Callable[[int, int], None]
+"""Told how many pictures are done, and of how many."""
 _LUMINANCE = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601, as PIL
 
 
@@ -49,7 +51,7 @@ def translate(
     batch: int = 8,
     device: torch.device | str | None = None,
     note: Callable[[str], None] = lambda line: None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> list[Path]:
     """Translate every picture of ``inputs`` into domain ``to``, or, with a method that takes
     references, in a ``style``; the files written, in order.
@@ -73,7 +75,7 @@ def translate(
     chosen = read_style(style, method, strength=strength, keep_colours=keep_colours)
     if chosen is not None and to is not None:
         raise UserError("--style and --to both say what to translate to; give one of them")
-    target = _target(method, to, note) if chosen is None else chosen
+    target = target_of(method, to, note) if chosen is None else chosen
     region = None if mask is None else read_mask(mask)
     tiles = None if tile is None else Tiles.of(tile, overlap, method.stride)
     sources, targets = _plan(inputs, Path(output))
@@ -86,11 +88,11 @@ def translate(
     place = torch.device(device or device_of(method))
     for group, padded in _batches([size for _, size in survey], method.stride, batch):
         pictures = [read_picture(sources[i]) for i in group]
-        x = torch.stack([_to_network(p, method.spec.channels, padded) for p in pictures])
-        run = partial(_run, method, to=target, device=place, first=sources[group.start])
-        results = run(x) if tiles is None else tiles.translate(x, run)
+        x = torch.stack([to_network(p, method.spec.channels, padded) for p in pictures])
+        call = partial(run, method, to=target, device=place, first=sources[group.start])
+        results = call(x) if tiles is None else tiles.translate(x, call)
         for i, picture, result in zip(group, pictures, results, strict=True):
-            done = _from_network(result, picture, region)
+            done = from_network(result, picture, region)
             save_picture(picture_image(done), targets[i], icc=done.icc)
             progress(i + 1, len(sources))
     return targets
@@ -102,7 +104,7 @@ def device_of(method: Any) -> torch.device:
     return next((p.device for p in parameters), torch.device("cpu"))
 
 
-def _target(method: Any, to: str | None, note: Callable[[str], None]) -> str:
+def target_of(method: Any, to: str | None, note: Callable[[str], None]) -> str:
     targets = tuple(method.targets)
     known = ", ".join(targets)
     if method.task != "translate":
@@ -251,7 +253,7 @@ def _batches(
         start = stop
 
 
-def _to_network(picture: Picture, channels: int, padded: tuple[int, int]) -> Tensor:
+def to_network(picture: Picture, channels: int, padded: Sequence[int]) -> Tensor:
     """float32 [channels, *padded] in [-1, 1]; the picture sits in the middle of its reflection."""
     top = np.iinfo(picture.colour.dtype).max
     x = torch.from_numpy(picture.colour.astype(np.float32)).div_(top / 2).sub_(1)
@@ -263,7 +265,7 @@ def _to_network(picture: Picture, channels: int, padded: tuple[int, int]) -> Ten
     return torch.from_numpy(wide).permute(2, 0, 1).expand(channels, -1, -1)
 
 
-def _from_network(result: Tensor, picture: Picture, region: np.ndarray | None) -> Picture:
+def from_network(result: Tensor, picture: Picture, region: np.ndarray | None) -> Picture:
     """Crop, grey where the picture was grey, back to its bits; alpha as it was."""
     height, width, before = picture.colour.shape
     top, left = (result.shape[1] - height) // 2, (result.shape[2] - width) // 2
@@ -281,7 +283,7 @@ def _from_network(result: Tensor, picture: Picture, region: np.ndarray | None) -
 
 
 @torch.inference_mode()
-def _run(method: Any, x: Tensor, to: str | Style, device: torch.device, first: Path) -> Tensor:
+def run(method: Any, x: Tensor, to: str | Style, device: torch.device, first: Path) -> Tensor:
     height, width = x.shape[2:]
     try:
         x = x.to(device)

@@ -15,12 +15,13 @@ Random numbers come only from the `Draws` handed in.
 
 from gansuite.networks.stylegan2.discriminator import StyleDiscriminator
 from gansuite.networks.stylegan2.generator import PRESETS, StyleGenerator, mixing_cutoff
-from gansuite.networks.stylegan2.latent import interpolate, project, style_mixing_grid
+from gansuite.networks.stylegan2.latent import descend, interpolate, project, style_mixing_grid
 
 __all__ = [
     "PRESETS",
     "StyleDiscriminator",
     "StyleGenerator",
+    "descend",
     "interpolate",
     "mixing_cutoff",
     "project",

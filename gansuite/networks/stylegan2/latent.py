@@ -98,20 +98,40 @@ def project(
         known = generator.mapping(z)
         centre = known.mean(0)
         spread = (known - centre).square().sum(1).mean().sqrt()
-    w = centre.repeat(len(image), 1).requires_grad_()
+
+    def make(w: Tensor) -> Tensor:
+        ws = w[:, None].expand(-1, generator.num_ws, -1)
+        return generator.synthesis(ws, noise="const")
+
+    start = centre.repeat(len(image), 1)
+    wander = float(spread) * exploration
+    return descend(make, start, image, steps, loss=loss, lr=lr, wander=wander, source=source)
+
+
+def descend(
+    make: Callable[[Tensor], Tensor],
+    start: Tensor,
+    image: Tensor,
+    steps: int,
+    *,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    lr: float,
+    wander: float,
+    source: torch.Generator,
+) -> Projection:
+    """From ``start`` [N, d] to where ``make`` comes closest to ``image`` (see `project`);
+    ``wander``: the deviation of the noise that is added at first, drawn from ``source``."""
+    w = start.detach().clone().requires_grad_()
     optimizer = torch.optim.Adam([w], lr=lr, betas=(0.9, 0.999))
     losses = []
     for step in range(steps):
         t = step / steps
         ramp = 0.5 - 0.5 * math.cos(math.pi * min(1.0, (1 - t) / 0.25))
         optimizer.param_groups[0]["lr"] = lr * ramp * min(1.0, (t + 1 / steps) / 0.05)
-        wander = spread * exploration * max(0.0, 1 - t / 0.75) ** 2
-        jitter = torch.randn(w.shape, generator=source).to(w) * wander
-        ws = (w + jitter)[:, None].expand(-1, generator.num_ws, -1)
-        value = loss(generator.synthesis(ws, noise="const"), image)
+        jitter = torch.randn(w.shape, generator=source).to(w)
+        value = loss(make(w + jitter * (wander * max(0.0, 1 - t / 0.75) ** 2)), image)
         (w.grad,) = torch.autograd.grad(value, w)
         optimizer.step()
         losses.append(value.detach())
     with torch.no_grad():
-        ws = w[:, None].expand(-1, generator.num_ws, -1)
-        return Projection(w.detach(), generator.synthesis(ws, noise="const"), torch.stack(losses))
+        return Projection(w.detach(), make(w), torch.stack(losses))
