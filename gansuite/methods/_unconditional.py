@@ -4,7 +4,7 @@ the discriminator sees."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -139,6 +139,10 @@ class Unconditional(Method):
         if self.augment is None:
             return images
         return self.augment(images, step.draws)
+
+    def critic(self, step: Step) -> Callable[[Tensor], Tensor]:
+        """D of pictures as it gets to see them."""
+        return lambda x: cast(Tensor, self.player("d")(self.seen(x, step)))
 
     def adapt(self, real_logits: Tensor) -> Tensor:
         """``real_logits``, for ADA with their signs counted: for every pass over real pictures."""

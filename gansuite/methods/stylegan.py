@@ -31,12 +31,10 @@ class StyleGAN(Unconditional):
         d.r1    r1    ||grad D(x)||^2, every ``r1_every`` batches; its weight is gamma/2
 
     A lazy term counts as many times as batches it stands for, and Adam's learning rate and betas
-    are corrected for the additional steps. Samples come from the averaged generator
-    (``ema.half_life_kimg``).
+    are corrected for the additional steps. Samples come from the averaged generator.
 
-    Options: ``z_dim``, ``w_dim``, ``base``, ``max_channels``, ``mapping_layers``: 0 takes the
-    lite preset of the size (32, 64, 128, 256); ``residual`` blocks in D; ``augment``: none,
-    diffaugment or ada.
+    ``z_dim``, ``w_dim``, ``base``, ``max_channels``, ``mapping_layers``: 0 takes the lite preset
+    of the size (32, 64, 128, 256); ``residual`` blocks in D.
 
     Follows the authors' code: the path length's gradient flows through its running mean, a lazy
     update steps all parameters, ``w_avg`` moves with every pass of G and D. Known deviations: D
@@ -69,23 +67,20 @@ class StyleGAN(Unconditional):
         augment: Augment = "none",
         weights: Mapping[str, float] = terms(gan=1.0, path=2.0, r1=5.0),
     ) -> None:
-        given = {"z_dim": z_dim, "w_dim": w_dim, "base": base, "max_channels": max_channels}
-        given["mapping_layers"] = mapping_layers
+        given = {"z_dim": z_dim, "w_dim": w_dim, "mapping_layers": mapping_layers}
+        given |= {"base": base, "max_channels": max_channels}
         sizes = PRESETS.get(spec.size, PRESETS[256]) | {k: v for k, v in given.items() if v}
         super().__init__(spec, weights, sizes["z_dim"], augment)
         self.g = StyleGenerator(spec.size, spec.channels, **sizes)
-        wide = {k: sizes[k] for k in ("base", "max_channels")}
-        self.d = StyleDiscriminator(
-            spec.size, spec.channels, **wide, mbstd_group=mbstd_group, residual=residual
-        )
+        wide = {"base": sizes["base"], "max_channels": sizes["max_channels"]}
+        wide |= {"mbstd_group": mbstd_group, "residual": residual}
+        self.d = StyleDiscriminator(spec.size, spec.channels, **wide)
         self.adversarial = NonSaturating()
         self.mixing, self.path_every, self.r1_every = mixing, path_every, r1_every
         self.register_buffer("path_mean", torch.zeros(()))
         self.passes: dict[str, list[Tensor]] = {}  # of this batch: the mean w of each update's
-        self.lazy = {
-            "g": path_every if self.weights["path"] else 0,
-            "d": r1_every if self.weights["r1"] else 0,
-        }
+        every = {"g": ("path", path_every), "d": ("r1", r1_every)}
+        self.lazy = {player: n if self.weights[term] else 0 for player, (term, n) in every.items()}
 
     def ws(self, n: int, step: Step) -> Tensor:
         """Styles [n, num_ws, w_dim] of new latents, mixed from two in most batches."""
@@ -129,18 +124,13 @@ class StyleGAN(Unconditional):
     def d_r1_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         if not self.weights["r1"] or not step.due(self.r1_every):
             return {}
-        (real,) = batch.images
-
-        def critic(x: Tensor) -> Tensor:
-            return self.adapt(self.d(self.seen(x, step)))
-
-        return {"r1": r1(critic, real) * self.r1_every}
+        penalty = r1(lambda x: self.adapt(self.d(self.seen(x, step))), batch.images[0])
+        return {"r1": penalty * self.r1_every}
 
     def after_batch(self) -> None:
         super().after_batch()
-        order = ("g", "g.path", "g")  # D's pass is over the pictures of G's
-        found = [torch.stack(self.passes[p]).mean(0) for p in order if p in self.passes]
-        self.passes.clear()
+        passes, self.passes = self.passes, {}  # D's pass is over the pictures of G's, once more
+        found = [torch.stack(passes[p]).mean(0) for p in ("g", "g.path", "g") if p in passes]
         for mean in self.mean_over_ranks(torch.stack(found)):
             self.g.mapping.follow(mean)
 
@@ -158,8 +148,7 @@ class StyleGAN(Unconditional):
         return self.pictures(self.z_from(n, generator), truncation_psi)
 
     def pictures(self, z: Tensor, truncation: float | Tensor = 1.0) -> Tensor:
-        made = self.g(z, noise="const", truncation_psi=truncation)
-        return cast(Tensor, made).clamp(-1, 1)
+        return cast(Tensor, self.g(z, noise="const", truncation_psi=truncation)).clamp(-1, 1)
 
     def inference(self, to: str) -> Inference:
         return Inference(

@@ -111,11 +111,8 @@ class VanillaGAN(Unconditional):
         return math.lcm(longest, self.r1_every if self.weights["r1"] else 1)
 
     def updates_in(self, batch: int) -> Sequence[str]:
-        return (
-            warm_up_updates(batch, len(self.alternation))
-            if self.warm_up
-            else super().updates_in(batch)
-        )
+        critic = len(self.alternation)
+        return warm_up_updates(batch, critic) if self.warm_up else super().updates_in(batch)
 
     def fake(self, n: int, step: Step) -> Tensor:
         """G(z), made once per batch; with ``fresh_fakes`` apart for each player."""
@@ -142,21 +139,20 @@ class VanillaGAN(Unconditional):
     def d_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         real = self.real(batch, step)
         fake = self.fake(len(real), step)
-        real_logits, fake_logits = self.d(self.seen(real, step)), self.judged(fake, step)
+        critic = self.critic(step)
+        real_logits, fake_logits = critic(real), self.judged(fake, step)
         self.adapt(real_logits)
         losses = {"gan": self.adversarial.d(real_logits, fake_logits)}
         if self.weights["gp"]:
-            losses["gp"] = gradient_penalty(
-                lambda x: self.d(self.seen(x, step)), real, fake, step.draws
-            )
+            losses["gp"] = gradient_penalty(critic, real, fake, step.draws)
         if self.weights["r1"] and step.due(self.r1_every):
-            losses["r1"] = r1(lambda x: self.d(self.seen(x, step)), real) * self.r1_every
+            losses["r1"] = r1(critic, real) * self.r1_every
         return losses
 
     def g_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         real = self.real(batch, step)
         fake_logits = self.judged(self.fake(len(real), step), step)
-        real_logits = self.d(self.seen(real, step)) if self.pairs else None
+        real_logits = self.critic(step)(real) if self.pairs else None
         return {"gan": self.adversarial.g(fake_logits, real_logits)}
 
     def after_update(self, update: str, step: Step) -> None:

@@ -190,6 +190,8 @@ def _fail_among_others(code: int, error: BaseException) -> None:
         print(f"gansuite: {error}", file=sys.stderr)
     elif code == 1:
         traceback.print_exception(error)
+    if not distributed.is_initialized():  # nobody is left behind
+        raise SystemExit(code)
     _leave(code)
 
 
