@@ -279,6 +279,7 @@ def test_what_a_rank_says_is_said_once_on_each_node(
 ) -> None:
     left: list[int] = []
     monkeypatch.setattr(processes, "_leave", lambda code: left.append(code))
+    monkeypatch.setattr(processes.distributed, "is_initialized", lambda: True)
     error, (code, text) = SAID[case]
     for rank in ("0", "1"):
         own = {"RANK": rank, "WORLD_SIZE": "4", "TORCHELASTIC_RUN_ID": "x"}
