@@ -29,6 +29,7 @@ def faces(root: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_every_attribute_is_a_target(here: Path) -> None:
     root = faces(here / "faces")
     (here / "faces.yaml").write_text(

@@ -77,6 +77,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
 # -- damage --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_is_met(made: Runs, tmp_path: Path) -> None:
     good, bad = made.done / "checkpoints" / "best.ckpt", tmp_path / "bad.ckpt"
     size = good.stat().st_size
@@ -458,6 +459,7 @@ def test_an_environment_that_is_not_known(content: str | None, tmp_path: Path) -
 # -- nothing of the past outside the checkpoint --------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_interval_without_an_update_of_d_does_not_count(
     tmp_path: Path, monkeypatch: Any
 ) -> None:

@@ -134,6 +134,7 @@ def test_changed_configuration_is_refused_with_the_difference(say: Say, trained:
     assert (code, "is done" in text) == (0, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["last", "best"])
 def test_evaluate_repeats_the_scores(say: Say, trained: Path, name: str, tmp_path: Path) -> None:
     file = trained / "checkpoints" / f"{name}.ckpt"

@@ -526,6 +526,7 @@ def test_a_node_drained_a_node_lost_and_jobs_out_of_time(tmp_path: Path) -> None
     assert boards(tmp_path / "cut") == boards(tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("running", "looks"), [(16, 100), (500, 4)])
 def test_an_overview_of_500_runs_reads_a_bounded_amount(
     running: int, looks: int, here: Path, monkeypatch: pytest.MonkeyPatch

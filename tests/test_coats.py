@@ -54,6 +54,7 @@ def test_only_the_coat_differs(size: int) -> None:
         assert inside.mean() > 25
 
 
+@pytest.mark.slow
 def test_every_parameter_shows_alike_in_every_coat() -> None:
     # the mapping between two coats is a bijection only if neither hides what the other shows
     base = parameters(range(12))

@@ -73,6 +73,7 @@ def test_training_is_bit_exact_and_leaves_no_trace() -> None:
     assert not first.train().training
 
 
+@pytest.mark.slow
 def test_training_pictures_have_mean_0_and_variance_1(learned: LearnedFeatures) -> None:
     seen = learned(torch.cat([coats("horse", 0, 48), coats("zebra", 0, 48)]))
     assert seen.shape == (96, 64)

@@ -111,6 +111,7 @@ def test_features_of_grey_large_and_odd_pictures(extractor: Extractor) -> None:
             net(wrong)
 
 
+@pytest.mark.slow
 def test_the_distance_tells_good_from_bad(extractor: Extractor) -> None:
     """What the metric is for: far from the other coat, near to more of the same, bad in between."""
     zebras, more, horses = coats("zebra", 900)[0], coats("zebra", 0)[0], coats("horse", 0)[0]
@@ -221,6 +222,7 @@ def test_each_pixel_score_compares_the_right_pictures(
     assert found["correlation"] == 0
 
 
+@pytest.mark.slow
 def test_statistics_are_computed_once(
     horses_to_zebras: Comparison, protocol: Protocol, extractor: Extractor
 ) -> None:

@@ -67,6 +67,7 @@ def averaged_generator(checkpoint: Path) -> nn.Module:
     return g.eval()
 
 
+@pytest.mark.slow
 def test_the_program_is_the_averaged_generator_at_any_size_and_batch(
     checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -138,6 +139,7 @@ def test_parity_says_what_differs() -> None:
     assert wrong["share"] == 1
 
 
+@pytest.mark.slow
 def test_another_picture_is_not_exported(tmp_path: Path, monkeypatch: Any) -> None:
     checkpoint = untrained("vanilla_coats", tmp_path)
 
@@ -215,6 +217,7 @@ def test_an_exported_model_scores_as_its_run(
         exporting.evaluate(file)
 
 
+@pytest.mark.slow
 def test_a_model_folder_is_used_like_its_run(run: Path, tmp_path: Path) -> None:
     results = read_json(run / "results.json")
     results["best"]["a2b"]["swd"] = 0.123456

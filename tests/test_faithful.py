@@ -123,6 +123,7 @@ def test_batch_norm_can_look_away(synchronised: bool) -> None:
     assert not torch.equal(norm[0].running_mean, before)
 
 
+@pytest.mark.slow
 def test_discogans_statistics_are_those_of_real_pictures(tmp_path: Path, monkeypatch: Any) -> None:
     """A model is used on real pictures; on the way back in training it sees fakes."""
     kept: list[bool] = []
@@ -154,6 +155,7 @@ def test_the_ablation_without_a_way_back_has_no_curriculum() -> None:
 # --- ADA ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_ada_moves_once_a_batch_in_however_many_chunks(tmp_path: Path, monkeypatch: Any) -> None:
     found = []
     for k in (1, 2):

@@ -186,6 +186,7 @@ def broken_gradient(method: Method, found: dict[str, Tensor], *_: Any) -> dict[s
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "cls", "what", "change", "event"),
     [
@@ -261,6 +262,7 @@ def rolled(e: Experiment, monkeypatch: Any, *callbacks: Any) -> dict[str, Any]:
     return {**state, "best": best, "lines": session.run.metrics.read_text()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "change", "event", "at", "back"),
     [
@@ -337,6 +339,7 @@ def tensors(value: Any) -> list[Tensor]:
     return [t for v in inner for t in tensors(v)] if isinstance(value, dict | list) else []
 
 
+@pytest.mark.slow
 def test_retries_end(tmp_path: Path, monkeypatch: Any) -> None:
     spoil(monkeypatch, VanillaGAN, "g_losses", broken_loss)
     e = experiment("vanilla_coats", tmp_path, 14, "health.action=rollback", "health.retries=2")
@@ -351,6 +354,7 @@ def test_retries_end(tmp_path: Path, monkeypatch: Any) -> None:
         assert all(bool(t.isfinite().all()) for t in tensors([state["networks"]]))
 
 
+@pytest.mark.slow
 def test_retries_end_in_a_stop(tmp_path: Path, monkeypatch: Any) -> None:
     spoil(monkeypatch, CycleGAN, "translate", invert)
     e = experiment("cyclegan_coats", tmp_path, 12, "health.action=rollback", "health.retries=1")
@@ -366,6 +370,7 @@ def test_retries_end_in_a_stop(tmp_path: Path, monkeypatch: Any) -> None:
     assert events == ["rollback", "stop"]
 
 
+@pytest.mark.slow
 def test_a_run_that_met_a_number_that_is_none_is_resumed_with_rollbacks(
     tmp_path: Path, monkeypatch: Any
 ) -> None:

@@ -268,6 +268,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, capsys: Any, zipped: bool) 
     assert sorted(p.name for p in tmp_path.iterdir()) == [file.name]
 
 
+@pytest.mark.slow
 def test_another_family_or_shape_is_refused(tmp_path: Path, capsys: Any) -> None:
     out = str(tmp_path / "out")
 

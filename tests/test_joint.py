@@ -146,6 +146,7 @@ def test_a_translation_carries_the_mask_of_its_set() -> None:
     assert [label.tolist() for label in seen] == [[[0, 1, 0, 0, 1, 0]], [[0, 0, 0, 1, 0, 1]]]
 
 
+@pytest.mark.slow
 def test_both_sets_train_the_generator(tmp_path: Path) -> None:
     session = engine.train(
         experiment("stargan_coats_joint", tmp_path, 6, "evaluate.every_kimg=null")

@@ -120,6 +120,7 @@ def saved(here: Path, steps: int, start: str | None = None) -> tuple[CycleGAN, P
     return method, here / f"step={steps}.ckpt"
 
 
+@pytest.mark.slow
 def test_lightnings_checkpoints_resume_exactly(here: Path) -> None:
     """Pool, averages, order of the pictures, noise, sums of the log interval and all."""
     whole, _ = saved(here / "whole", 5)
@@ -188,6 +189,7 @@ def test_an_evaluator_is_scored_as_it_scores_elsewhere(here: Path) -> None:
     assert default.keys() == {f"gen/{m}" for m in METRICS}
 
 
+@pytest.mark.slow
 def test_loaders_of_ones_own(here: Path) -> None:
     spec = DataModule.of("coats", method=CycleGAN, **TINY).spec
     pictures = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)

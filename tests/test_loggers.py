@@ -192,6 +192,7 @@ def test_a_workspace_has_panels_for_the_keys_that_runs_send(
     assert {"pictures", "samples", "cost/images_per_second"} <= drawn
 
 
+@pytest.mark.slow
 def test_a_workspace_that_cannot_be_saved(tmp_path: Path, monkeypatch: Any) -> None:
     with pytest.raises(UserError, match="There is no finished run in"):
         workspace.save_workspace("x", [tmp_path])
@@ -511,6 +512,7 @@ def test_every_logger_has_the_numbers_of_the_run_also_after_an_interruption(
         assert pictures == [0, 8, 14]
 
 
+@pytest.mark.slow
 def test_mlflow_keeps_its_run(tmp_path: Path, monkeypatch: Any) -> None:
     pytest.importorskip("mlflow")
     e = experiment("vanilla_coats", tmp_path, 4, "log.loggers=[mlflow]")

@@ -67,6 +67,7 @@ def test_turns(turns: Any, expected: str) -> None:
     assert toy.player_batches == toy.update_counts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_critic", [1, 5])
 def test_budget_is_in_batches_whatever_the_alternation(
     n_critic: int, tmp_path: Path, monkeypatch: Any
@@ -826,6 +827,7 @@ def test_what_waits_is_counted(wait: Any) -> None:
         assert mode.count >= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cyclegan_coats", "stylegan_coats", "vanilla_coats"])
 def test_no_synchronisation_between_log_points(name: str, tmp_path: Path, monkeypatch: Any) -> None:
     counted: list[int] = []

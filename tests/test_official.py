@@ -28,6 +28,7 @@ def ours(method: dict[str, Any], size: int, *domains: str) -> Method:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_both_have_the_same_networks(name: str) -> None:
     case = CASES[name]
@@ -54,6 +55,7 @@ EQUAL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EQUAL)
 def test_both_have_the_same_losses(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     size, n = (64 if name == "discogan" else 32), 2

@@ -222,6 +222,7 @@ def test_scores_have_both_where_they_make_sense(lpips: LPIPS) -> None:
     assert generated["ppl"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vanilla", "stylegan"])
 def test_generators_walk_a_small_step(name: str) -> None:
     """The further the step, the further the pictures; a step of all the way ends at the other."""

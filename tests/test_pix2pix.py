@@ -168,6 +168,7 @@ def test_odd_sizes_are_refused_with_a_way_out(tmp_path: Path) -> None:
     assert not (tmp_path / "pix2pix_coats").exists()
 
 
+@pytest.mark.slow
 def test_scores_to_the_truth_come_from_the_shared_evaluation(
     tmp_path: Path, monkeypatch: Any
 ) -> None:

@@ -121,6 +121,7 @@ def test_no_address(out: str) -> None:
 # --- a run --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_that_is_cut_off_goes_on_from_another_machine(
     memory: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
@@ -142,6 +143,7 @@ def test_a_run_that_is_cut_off_goes_on_from_another_machine(
     same_run(e.run_dir, alone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", ["always", "at the end"])
 def test_at_every_moment_what_is_there_can_be_resumed(
     sent: str, memory: Any, tmp_path: Path, monkeypatch: Any

@@ -302,6 +302,7 @@ def test_a_whole_run(tmp_path: Path, monkeypatch: Any) -> None:
     assert json.dumps(runs.read_json(again.results)["final"]) == json.dumps(results["final"])
 
 
+@pytest.mark.slow
 def test_changed_pictures_are_not_mixed(tmp_path: Path, monkeypatch: Any) -> None:
     e = experiment("cyclegan_coats", tmp_path, 8, "evaluate.learned=false", "evaluate.best_by=swd")
     with pytest.raises(RuntimeError, match="killed"):
@@ -311,6 +312,7 @@ def test_changed_pictures_are_not_mixed(tmp_path: Path, monkeypatch: Any) -> Non
         train(monkeypatch, e)
 
 
+@pytest.mark.slow
 def test_a_metric_that_no_comparison_has_cannot_pick_the_best(tmp_path: Path) -> None:
     options = ("evaluate.learned=false", "evaluate.best_by=psnr")
     run = engine.train(experiment("cyclegan_coats", tmp_path, 1, *options)).run

@@ -153,6 +153,7 @@ def test_files_are_matched_by_name(here: Path) -> None:
     assert found["final"]["a2b"]["swd"] == found["references"]["do_nothing"]["a2b"]["swd"]
 
 
+@pytest.mark.slow
 def test_several_sources_have_a_folder_each(here: Path) -> None:
     data = ["stargan_coats", "data.train=8", "data.test=6", "evaluate.pictures=6"]
     export_test(data, here / "inputs")

@@ -166,6 +166,7 @@ def test_its_layers_are_torchs(vgg: VGG) -> None:
     assert torch.equal(before.relu(), after)
 
 
+@pytest.mark.slow
 def test_a_classifier_learns_to_tell_the_domains_apart() -> None:
     both = {"horse": coats("horse", 0, 32), "painted": coats("painted", 1000, 32)}
     network = train_classifier(both, "relu2_1", 8, 3, seed=1)
