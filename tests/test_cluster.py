@@ -482,7 +482,7 @@ def test_jobs_of_slurm(tmp_path: Path) -> None:
 @pytest.mark.slurm
 @pytest.mark.skipif(bool(slurm_node.missing()), reason=slurm_node.missing())
 def test_a_node_drained_a_node_lost_and_jobs_out_of_time(tmp_path: Path) -> None:
-    """Each job has a minute and is asked to leave after half of it; on the way the node
+    """Each job has a minute and is asked to leave after 40 seconds; on the way the node
     is drained and a job of it requeued, then declared dead, which ends its jobs where they are."""
     pytest.importorskip("submitit")
     arguments = ["vanilla_coats", "discogan_coats", "budget.kimg=16", *LONGER]
@@ -490,7 +490,7 @@ def test_a_node_drained_a_node_lost_and_jobs_out_of_time(tmp_path: Path) -> None
     whole = command(*arguments, f"out={tmp_path / 'whole'}", "jobs=2")
     here = subprocess.run(whole, capture_output=True, text=True)
     assert here.returncode == 0, here.stdout + here.stderr
-    limits = ["slurm.parallel=2", "slurm.timeout_min=1", "slurm.signal_delay_s=30"]
+    limits = ["slurm.parallel=2", "slurm.timeout_min=1", "slurm.signal_delay_s=20"]
     cut = command(*arguments, f"out={tmp_path / 'cut'}", "--on", "slurm", *limits)
     known = tmp_path / "cut/c/slurm/jobs.json"
 
@@ -507,7 +507,7 @@ def test_a_node_drained_a_node_lost_and_jobs_out_of_time(tmp_path: Path) -> None
         following = subprocess.Popen(
             cut, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
-        slurm_node._until(lambda: bool(training()), 120)
+        slurm_node._until(lambda: bool(training()), 300)
         job = json.loads(known.read_text())[next(iter(training()))]["job"]
         control("update", name, "State=DRAIN", "Reason=test")
         control("requeue", job)
