@@ -72,9 +72,8 @@ class StyleGAN(Unconditional):
         sizes = PRESETS.get(spec.size, PRESETS[256]) | {k: v for k, v in given.items() if v}
         super().__init__(spec, weights, sizes["z_dim"], augment)
         self.g = StyleGenerator(spec.size, spec.channels, **sizes)
-        wide = {"base": sizes["base"], "max_channels": sizes["max_channels"]}
-        wide |= {"mbstd_group": mbstd_group, "residual": residual}
-        self.d = StyleDiscriminator(spec.size, spec.channels, **wide)
+        wide = {k: sizes[k] for k in ("base", "max_channels")} | {"mbstd_group": mbstd_group}
+        self.d = StyleDiscriminator(spec.size, spec.channels, residual=residual, **wide)
         self.adversarial = NonSaturating()
         self.mixing, self.path_every, self.r1_every = mixing, path_every, r1_every
         self.register_buffer("path_mean", torch.zeros(()))
