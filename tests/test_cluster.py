@@ -8,7 +8,6 @@ import io
 import json
 import math
 import os
-import platform
 import random
 import signal
 import stat
@@ -477,53 +476,6 @@ def test_jobs_of_slurm(tmp_path: Path) -> None:
     arguments = ["vanilla_coats", "discogan_coats", "budget.kimg=0.8", *LONGER]
     with slurm_node.node(tmp_path / "node") as environment:
         interfere(tmp_path, arguments, environment)
-
-
-@pytest.mark.slurm
-@pytest.mark.skipif(bool(slurm_node.missing()), reason=slurm_node.missing())
-def test_a_node_drained_a_node_lost_and_jobs_out_of_time(tmp_path: Path) -> None:
-    """Each job has a minute and is asked to leave after 40 seconds; on the way the node
-    is drained and a job of it requeued, then declared dead, which ends its jobs where they are."""
-    pytest.importorskip("submitit")
-    arguments = ["vanilla_coats", "discogan_coats", "budget.kimg=16", *LONGER]
-    arguments += ["evaluate.every_kimg=8", "log.every_kimg=0.5"]
-    whole = command(*arguments, f"out={tmp_path / 'whole'}", "jobs=2")
-    here = subprocess.run(whole, capture_output=True, text=True)
-    assert here.returncode == 0, here.stdout + here.stderr
-    limits = ["slurm.parallel=2", "slurm.timeout_min=1", "slurm.signal_delay_s=20"]
-    cut = command(*arguments, f"out={tmp_path / 'cut'}", "--on", "slurm", *limits)
-    known = tmp_path / "cut/c/slurm/jobs.json"
-
-    def training() -> dict[str, float]:
-        files = (tmp_path / "cut/c").glob("*/seed*/timing.jsonl")
-        return {str(f.parent.relative_to(tmp_path / "cut/c")): f.stat().st_size for f in files}
-
-    with slurm_node.node(tmp_path / "node") as environment:
-
-        def control(*words: str) -> None:
-            subprocess.run(["scontrol", *words], env=environment, check=True)
-
-        name = f"NodeName={platform.node().partition('.')[0]}"
-        following = subprocess.Popen(
-            cut, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        slurm_node._until(lambda: bool(training()), 300)
-        job = json.loads(known.read_text())[next(iter(training()))]["job"]
-        control("update", name, "State=DRAIN", "Reason=test")
-        control("requeue", job)
-        time.sleep(5)
-        control("update", name, "State=RESUME")
-        before = training()
-        slurm_node._until(lambda: training() != before, 180)
-        control("update", name, "State=DOWN", "Reason=test")
-        time.sleep(5)
-        control("update", name, "State=RESUME")
-        said = following.communicate(timeout=1200)[0]
-    assert following.returncode == 0, said
-    logs = [p.read_text() for p in sorted((tmp_path / "cut").glob("c/*/seed*/log.txt"))]
-    assert any("Stopped by SIGUSR2" in text for text in logs)
-    assert all(text.count("Verdict") == 1 for text in logs)
-    assert boards(tmp_path / "cut") == boards(tmp_path / "whole")
 
 
 @pytest.mark.slow
