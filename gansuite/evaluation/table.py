@@ -243,6 +243,16 @@ METRICS: dict[str, Info] = {
         headline=True,
         pair="style_reached",
     ),
+    "content_distance": Info(
+        "Content distance",
+        "lower",
+        "How far features are from those of the picture that was translated, whatever their style: "
+        "0 is won by doing nothing, 1 is nothing in its place. To be read with the style reached.",
+        ("fake", "source"),
+        _of("style.ContentDistance", network="random"),
+        "style",
+        pair="style_reached",
+    ),
     "style_reached": Info(
         "Style reached",
         "higher",
