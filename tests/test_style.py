@@ -244,7 +244,7 @@ def test_a_classifier_needs_pictures_to_learn_from() -> None:
         ({"file": ""}, "comes? from a file.*vgg19-dcbb9e9d.pth"),
         ({"file": "missing.pth"}, "no file 'missing.pth'"),
         ({"file": "other.pth"}, "other.pth' does not hold torchvision's VGG-19"),
-        ({"file": "other.pth", "width": 8}, "64 channels in its first stage, not 8"),
+        ({"file": "other.pth", "width": 8, "key": "method.x"}, "not 8: set method.x=64"),
     ],
 )
 def test_published_weights_come_from_their_file_alone(
