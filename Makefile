@@ -43,7 +43,7 @@ bench: $(ENV)/.gansuite-run ## our training step against the published loops, te
 	$(BIN)/python benchmarks/official.py --out build/bench $(ARGS)
 
 docs: $(ENV)/.gansuite-docs ## the documentation as a site, into build/site
-	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/site
+	$(BIN)/python -m sphinx -E -W --keep-going -q -b html docs build/site
 	@echo "build/site/index.html"
 
 format: $(ENV)/.gansuite-dev ## let ruff rewrite the files

@@ -1,4 +1,4 @@
-"""The site of the documentation: ``make docs`` builds it into build/site, every warning an error."""
+"""The site of the documentation: ``make docs`` builds it; every warning is an error."""
 
 import sys
 from pathlib import Path
@@ -18,6 +18,7 @@ exclude_patterns = ["_ext"]
 myst_enable_extensions = ["strikethrough"]
 myst_heading_anchors = 3
 nitpicky = False
+highlight_language = "none"  # of what does not say
 default_role = "py:obj"  # `Settings` in a docstring is a link where there is such a name
 add_module_names = False
 autodoc_member_order = "bysource"

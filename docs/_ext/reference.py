@@ -64,7 +64,7 @@ def kind(node: Mapping[str, Any]) -> str:
         case "boolean":
             return "`true`, `false`"
         case "array":
-            return f"list of {kind(node.get('items', {}))}"
+            return f"list of {kind(node.get('items', {}))}".replace("section", "objects")
         case "object":
             return "mapping"
         case None:

@@ -14,9 +14,12 @@ from typing import Any
 import reference
 from docutils import nodes
 from myst_parser.parsers.sphinx_ import MystParser
+from pydantic import BaseModel
 from reference import members
 from sphinx.application import Sphinx
 from sphinx.util import logging
+
+import gansuite
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +53,20 @@ def api(text: str) -> str:
 
 
 def shown(name: str, thing: Any) -> str:
-    """What makes autodoc show a class or function."""
+    """What makes autodoc show a class or function; of a method, only what others do not have."""
     if not inspect.isclass(thing):
         return f".. autofunction:: {name}\n"
+    members = ""
+    if issubclass(thing, gansuite.Method) and thing is not gansuite.Method:
+        own = [n for n, x in vars(thing).items() if inspect.isfunction(x) and n[0] != "_"]
+        members = ", ".join(n for n in own if not hasattr(gansuite.Method, n) and not contract(n))
+        return f".. autoclass:: {name}\n" + (f"   :members: {members}\n" if members else "")
     return f".. autoclass:: {name}\n   :members:\n   :undoc-members:\n"
+
+
+def contract(name: str) -> bool:
+    """Whether it is what every method has, which docs/adding_a_method.md tells."""
+    return bool(re.fullmatch(r".*_losses|fake|forward|model_config|training", name))
 
 
 def house_style(lines: list[str]) -> list[str]:
@@ -64,7 +77,9 @@ def house_style(lines: list[str]) -> list[str]:
         begins = line.startswith("    ") and not (i and lines[i - 1].startswith("    "))
         if begins and not any(lines[i - 1].strip() for _ in lines[:i][-1:]):
             found += ["::", ""]
-        if not line.startswith("    "):
+        if line.startswith("    "):
+            line = line.replace("``", "`")
+        else:
             parts = re.split(r"(``.*?``|`[^`]*`)", line)
             parts[::2] = [re.sub(r"([*|])", r"\\\1", part) for part in parts[::2]]
             line = "".join(parts)
@@ -73,8 +88,19 @@ def house_style(lines: list[str]) -> list[str]:
 
 
 def skipped(app: Sphinx, what: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
-    """Leave out what every method has by the contract, which docs/adding_a_method.md tells."""
-    return True if re.fullmatch(r".*_losses|fake|forward|model_config|training", name) else None
+    """Leave out what every method has."""
+    return True if contract(name) else None
+
+
+def signature(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, given: str, returns: str
+) -> tuple[str, str] | None:
+    """The arguments of a class are those of ``__init__``, also where ``__new__`` takes any."""
+    if what != "class" or "__init__" not in vars(thing) or issubclass(thing, BaseModel):
+        return None
+    told = inspect.signature(thing.__init__)
+    rest = [p for k, p in told.parameters.items() if k != "self"]
+    return str(told.replace(parameters=rest, return_annotation=told.empty)), ""
 
 
 def read(app: Sphinx, name: str, source: list[str]) -> None:
@@ -89,8 +115,18 @@ def documented(
 ) -> None:
     """Warn of a public name without a docstring, and make the others readable."""
     lines[:] = house_style(lines)
+    if what == "attribute":  # napoleon would take what stands before a colon for a type
+        kept[name] = list(lines)
     if not any(lines) and what in {"module", "class", "function", "method", "property"}:
         log.warning("%s has no docstring", name)
+
+
+kept: dict[str, list[str]] = {}
+
+
+def restored(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Undo what napoleon made of an attribute."""
+    lines[:] = kept.get(name, lines) if what == "attribute" else lines
 
 
 class NotebookParser(MystParser):
@@ -116,5 +152,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_source_parser(NotebookParser)
     app.connect("source-read", read)
     app.connect("autodoc-process-docstring", documented, priority=400)
+    app.connect("autodoc-process-docstring", restored, priority=600)
+    app.connect("autodoc-process-signature", signature)
     app.connect("autodoc-skip-member", skipped)
     return {"parallel_read_safe": True}

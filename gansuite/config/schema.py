@@ -172,8 +172,8 @@ class Trainer(Section):
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     """``auto``: a GPU if there is one."""
     devices: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
-    """[processes] On each node, one to a device. ``auto``: what a launcher has started, else as many
-    GPUs as can share the batch, else 1."""
+    """[processes] On each node, one to a device. ``auto``: what a launcher has started, else as
+    many GPUs as can share the batch, else 1."""
     num_nodes: int = Field(default=1, ge=1, le=1024)
     """[machines] Started by torchrun or SLURM."""
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"
