@@ -209,13 +209,13 @@ PROGRAMS = ("gansuite", "make", "python", "pip", "torchrun", "srun")
 
 # what is parsed but not run -> why
 NOT_RUN = {
-    r"^make (test|fast|lint|docs|bench)\b": "runs these tests, or others of an hour",
+    r"^make (test|fast|lint|docs|bench)\b": "the tests themselves, the linters, the site",
     r"^make compare$": "ten methods, minutes",
     r"^pip install": "needs a package index",
     r"--on (slurm|script)": "needs a SLURM: tests/test_cluster.py",
     r"^(torchrun|srun) ": "needs several nodes: tests/test_nodes.py",
     r"s3://": "needs an address: tests/test_remote.py",
-    r"horse2zebra|h2z": "downloads photographs",
+    r"horse2zebra|h2z": "needs photographs that are downloaded, or published weights",
     r"^python (benchmarks|docs)/": "takes minutes, or writes the pages themselves",
     r"^gansuite import ": "needs published weights: tests/test_import.py",
     r"^gansuite demo ": "waits for a browser",
@@ -450,9 +450,9 @@ def test_every_block_runs(session: Path, monkeypatch: pytest.MonkeyPatch) -> Non
                     assert ours is not None, words
                     run(ours)
                     ran += 1
-    assert found["shell"] >= 25
-    assert found["python"] >= 7
-    assert ran >= 45
+    assert found["shell"] >= 28
+    assert found["python"] >= 10
+    assert ran >= 43  # commands, and blocks of Python
 
 
 def ready(text: str) -> str:
