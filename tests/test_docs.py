@@ -185,6 +185,7 @@ def built(docs: Path, site: Path) -> None:
     assert not done.returncode, done.stderr
 
 
+@pytest.mark.slow
 def test_a_public_name_without_a_docstring_is_told(monkeypatch: Any) -> None:
     pytest.importorskip("myst_parser", reason="needs the extra docs")
     import site_pages
