@@ -268,12 +268,14 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     sub.add_argument("--size", type=int, help="in pixels, without --data")
 
     known.group("share")
-    sub = add("export", "write a model as .pt2 or .onnx, shown to make the same pictures")
+    sub = add("export", "write a model as .pt2, .onnx or a page, shown to make the same pictures")
     checkpoint(sub)
-    files(sub, "output", "OUT", "a file: .pt2, .onnx or .safetensors")
+    files(sub, "output", "OUT", "a file: .pt2, .onnx, .safetensors, or .html: a page that runs it")
     overrides(sub, "data.root=...")
     sub.add_argument("--to", help="the domain to translate to")
     sub.add_argument("--uint8", action="store_true", help="bytes [N, H, W, C] in and out")
+    what = "of a page: the npm package onnxruntime-web, as 'npm pack' writes it or as a folder"
+    files(sub, "--ort", "FILE", what, type=Path)
     sub.add_argument("--weights", default="auto", choices=["auto", "ema", "raw"])
     sub = add("share", "make a model folder of a run: weights, config, card, samples")
     files(sub, "run", "RUN", "a finished run folder")

@@ -261,6 +261,7 @@ def export(args: argparse.Namespace) -> None:
         to=args.to,
         weights=args.weights,
         uint8=args.uint8,
+        runtime=args.ort,
         overrides=args.overrides,
         note=print,
     )
