@@ -252,6 +252,12 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     sub.add_argument("--seed", type=int, default=0)
     weights_and_device(sub)
 
+    sub = add("demo", "show models in a page of this machine: pictures through all of them")
+    what = "run folders, checkpoints, model folders, .onnx or .pt2 files"
+    files(sub, "runs", "RUN", what, nargs="+")
+    sub.add_argument("--port", type=int, default=7860, help="of the page's address (7860)")
+    weights_and_device(sub)
+
     sub = add(
         "import", "make a model of weights that a method's authors published", commands.import_
     )
