@@ -192,13 +192,16 @@ def demo(args: argparse.Namespace) -> None:
 
     with uncollected():
         from gansuite import devices
-        from gansuite.tools import demo
+        from gansuite.tools.demo import demo
 
-    demo.check_port(args.port)
-    demo.import_gradio()
     device = devices.choose_device(args.device)
-    shown = demo.models(args.runs, args.weights, device)
-    demo.serve(shown, args.port, lambda line: print(line, flush=True))
+    demo(
+        args.runs,
+        port=args.port,
+        weights=args.weights,
+        device=device,
+        note=lambda line: print(line, flush=True),
+    )
 
 
 def project(args: argparse.Namespace) -> None:

@@ -92,10 +92,12 @@ class Browser:
                 const found = Boolean({condition});
                 if (found || Date.now() - begun > 120000) {{ clearInterval(look); done(found); }}
             }}, 50); }})"""
-        found = self(
-            "Runtime.evaluate", expression=promise, awaitPromise=True, returnByValue=True
+        found = self("Runtime.evaluate", expression=promise, awaitPromise=True, returnByValue=True)
+        assert found["result"].get("value") is True, (
+            condition,
+            found,
+            self.value("document.body.innerText"),
         )
-        assert found["result"].get("value") is True, (condition, found, self.value("document.body.innerText"))
 
     def choose(self, selector: str, *files: Path) -> None:
         """Give files to an input of files."""

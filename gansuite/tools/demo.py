@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import html
 import os
+import signal
 import socket
 import tempfile
 import time
@@ -24,7 +25,7 @@ from gansuite.tools.style import Style, read_style
 
 HOST, PORT = "127.0.0.1", 7860
 _SIZES = ["as trained", "its own"]
-_QUIET = {  # before gradio is imported
+QUIET = {  # before gradio is imported
     "GRADIO_ANALYTICS_ENABLED": "False",
     "GRADIO_SHARE": "False",
     "GRADIO_NODE_PATH": "",
@@ -40,8 +41,10 @@ class Shown:
     model: Any
 
     @property
-    def title(self) -> str:
-        return f"{self.model.title}: {self.name}"
+    def heading(self) -> str:
+        """HTML."""
+        name, method = (html.escape(text) for text in (self.name, self.model.title))
+        return f"<h2>{name} <small>{method}</small></h2>"
 
 
 def models(
@@ -83,15 +86,15 @@ def check_port(port: int) -> None:
             ) from None
 
 
-def import_gradio() -> Any:
-    """gradio, told before to send nothing to anybody.
+def import_gradio(folder: Path) -> Any:
+    """gradio, told before to send nothing to anybody and to keep its files in ``folder``.
 
     Raises:
         UserError: it is not installed.
     """
-    os.environ.update(_QUIET)
+    os.environ.update({**QUIET, "GRADIO_TEMP_DIR": str(folder)})
     for name in ("NO_PROXY", "no_proxy"):  # it asks its own server whether it is up
-        os.environ[name] = ",".join(filter(None, [os.environ.get(name, ""), HOST, "localhost"]))
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name, ""), HOST]))
     try:
         import gradio
     except ImportError:
@@ -101,37 +104,52 @@ def import_gradio() -> Any:
     return gradio
 
 
-def serve(shown: Sequence[Shown], port: int, note: Callable[[str], None]) -> None:
-    """Show the page at 127.0.0.1 until Ctrl-C; ``note`` gets its address."""
+def demo(
+    paths: Sequence[str],
+    *,
+    port: int = PORT,
+    weights: str = "auto",
+    device: torch.device | str = "cpu",
+    note: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Show the models in ``paths`` at 127.0.0.1 until Ctrl-C or SIGTERM; ``note`` gets the address.
+
+    ``paths``: whatever `load_model` takes. What is uploaded and made lies in a folder of its own
+    that goes with it.
+
+    Raises:
+        UserError: as `check_port`, `import_gradio` and `models`.
+    """
+    check_port(port)
     with tempfile.TemporaryDirectory(prefix="gansuite-demo-", ignore_cleanup_errors=True) as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        gr = import_gradio()
+        gr = import_gradio(Path(folder))
+        shown = models(paths, weights, device)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         page = build(gr, shown, Path(folder))
-        look = files("gansuite.tools").joinpath("demo.css").read_text("utf-8")
-        page.launch(
-            server_name=HOST,
-            server_port=port,
-            share=False,
-            quiet=True,
-            prevent_thread_lock=True,
-            ssr_mode=False,
-            pwa=False,
-            enable_monitoring=False,
-            run_history=False,
-            footer_links=[],
-            max_file_size="500mb",
-            css=look,
-            theme=gr.themes.Default(
-                font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-            ),
-        )
         try:
+            page.launch(
+                server_name=HOST,
+                server_port=port,
+                share=False,
+                quiet=True,
+                prevent_thread_lock=True,
+                ssr_mode=False,
+                pwa=False,
+                enable_monitoring=False,
+                run_history=False,
+                footer_links=[],
+                max_file_size="500mb",
+                css=files("gansuite.tools").joinpath("demo.css").read_text("utf-8"),
+                theme=gr.themes.Default(
+                    primary_hue="blue",
+                    font=["system-ui", "sans-serif"],
+                    font_mono=["ui-monospace", "monospace"],
+                ),
+            )
             note(f"http://{HOST}:{port} shows {len(shown)} model(s); Ctrl-C ends it.")
             while True:
                 time.sleep(3600)
         except KeyboardInterrupt:
-            pass
-        finally:
             page.close(verbose=False)
 
 
@@ -143,6 +161,7 @@ def build(gr: Any, shown: Sequence[Shown], folder: Path) -> Any:
         gr.HTML(
             "<h1>gansuite demo</h1><p>All of it runs on this machine; no picture leaves it.</p>",
             elem_id="head",
+            padding=False,
         )
         if translators and generators:
             with gr.Tab("Translate"):
@@ -158,11 +177,15 @@ def build(gr: Any, shown: Sequence[Shown], folder: Path) -> Any:
 
 def _card(gr: Any, one: Shown, number: int) -> tuple[Any, Any]:
     """Where the picture of a model goes, and what is said of it."""
+    gr.HTML(one.heading, padding=False)
     picture = gr.Image(
-        label=one.title, interactive=False, elem_classes="made", elem_id=f"made{number}",
+        label=one.name, show_label=False, interactive=False, elem_classes="made",
+        elem_id=f"made{number}",
         buttons=["download", "fullscreen"], format="png",
     )  # fmt: skip
-    return picture, gr.HTML(elem_classes="said", elem_id=f"said{number}", min_height=24)
+    return picture, gr.HTML(
+        elem_classes="said", elem_id=f"said{number}", min_height=24, padding=False
+    )
 
 
 def _translate(gr: Any, shown: Sequence[Shown], folder: Path) -> None:
@@ -177,7 +200,7 @@ def _translate(gr: Any, shown: Sequence[Shown], folder: Path) -> None:
                 0, 1, 1, step=0.05, label="Strength of the style", visible=bool(styles)
             )
             colours = gr.Checkbox(label="Keep the picture's colours", visible=bool(styles))
-    alert = gr.HTML(elem_id="alert", visible=False)
+    alert = gr.HTML(elem_id="alert", visible=False, padding=False)
     # a picture is read once, and what is wrong with it said once
     for given, kept in ((picture, source), (reference, style)):
         if given is not None:

@@ -1,4 +1,4 @@
-"""Trained models by what they do: a method from a checkpoint, or an exported program in its place."""
+"""Trained models: a method from a checkpoint, or an exported program in its place."""
 
 from __future__ import annotations
 

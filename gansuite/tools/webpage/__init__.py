@@ -87,16 +87,20 @@ def page(model: bytes, says: Mapping[str, Any], runtime: Runtime, z: Tensor | No
         packed["latents"] = z.contiguous().numpy().tobytes()
     code = _file("page.js")
     digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
-    text = _templates().get_template("page.html").render(
-        style=_file("style.css", "gansuite.compare") + "\n" + _file("page.css"),
-        script=code,
-        digest=Markup(digest),
-        worker=_file("worker.js"),
-        about=Markup(json.dumps(about).replace("<", "\\u003c")),
-        packed={name: Markup(_packed(data)) for name, data in packed.items()},
-        says=says,
-        shown=about,
-        version=runtime.version,
+    text = (
+        _templates()
+        .get_template("page.html")
+        .render(
+            style=_file("style.css", "gansuite.compare") + "\n" + _file("page.css"),
+            script=code,
+            digest=Markup(digest),
+            worker=_file("worker.js"),
+            about=Markup(json.dumps(about).replace("<", "\\u003c")),
+            packed={name: Markup(_packed(data)) for name, data in packed.items()},
+            says=says,
+            shown=about,
+            version=runtime.version,
+        )
     )
     return text.encode()
 

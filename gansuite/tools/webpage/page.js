@@ -180,7 +180,7 @@ async function translated() {
 
 function latent() {
   const d = about.z, t = Number($("share").value);
-  const [a, b] = ["seed", "towards"].map((id) => latents.subarray($(id).value * d, ($(id).value + 1) * d));
+  const [a, b] = ["seed", "towards"].map((id) => Number($(id).value)).map((n) => latents.subarray(n * d, (n + 1) * d));
   const dot = (p, q) => p.reduce((sum, v, i) => sum + v * q[i], 0);
   const angle = Math.acos(Math.min(1, Math.max(-1, dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b)))));
   if (about.latent !== "normal" || angle < 1e-6) return a.map((v, i) => (1 - t) * v + t * b[i]);
