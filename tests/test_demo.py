@@ -151,12 +151,17 @@ def address(tmp_path: Path) -> Iterator[str]:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "TMPDIR": str(tmp_path)},
+        # a shell that runs tests in the background has it ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     assert f":{port} shows 3 model(s)" in process.stdout.readline()
-    yield f"http://{demo.HOST}:{port}/"
-    process.send_signal(signal.SIGINT)
-    rest = process.communicate(timeout=60)
+    try:
+        yield f"http://{demo.HOST}:{port}/"
+        process.send_signal(signal.SIGINT)
+        rest = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert (process.returncode, *rest) == (0, "", "")  # quietly, with Ctrl-C
     assert not list(tmp_path.glob("gansuite-demo-*"))
 

@@ -14,6 +14,7 @@ from gansuite import engine
 from gansuite.data.spec import DataSpec, LabelSet
 from gansuite.errors import UserError
 from gansuite.methods._unconditional import latents
+from gansuite.runs import find_checkpoint
 from gansuite.tools.programs import Program, from_bytes, load_program, to_bytes
 
 PROGRAMS = (".onnx", ".pt2")
@@ -27,9 +28,10 @@ def load_model(path: str | Path, weights: str = "auto") -> Any:
     Raises:
         UserError: there is none, it is damaged, or ``weights`` are asked for of a program.
     """
-    if Path(path).suffix.lower() not in PROGRAMS:
-        return engine.load_method(path, weights)
-    program, says = load_program(path)
+    file = find_checkpoint(path)
+    if file.suffix.lower() not in PROGRAMS:
+        return engine.load_method(file, weights)
+    program, says = load_program(file)
     if weights not in ("auto", says["weights"]):
         raise UserError(f"'{path}' has {says['weights']} weights; leave --weights out.")
     if "latent" not in says:
