@@ -206,7 +206,7 @@ TINY = (
     *("evaluate.best_by=fd_random", "evaluate.every_kimg=null"),
 )
 COATS = ("data.train=16", "data.test=8", "data.size=32")
-PROGRAMS = ("gansuite", "make", "python", "pip", "torchrun", "srun")
+PROGRAMS = ("gansuite", "make", "python", "pip", "npm", "torchrun", "srun")
 
 # what is parsed but not run -> why
 NOT_RUN = {
@@ -219,7 +219,8 @@ NOT_RUN = {
     r"horse2zebra|h2z": "needs photographs that are downloaded, or published weights",
     r"^python (benchmarks|docs)/": "takes minutes, or writes the pages themselves",
     r"^gansuite import ": "needs published weights: tests/test_import.py",
-    r"^gansuite demo ": "waits for a browser",
+    r"^gansuite demo ": "waits for a browser: tests/test_demo.py",
+    r"^npm |--ort ": "needs a package of npm: tests/test_webpage.py",
     r"^gansuite (sync|workspace|fetch-metrics)": "needs an account or a network",
     r"name=(source|scratch|fine)|compare_coats": "measurements, minutes",
 }
@@ -298,6 +299,8 @@ def check(words: list[str]) -> None:
                 catalogue.load_experiment(name, overrides)
     elif program == "make":
         assert re.search(rf"^{rest[0]}:", (ROOT / "Makefile").read_text(), re.M), rest
+    elif program == "npm":
+        assert rest == ["pack", "onnxruntime-web"]
     elif program == "pip":
         extras = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(), re.M)
         for name in re.findall(r"\[([\w,]+)\]", " ".join(rest)):
