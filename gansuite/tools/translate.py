@@ -239,9 +239,7 @@ def _batches(
     sizes: Sequence[tuple[int, int]], stride: int, batch: int
 ) -> Iterator[tuple[range, tuple[int, int]]]:
     """Runs of consecutive pictures that are equally large when padded, and that padded size."""
-    padded = [
-        tuple(math.ceil(max(side, _SMALLEST) / stride) * stride for side in size) for size in sizes
-    ]
+    padded = [padded_size(size, stride) for size in sizes]
     start = 0
     while start < len(padded):
         height, width = padded[start]
@@ -251,6 +249,12 @@ def _batches(
             stop += 1
         yield range(start, stop), (height, width)
         start = stop
+
+
+def padded_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """``size`` (height, width) in multiples of ``stride``, and at least a few pixels."""
+    height, width = (math.ceil(max(side, _SMALLEST) / stride) * stride for side in size)
+    return height, width
 
 
 def to_network(picture: Picture, channels: int, padded: Sequence[int]) -> Tensor:
