@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 import time
 import urllib.request
@@ -287,8 +288,13 @@ def locked(content: dict[str, Any]) -> Remote:
 def test_a_live_lease_is_respected(memory: Any) -> None:
     it = locked(elsewhere())
     assert it.holder().startswith("process 4242 on node7")
-    with pytest.raises(UserError, match=r"running in memory://bucket/run \(process 4242 on node7"):
+    with pytest.raises(
+        UserError, match=r"running in memory://bucket/run \(process 4242 on node7"
+    ) as e:
         Held(it)
+    assert re.search(
+        r" s ago; should it be dead, this is free in 1\d\d s\); wait for it", str(e.value)
+    )
     assert it.lock() == elsewhere(heard=it.lock()["heard"])
 
 
