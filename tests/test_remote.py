@@ -15,7 +15,8 @@ from typing import Any
 
 import fsspec
 import pytest
-from helpers import EachBatch, command, difference, experiment, train
+from helpers import EachBatch, command, difference, experiment, train, untrained
+from PIL import Image
 
 from gansuite import engine, files
 from gansuite.catalogue import load_experiment
@@ -358,11 +359,20 @@ def test_commands_read_a_run_that_is_elsewhere(
     memory: Any, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
     engine.train(there())
-    address = f"memory://{AT}"
+    address, best = f"memory://{AT}", f"memory://{AT}/checkpoints/best.ckpt"
+    memory.put_file(str(untrained("cyclegan_coats", tmp_path)), "bucket/t/seed0/checkpoints/a.ckpt")
+    translator = "memory://bucket/t/seed0/checkpoints/a.ckpt"
+    picture = str(tmp_path / "horse.png")
+    Image.new("RGB", (32, 32), "brown").save(picture)
+    made = [str(tmp_path / name) for name in ("s", "t", "m.safetensors", "shared", "z", "p")]
     for i, words in enumerate(
         [
-            ("sample", address, str(tmp_path / "s"), "-n", "2", "--device", "cpu"),
-            ("sample", f"{address}/checkpoints/best.ckpt", str(tmp_path / "t"), "-n", "2"),
+            ("sample", address, made[0], "-n", "2", "--device", "cpu"),
+            ("sample", best, made[1], "-n", "2"),
+            ("export", best, made[2]),
+            ("share", address, made[3]),
+            ("translate", translator, picture, made[4], "--to", "zebra", "--device", "cpu"),
+            ("project", best, picture, made[5], "--steps", "1", "--device", "cpu"),
             ("evaluate", address),
             ("report", address),
             ("compare", f"memory://bucket/runs/{NAME}", "name=c", "out=memory://bucket/all"),
@@ -373,12 +383,21 @@ def test_commands_read_a_run_that_is_elsewhere(
         assert code == 0, err
         if words[0] == "evaluate":
             assert "Equal to the scores that the run recorded." in out
+    assert all(Path(path).exists() for path in made)
+    assert {"config.json", "samples.jpg"} < {path.name for path in Path(made[3]).iterdir()}
     assert b"<html" in kept(memory, "report.html")
-    made = {k.rpartition("/")[2] for k in memory.find("bucket/all/c")}
-    assert {"table.md", "index.html"} <= made or any(n.endswith(".html") for n in made), made
+    pages = {k.rpartition("/")[2] for k in memory.find("bucket/all/c")}
+    assert {"leaderboard.md", "index.html"} <= pages
     code, _, err = say(capsys, "sample", "memory://bucket/nothing", str(tmp_path / "u"))
     assert (code, err.count("\n")) == (2, 1)
     assert "There is nothing at memory://bucket/nothing" in err
+
+
+def test_what_is_made_of_a_run_is_written_here(here: Path, capsys: Any) -> None:
+    code, _, err = say(capsys, "sample", "runs/x/seed0", "s3://bucket/pictures")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "'s3://bucket/pictures' is an address; give a file or a folder here" in err
+    assert not list(here.iterdir())
 
 
 def test_a_page_of_a_folder_here_is_sent_nowhere(tmp_path: Path) -> None:
@@ -401,16 +420,6 @@ def test_a_package_that_is_missing(tmp_path: Path, monkeypatch: Any, capsys: Any
     code, _, err = say(capsys, "sample", "nosuch://bucket/x/seed0", str(tmp_path / "o"))
     assert (code, err.count("\n")) == (2, 1)
     assert "fsspec knows no protocol 'nosuch'" in err
-
-
-def test_a_cluster_needs_a_folder_that_its_nodes_share(
-    memory: Any, monkeypatch: Any, capsys: Any
-) -> None:
-    words = ("compare", NAME, "budget.kimg=1", "out=memory://bucket/x", "--on", "script")
-    code, _, err = say(capsys, *words)
-    assert (code, err.count("\n")) == (2, 1)
-    assert "a folder that its nodes share" in err
-    assert memory.find("bucket") == []
 
 
 # --- S3 -----------------------------------------------------------------------------------------
