@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 NAMES = ("sbatch", "srun", "squeue", "scontrol", "sacct", "scancel")
 FLAGS = {
@@ -47,6 +48,16 @@ def install(folder: Path) -> None:
         call = f'exec {sys.executable} {Path(__file__).resolve()} {name} "$@"'
         file.write_text(f"#!/bin/sh\n{call}\n")
         file.chmod(0o755)
+
+
+def use(folder: Path, monkeypatch: Any) -> Path:
+    """From now on these are SLURM's; where their jobs are kept."""
+    install(folder / "bin")
+    root = folder / "fake"
+    root.mkdir()
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("FAKE_SLURM", str(root))
+    return root
 
 
 def fail(text: str) -> None:

@@ -234,12 +234,7 @@ def test_a_job_that_is_ended_saves_and_does_not_come_back(stand_in: Path) -> Non
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the jobs of executables that stand for SLURM's are kept."""
-    fake_slurm.install(tmp_path / "bin")
-    root = tmp_path / "fake"
-    root.mkdir()
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("FAKE_SLURM", str(root))
-    return root
+    return fake_slurm.use(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("steps", ["1", "-1", "lost", "lost at once"])

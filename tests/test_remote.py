@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fake_slurm
 import fsspec
 import pytest
 from helpers import EachBatch, command, difference, experiment, train, untrained
@@ -21,6 +22,7 @@ from PIL import Image
 from gansuite import engine, files
 from gansuite.catalogue import load_experiment
 from gansuite.cli import main
+from gansuite.compare.executors import slurm
 from gansuite.config import Experiment
 from gansuite.errors import UserError
 from gansuite.runs import Run, fetched, publish, read_checkpoint, read_json, remote
@@ -461,7 +463,8 @@ def fresh() -> None:
 
 @pytest.mark.slow
 def test_a_run_on_s3(s3: Any, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    """Cut off, resumed elsewhere, compared from there by runs that are processes of their own."""
+    """Cut off, resumed elsewhere; and a comparison there whose runs are jobs of a cluster."""
+    pytest.importorskip("submitit")
     e = there("s3://bucket/runs")
     cut_off(e, 3, monkeypatch)
     another_machine(tmp_path / "b", monkeypatch)
@@ -473,8 +476,12 @@ def test_a_run_on_s3(s3: Any, tmp_path: Path, monkeypatch: Any, capsys: Any) -> 
     file = command(e, tmp_path / "c")[-1]
     words = ("compare", file, "name=c", "out=s3://bucket/all", "budget.kimg=0.008")
     words = (*words, "rank_by=fd_random")
-    code, out, err = say(capsys, *words)
+    fake = fake_slurm.use(tmp_path, monkeypatch)
+    monkeypatch.setattr(slurm.Slurm, "every", 0.3)
+    code, out, err = say(capsys, *words, "--on", "slurm")
     assert code == 0, out + err
+    assert f"The jobs of s3://bucket/all/c and their copies of its runs are in {tmp_path}" in out
+    assert [task.name for task in fake_slurm.tasks(fake)] == ["7_0"]
     at = f"bucket/all/c/{NAME}/seed0"
     another_machine(tmp_path / "d", monkeypatch)
     code, out, err = say(capsys, *words)

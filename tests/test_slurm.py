@@ -80,15 +80,18 @@ class Comparison:
         ]
 
 
-def running(cluster: Cluster, gate: Gate, ranks: int = 1) -> dict[str, tuple[str, str]]:
-    """node -> the job that trains on it and waits at the gate, by its two numbers."""
+def running(cluster: Cluster, gate: Gate, ranks: int = 1) -> dict[str, str]:
+    """node -> the job that trains on it and waits at the gate."""
     found = {}
-    for line in cluster.said("squeue", "-h", "-r", "-t", "R", "-o", "%i|%A|%N").splitlines():
-        name, number, node = line.split("|")
-        starts = int(cluster.job(number)["Restarts"])
-        if gate.waiting(name, starts, ranks):
-            found[node] = (name, number)
+    for line in cluster.said("squeue", "-h", "-r", "-t", "R", "-o", "%i|%N").splitlines():
+        job, node = line.split("|")
+        if gate.waiting(job, restarts(cluster, job), ranks):
+            found[node] = job
     return found
+
+
+def restarts(cluster: Cluster, job: str) -> int:
+    return int(cluster.job(job)["Restarts"])
 
 
 def test_two_methods_and_all_that_happens_to_jobs(
@@ -104,40 +107,40 @@ def test_two_methods_and_all_that_happens_to_jobs(
     runs = {job: run for run, job in it.jobs().items()}
 
     # a node is drained, and its job goes back into the queue
-    job, number = running(cluster, gate)["n1"]
+    job = running(cluster, gate)["n1"]
     cluster.control("update", "NodeName=n1", "State=DRAIN", "Reason=test")
     assert cluster.node("n1") == "ALLOCATED+DRAIN"
-    cluster.control("requeue", number)
+    cluster.control("requeue", job)
     until(lambda: cluster.node("n1") == "IDLE+DRAIN")
-    assert cluster.job(number)["JobState"] == "PENDING"
+    assert cluster.job(job)["JobState"] == "PENDING"
     assert "Stopped by SIGTERM" in it.log(runs[job])
     cluster.control("update", "NodeName=n1", "State=RESUME")
     until(lambda: "n1" in running(cluster, gate))
 
     # a job comes near its time limit: it saves, and comes again
-    job, number = running(cluster, gate)["n2"]
-    hours, minutes, _ = map(int, cluster.job(number)["RunTime"].split(":"))
-    cluster.control("update", f"JobId={number}", f"TimeLimit={60 * hours + minutes + 3}")
-    until(lambda: int(cluster.job(number)["Restarts"]) == 1)
-    cluster.control("update", f"JobId={number}", "TimeLimit=600")
+    job = running(cluster, gate)["n2"]
+    hours, minutes, _ = map(int, cluster.job(job)["RunTime"].split(":"))
+    cluster.control("update", f"JobId={job}", f"TimeLimit={60 * hours + minutes + 3}")
+    until(lambda: restarts(cluster, job) == 1)
+    cluster.control("update", f"JobId={job}", "TimeLimit=600")
     told = "".join(p.read_text() for p in (tmp_path / "cut/c/slurm").glob(f"{job}_*.err"))
     assert "Caught signal SIGUSR2" in told
     assert it.log(runs[job]).count("Stopped by SIG") == 1
     until(lambda: "n2" in running(cluster, gate))
 
     # the same by hand
-    job, number = running(cluster, gate)["n2"]
-    before = int(cluster.job(number)["Restarts"])
-    cluster.said("scancel", "--signal=USR1", number)
-    until(lambda: int(cluster.job(number)["Restarts"]) == before + 1)
+    job = running(cluster, gate)["n2"]
+    before = restarts(cluster, job)
+    cluster.said("scancel", "--signal=USR1", job)
+    until(lambda: restarts(cluster, job) == before + 1)
     until(lambda: "n2" in running(cluster, gate))
 
     # a node dies
-    job, number = running(cluster, gate)["n2"]
-    before, saved = int(cluster.job(number)["Restarts"]), it.log(runs[job]).count("Stopped by")
+    job = running(cluster, gate)["n2"]
+    before, saved = restarts(cluster, job), it.log(runs[job]).count("Stopped by")
     cluster.lose("n2")
     cluster.control("update", "NodeName=n2", "State=DOWN", "Reason=test")
-    until(lambda: int(cluster.job(number)["Restarts"]) == before + 1)
+    until(lambda: restarts(cluster, job) == before + 1)
     assert it.log(runs[job]).count("Stopped by") == saved  # it had no time for that
     cluster.begin("n2")
     until(lambda: cluster.node("n2").partition("+")[0] in ("IDLE", "ALLOCATED", "MIXED"))
@@ -162,15 +165,15 @@ def test_a_run_on_two_nodes_one_of_which_dies(tmp_path: Path, gate: Gate, cluste
     first = it.on(cluster, *limits)
     until(lambda: running(cluster, gate, 2) or first.poll() is not None)
     assert first.poll() is None, it.said("cut")
-    ((nodes, (job, number)),) = running(cluster, gate, 2).items()
+    ((nodes, job),) = running(cluster, gate, 2).items()
     assert nodes == "n[1-2]"
-    cluster.said("scancel", "--signal=USR2", number)
+    cluster.said("scancel", "--signal=USR2", job)
     until(lambda: gate.waiting(job, 1, 2))
     (run,) = it.jobs()
     assert "Stopped by SIG" in it.log(run)
     cluster.lose("n2")
     cluster.control("update", "NodeName=n2", "State=DOWN", "Reason=test")
-    until(lambda: cluster.job(number)["JobState"] == "PENDING" or it.jobs()[run] != job)
+    until(lambda: cluster.job(job)["JobState"] == "PENDING" or it.jobs()[run] != job)
     cluster.begin("n2")
     gate.open()
     whole = it.locally("trainer.devices=2")
