@@ -517,13 +517,22 @@ def test_jobs_of_executables_that_stand_for_slurms(
     told: list[str] = []
 
     def interfere() -> None:
-        for job, words in (("7_0", ["--signal=USR2"]), ("7_1", ["--signal=TERM"])):
-            until(lambda job=job: gate.waiting(job))  # type: ignore[misc]
-            subprocess.run(["scancel", *words, job], check=True)
-        until(lambda: gate.waiting("7_0", 1) and gate.waiting("8_0"))
-        told.append((fake / "7_0/starts").read_text())
-        os.kill(os.getpid(), signal.SIGINT)
+        try:
+            for job, number in (("7_0", "USR2"), ("7_1", "TERM")):
+                until(lambda job=job: gate.waiting(job))  # type: ignore[misc]
+                subprocess.run(["scancel", f"--signal={number}", job], check=True)
+            until(lambda: gate.waiting("7_0", 1) and gate.waiting("8"))
+            told.append((fake / "7_0/starts").read_text())
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
 
+    def go_on() -> None:
+        try:
+            until(lambda: followed in said.getvalue())
+        finally:
+            gate.open()
+
+    followed = "2 jobs of an earlier command go on; they are followed."
     cut = [*arguments, f"out={tmp_path / 'cut'}", "slurm.parallel=2"]
     said = io.StringIO()
     try:
@@ -533,23 +542,26 @@ def test_jobs_of_executables_that_stand_for_slurms(
         other.join()
         assert told == [".."]
         assert "Stopped by SIGINT; the jobs go on, and the same command follows" in said.getvalue()
-        gate.open()
+        threading.Thread(target=go_on, daemon=True).start()
         assert compare(cut, on="slurm", stream=said) == 0, said.getvalue()
     finally:
         for file in fake.glob("*/pid"):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(file.read_text()), signal.SIGKILL)
-    assert "2 jobs of an earlier command go on" in said.getvalue()
+    assert followed in said.getvalue()
     logs = [p.read_text() for p in (tmp_path / "cut").glob("c/*/seed*/log.txt")]
     assert [text.count("Stopped by SIGTERM") for text in logs] == [1, 1]
     assert [text.count("Verdict") for text in logs] == [1, 1]
     assert boards(tmp_path / "cut") == boards(tmp_path / "whole")
     assert not [p for p in (tmp_path / "cut").rglob(".lock") if p.read_text()]
-    assert [p.name for p in fake_slurm.tasks(fake)] == ["7_0", "7_1", "8_0"]
+    assert [p.name for p in fake_slurm.tasks(fake)] == ["7_0", "7_1", "8"]
 
 
 def until(reached: Callable[[], bool]) -> None:
+    """Wait for something that must come, however slow the machine is."""
+    end = time.monotonic() + 600
     while not reached():
+        assert time.monotonic() < end
         time.sleep(0.05)
 
 

@@ -481,7 +481,7 @@ def test_a_run_on_s3(s3: Any, tmp_path: Path, monkeypatch: Any, capsys: Any) -> 
     code, out, err = say(capsys, *words, "--on", "slurm")
     assert code == 0, out + err
     assert f"The jobs of s3://bucket/all/c and their copies of its runs are in {tmp_path}" in out
-    assert [task.name for task in fake_slurm.tasks(fake)] == ["7_0"]
+    assert [task.name for task in fake_slurm.tasks(fake)] == ["7"]
     at = f"bucket/all/c/{NAME}/seed0"
     another_machine(tmp_path / "d", monkeypatch)
     code, out, err = say(capsys, *words)

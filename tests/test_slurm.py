@@ -148,8 +148,9 @@ def test_two_methods_and_all_that_happens_to_jobs(
     # the command is left, and follows them again
     first.send_signal(signal.SIGINT)
     assert first.wait() == STOPPED
-    gate.open()
     again, whole = it.on(cluster, *limits), it.locally("jobs=2")
+    until(lambda: "they are followed." in it.said("cut") or again.poll() is not None)
+    gate.open()
     assert again.wait() == 0, it.said("cut")
     assert whole.wait() == 0, it.said("whole")
     assert "jobs of an earlier command go on; they are followed." in it.said("cut")
