@@ -114,19 +114,20 @@ def work(root: Path, argv: list[str]) -> None:
             if process.poll() is None:
                 continue
             del running[folder]
-            again = folder / "requeue"
+            requeue = folder / "requeue"
             ended = "COMPLETED" if process.returncode == 0 else "FAILED"
             if (folder / "cancelled").exists():
                 ended = "CANCELLED by 0"
-            (folder / "state").write_text("PENDING" if again.exists() else ended)
-            again.unlink(missing_ok=True)
+            (folder / "state").write_text("PENDING" if requeue.exists() else ended)
+            requeue.unlink(missing_ok=True)
         waiting = [p for p in mine if (p / "state").read_text() == "PENDING"]
         if not waiting and not running:
             return
         for folder in waiting[: max(0, parallel - len(running))]:
             index = folder.name.partition("_")[2]
             starts = folder / "starts"
-            starts.write_text(starts.read_text() + "." if starts.exists() else ".")
+            again = len(starts.read_text()) if starts.exists() else 0
+            starts.write_text("." * (again + 1))
             array = {"SLURM_ARRAY_JOB_ID": number, "SLURM_ARRAY_TASK_ID": index} if index else {}
             environment = {
                 **os.environ,
@@ -136,6 +137,7 @@ def work(root: Path, argv: list[str]) -> None:
                 "SLURM_NNODES": "1",
                 "SLURM_JOB_NUM_NODES": "1",
                 "SLURM_PROCID": "0",
+                **({"SLURM_RESTART_COUNT": str(again)} if again else {}),
                 "FAKE_TASK": str(folder),
             }
             path = output.replace("%A", number).replace("%a", index).replace("%j", number)

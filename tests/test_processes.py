@@ -253,10 +253,16 @@ def test_which_reason_is_told(
 # --- two ranks of a real run ----------------------------------------------------------------------
 
 
+TINY = (
+    *("evaluate.every_kimg=0.06", "evaluate.learned=false", "evaluate.best_by=fd_random"),
+    *("evaluate.pictures=2", "log.loggers=[]"),
+)
+
+
 def two(tmp_path: Path, out: str, *more: str) -> Experiment:
     (tmp_path / out).mkdir(exist_ok=True)
-    over = ("trainer.devices=2", "log.checkpoint_every_kimg=0.004", "data.batch=2", *more)
-    return experiment("vanilla_coats", tmp_path / out, 40, "evaluate.every_kimg=0.06", *over)
+    over = ("trainer.devices=2", "log.checkpoint_every_kimg=0.004", "data.batch=2", *TINY, *more)
+    return experiment("vanilla_coats", tmp_path / out, 40, *over)
 
 
 def state(run: Path) -> Any:
