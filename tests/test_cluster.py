@@ -544,6 +544,7 @@ def test_jobs_of_executables_that_stand_for_slurms(
         assert "Stopped by SIGINT; the jobs go on, and the same command follows" in said.getvalue()
         threading.Thread(target=go_on, daemon=True).start()
         assert compare(cut, on="slurm", stream=said) == 0, said.getvalue()
+        until(lambda: all((p / "state").read_text() == "COMPLETED" for p in fake_slurm.tasks(fake)))
     finally:
         for file in fake.glob("*/pid"):
             with contextlib.suppress(ProcessLookupError):

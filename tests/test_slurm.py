@@ -153,6 +153,7 @@ def test_two_methods_and_all_that_happens_to_jobs(
     gate.open()
     assert again.wait() == 0, it.said("cut")
     assert whole.wait() == 0, it.said("whole")
+    until(lambda: not cluster.said("squeue", "-h"))  # what the runs print behind their results
     assert "jobs of an earlier command go on; they are followed." in it.said("cut")
     assert it.boards("cut") == it.boards("whole")
     assert len(set(it.jobs().values())) == 4
@@ -180,6 +181,7 @@ def test_a_run_on_two_nodes_one_of_which_dies(tmp_path: Path, gate: Gate, cluste
     whole = it.locally("trainer.devices=2")
     assert first.wait() == 0, it.said("cut")
     assert whole.wait() == 0, it.said("whole")
+    until(lambda: not cluster.said("squeue", "-h"))  # what the runs print behind their results
     assert it.boards("cut") == it.boards("whole")
     assert it.log(run).count("Verdict") == 1
 
