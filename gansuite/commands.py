@@ -178,7 +178,7 @@ def sample(args: argparse.Namespace) -> None:
             device=device,
             progress=progress,
         )
-    pictures = [path for path in written if path.suffix == ".png"]
+    pictures = [path for path in written if path.suffix in (".png", ".npy")]
     print(f"{len(pictures)} picture(s) and {sheet.name} written to {args.output}")
     for path in (path for path in written if path not in pictures):
         print(path)

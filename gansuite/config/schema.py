@@ -158,7 +158,7 @@ class DataOptions(Section):
     batch: int = Field(default=1, ge=1, le=65_536)
     flip: bool = True
     resize: Literal["bicubic", "bilinear", "bilinear_aliased"] = "bicubic"
-    channels: Literal[1, 3] | None = None
+    channels: Annotated[int, Field(ge=1, le=64)] | None = None
     workers: int = Field(default=0, ge=0, le=256)
 
 

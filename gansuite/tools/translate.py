@@ -24,6 +24,7 @@ from gansuite.imaging import (
     read_picture,
     save_picture,
 )
+from gansuite.stacks import STACK_SUFFIXES, is_stack
 from gansuite.tools.style import Style, check_mask, read_mask, read_style
 from gansuite.tools.tiles import Tiles
 
@@ -59,7 +60,9 @@ def translate(
     ``inputs`` is a file, a folder (searched through, sub-folders are kept) or a pattern with
     ``*``, ``?``, ``[...]`` or ``**``. ``output`` is a folder, or a file name when ``inputs`` is one
     file. Pictures keep their size (padded to ``method.stride`` by reflection, cropped back), their
-    alpha, 16 bits and grey. A picture whose format cannot hold the result becomes PNG.
+    alpha, 16 bits and grey. A picture whose format cannot hold the result becomes PNG. A method of
+    other numbers of channels than 1 and 3 takes .npy and TIFF, and gives back their type and order
+    of axes.
     ``note`` gets one line for each thing worth knowing, ``progress`` the counts.
 
     ``to`` may be left out when the method knows two domains: then it is the second. ``style``: see
@@ -78,7 +81,9 @@ def translate(
     target = target_of(method, to, note) if chosen is None else chosen
     region = None if mask is None else read_mask(mask)
     tiles = None if tile is None else Tiles.of(tile, overlap, method.stride)
-    sources, targets = _plan(inputs, Path(output))
+    channels = method.spec.channels
+    suffixes = STACK_SUFFIXES if is_stack(channels) else IMAGE_SUFFIXES
+    sources, targets = _plan(inputs, Path(output), suffixes)
     survey = _survey(sources, method, note, tiles)
     for source, (_, size) in zip(sources, survey, strict=True) if mask is not None else ():
         check_mask(cast(np.ndarray, region), cast(Path, mask), source, size)
@@ -87,8 +92,8 @@ def translate(
         method.to(device)
     place = torch.device(device or device_of(method))
     for group, padded in _batches([size for _, size in survey], method.stride, batch):
-        pictures = [read_picture(sources[i]) for i in group]
-        x = torch.stack([to_network(p, method.spec.channels, padded) for p in pictures])
+        pictures = [read_picture(sources[i], channels) for i in group]
+        x = torch.stack([to_network(p, channels, padded) for p in pictures])
         call = partial(run, method, to=target, device=place, first=sources[group.start])
         results = call(x) if tiles is None else tiles.translate(x, call)
         for i, picture, result in zip(group, pictures, results, strict=True):
@@ -125,12 +130,13 @@ def target_of(method: Any, to: str | None, note: Callable[[str], None]) -> str:
     return chosen
 
 
-def _plan(inputs: str, output: Path) -> tuple[list[Path], list[Path]]:
+def _plan(inputs: str, output: Path, suffixes: Sequence[str]) -> tuple[list[Path], list[Path]]:
     """The files to read and, for each, the file to write with the same name."""
     start = Path(inputs)
-    accepted = f"accepted are {' '.join(sorted(IMAGE_SUFFIXES))}"
+    named = output.suffix.lower() in {*IMAGE_SUFFIXES, *STACK_SUFFIXES} and not output.is_dir()
+    accepted = f"accepted are {' '.join(sorted(suffixes))}"
     if start.is_file():
-        if output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir():
+        if named:
             sources, targets = [start], [output]
         else:
             sources, targets = [start], [output / start.name]
@@ -151,11 +157,13 @@ def _plan(inputs: str, output: Path) -> tuple[list[Path], list[Path]]:
         sources = [
             path
             for path in found
-            if is_image(path) and path.is_file() and not (inside and own in path.resolve().parents)
+            if is_image(path, suffixes)
+            and path.is_file()
+            and not (inside and own in path.resolve().parents)
         ]
         if not sources:
             raise UserError(missing)
-        if output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir():
+        if named:
             raise UserError(f"'{inputs}' is {len(sources)} pictures but '{output}' names one file")
         targets = [output / path.relative_to(root) for path in sources]
     for folder in (output, *output.parents):
@@ -177,7 +185,7 @@ def _survey(
     notes: set[str] = set()
     for path in sources:
         try:
-            picture = read_picture(path)
+            picture = read_picture(path, method.spec.channels)
         except UserError as error:
             broken.append(str(error))
             continue
@@ -218,6 +226,8 @@ def _holding(
     for source, wanted, kind in zip(sources, targets, kinds, strict=True):
         target = wanted
         if kind not in WRITABLE.get(target.suffix.lower(), ("", frozenset()))[1]:
+            if kind == "stack":
+                raise UserError(f"'{target}' cannot hold this picture; name it .npy or .tif")
             what = kind.replace("16", " with 16 bits").replace("L", "grey", 1)
             if target.name != source.name:  # the user chose this name
                 raise UserError(f"'{target}' cannot hold this picture ({what}); name it .png")
@@ -253,9 +263,14 @@ def _batches(
         start = stop
 
 
+def _top(dtype: np.dtype) -> int:
+    """The brightest value."""
+    return 1 if dtype.kind == "f" else int(np.iinfo(dtype).max)
+
+
 def to_network(picture: Picture, channels: int, padded: Sequence[int]) -> Tensor:
     """float32 [channels, *padded] in [-1, 1]; the picture sits in the middle of its reflection."""
-    top = np.iinfo(picture.colour.dtype).max
+    top = _top(picture.colour.dtype)
     x = torch.from_numpy(picture.colour.astype(np.float32)).div_(top / 2).sub_(1)
     if channels == 1 and x.shape[2] == 3:
         x = x @ _LUMINANCE[:, None]
@@ -275,10 +290,10 @@ def from_network(result: Tensor, picture: Picture, region: np.ndarray | None) ->
     for start in range(0, height, _ROWS):  # eight bytes a value: not of a whole large picture
         rows = slice(start, start + _ROWS)
         x = whole[rows] @ _LUMINANCE[:, None] if grey else whole[rows]
-        array = ((x.clamp(-1, 1).double() + 1) * (np.iinfo(dtype).max / 2)).numpy()
+        array = ((x.clamp(-1, 1).double() + 1) * (_top(dtype) / 2)).numpy()
         if region is not None:
             array = region[rows] * array + (1 - region[rows]) * picture.colour[rows]
-        made[rows] = array.round()
+        made[rows] = array if dtype.kind == "f" else array.round()
     return replace(picture, colour=made)
 
 

@@ -17,6 +17,7 @@ from torch import nn
 from gansuite.errors import UserError
 from gansuite.files import replacing
 from gansuite.imaging import Picture
+from gansuite.stacks import is_stack
 from gansuite.tools.tiles import Tiles
 from gansuite.tools.translate import Progress, from_network, run, target_of, to_network
 
@@ -146,6 +147,8 @@ def translate_video(
         raise UserError(f"'{output}' cannot hold the film; name it {', '.join(_FILMS)}.")
     if output.resolve() == source.resolve():
         raise UserError(f"'{output}' is the input; give another place for the result.")
+    if is_stack(method.spec.channels):
+        raise UserError(f"This model takes pictures of {method.spec.channels} channels, no films.")
     target = target_of(method, to, note)
     tiles = None if tile is None else Tiles.of(tile, overlap, method.stride)
     if device is not None and isinstance(method, nn.Module):
