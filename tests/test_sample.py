@@ -303,6 +303,7 @@ def test_what_is_no_film_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Mon
     assert "cannot be read as a film" in refused(broken, tmp_path / "b.mp4")
     assert "name it .mp4" in refused(broken, tmp_path / "b.txt")
     assert "is the input" in refused(broken, broken)
+    assert "a.mp4' is a file" in refused(broken, broken / "b.mp4")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mp4"]
     monkeypatch.setitem(sys.modules, "av", None)
     assert "pip install 'gansuite[video]'" in refused(broken, tmp_path / "b.mp4")

@@ -178,7 +178,8 @@ def test_trained_scored_and_translated(tmp_path: Path, capsys: Any) -> None:
             save(tmp_path / f"d/{folder}/{i}.npy", array.astype(np.uint16))
     run = tmp_path / "runs/cyclegan_coats/seed0"
     words = f"""exp cyclegan_coats data.name=unpaired data.root={tmp_path}/d
-        data.domains=[dark,light] data.channels=5 data.size=16 data.batch=2 method.width=4 method.d_width=4 method.blocks=1
+        data.domains=[dark,light] data.channels=5 data.size=16 data.batch=2
+        method.width=4 method.d_width=4 method.blocks=1
         method.d_layers=1 budget.kimg=0.016 evaluate.every_kimg=0.016 evaluate.pictures=4
         log.every_kimg=0.008 log.wandb=disabled out={tmp_path}/runs"""
     assert command(*words.split()) == 0

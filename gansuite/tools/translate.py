@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import glob
 import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, cast
 
 import numpy as np
@@ -32,6 +35,7 @@ LARGE = 1024  # pixels of the longer side from which a picture's size is worth a
 _SMALLEST = 16  # networks that pad by reflection inside need a few pixels at every depth
 _PIXELS = 1 << 22  # at most this many in one batch, unless a single picture has more
 _ROWS = 256
+VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 Progress = Callable[[int, int], None]
 """Told how many pictures are done, and of how many."""
 _LUMINANCE = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601, as PIL
@@ -51,6 +55,7 @@ def translate(
     overlap: int = 64,
     batch: int = 8,
     device: torch.device | str | None = None,
+    devices: Sequence[torch.device | str] = (),
     note: Callable[[str], None] = lambda line: None,
     progress: Progress = lambda done, total: None,
 ) -> list[Path]:
@@ -69,7 +74,9 @@ def translate(
     :func:`gansuite.tools.style.read_style`. ``mask``: a picture as large as each of the inputs,
     white where they are translated and black where they stay as they are. ``tile``: work in
     squares of so many pixels that share ``overlap`` (see `Tiles`), in bounded memory. ``device``
-    moves the method there; by default it stays where its parameters are.
+    moves the method there; by default it stays where its parameters are. ``devices``: one copy of
+    the method on each, which share the pictures. ``batch``: how many of one size are translated at
+    once.
 
     Raises UserError, before anything is written, when the method does not translate, ``to`` is
     unknown or missing, nothing is found, a picture is unreadable, a result would replace an input
@@ -81,6 +88,7 @@ def translate(
     target = target_of(method, to, note) if chosen is None else chosen
     region = None if mask is None else read_mask(mask)
     tiles = None if tile is None else Tiles.of(tile, overlap, method.stride)
+    check_batch(batch)
     channels = method.spec.channels
     suffixes = STACK_SUFFIXES if is_stack(channels) else IMAGE_SUFFIXES
     sources, targets = _plan(inputs, Path(output), suffixes)
@@ -91,16 +99,44 @@ def translate(
     if device is not None and isinstance(method, nn.Module):
         method.to(device)
     place = torch.device(device or device_of(method))
-    for group, padded in _batches([size for _, size in survey], method.stride, batch):
+    workers: SimpleQueue[tuple[Any, torch.device]] = SimpleQueue()
+    for i, one in enumerate(devices or [place]):
+        there = copy.deepcopy(method) if i else method
+        workers.put((there.to(one) if devices else there, torch.device(one)))
+
+    def work(job: tuple[range, tuple[int, int]]) -> range:
+        group, padded = job
         pictures = [read_picture(sources[i], channels) for i in group]
         x = torch.stack([to_network(p, channels, padded) for p in pictures])
-        call = partial(run, method, to=target, device=place, first=sources[group.start])
-        results = call(x) if tiles is None else tiles.translate(x, call)
+        worker = workers.get()
+        try:
+            call = partial(run, worker[0], to=target, device=worker[1], first=sources[group.start])
+            results = call(x) if tiles is None else tiles.translate(x, call)
+        finally:
+            workers.put(worker)
         for i, picture, result in zip(group, pictures, results, strict=True):
             done = from_network(result, picture, region)
             save_picture(picture_image(done), targets[i], icc=done.icc)
-            progress(i + 1, len(sources))
+        return group
+
+    jobs = _batches([size for _, size in survey], method.stride, batch)
+    with ThreadPoolExecutor(max(1, len(devices))) as pool:
+        # threads for several devices alone: one can be interrupted
+        for group in pool.map(work, jobs) if len(devices) > 1 else map(work, jobs):
+            for i in group:
+                progress(i + 1, len(sources))
     return targets
+
+
+def is_video(path: Path) -> bool:
+    """Whether the name is that of a film."""
+    return path.suffix.lower() in VIDEOS
+
+
+def check_batch(batch: int) -> None:
+    """Raise `UserError` unless so many pictures can be translated at once."""
+    if not 1 <= batch <= 1024:
+        raise UserError(f"--batch is {batch}; give 1 to 1024 pictures")
 
 
 def device_of(method: Any) -> torch.device:
@@ -135,6 +171,8 @@ def _plan(inputs: str, output: Path, suffixes: Sequence[str]) -> tuple[list[Path
     start = Path(inputs)
     named = output.suffix.lower() in {*IMAGE_SUFFIXES, *STACK_SUFFIXES} and not output.is_dir()
     accepted = f"accepted are {' '.join(sorted(suffixes))}"
+    if is_video(output) and not output.is_dir():
+        raise UserError(f"'{output}' names a film, and '{inputs}' is none; name a folder")
     if start.is_file():
         if named:
             sources, targets = [start], [output]

@@ -19,16 +19,11 @@ from gansuite.files import replacing
 from gansuite.imaging import Picture
 from gansuite.stacks import is_stack
 from gansuite.tools.tiles import Tiles
-from gansuite.tools.translate import Progress, from_network, run, target_of, to_network
+from gansuite.tools.translate import Progress, check_batch, from_network, run, target_of, to_network
 
-VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 _FILMS = (".mp4", ".mov", ".mkv", ".m4v")  # that hold H.264
 ANIMATIONS = (".gif", ".webp", ".mp4")
 _SHOWN = 256  # pixels to which an animation of smaller pictures is enlarged
-
-
-def is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEOS
 
 
 def load_av(path: Path) -> Any:
@@ -149,6 +144,10 @@ def translate_video(
         raise UserError(f"'{output}' is the input; give another place for the result.")
     if is_stack(method.spec.channels):
         raise UserError(f"This model takes pictures of {method.spec.channels} channels, no films.")
+    for folder in output.parents:
+        if folder.is_file():
+            raise UserError(f"'{folder}' is a file, so nothing can be written into it")
+    check_batch(batch)
     target = target_of(method, to, note)
     tiles = None if tile is None else Tiles.of(tile, overlap, method.stride)
     if device is not None and isinstance(method, nn.Module):
