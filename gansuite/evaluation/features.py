@@ -93,7 +93,7 @@ class RandomVGG16(Frozen):
 
         self.stages = nn.ModuleList()
         self.projections = nn.ParameterList()
-        channels = colours(channels)
+        self.channels = channels = colours(channels)
         for number, widths in enumerate(STAGES):
             stage = nn.Sequential()
             for i, width in enumerate(widths):
@@ -117,6 +117,10 @@ class RandomVGG16(Frozen):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         check_images(images)
+        if colours(images.shape[1]) != self.channels:
+            raise ValueError(
+                f"{self.channels} channels are seen, not those of {tuple(images.shape)}"
+            )
         if min(images.shape[-2:]) < 8:
             raise ValueError(f"features need pictures of 8x8 or more, not {tuple(images.shape)}")
         parts = [self._features(chunk) for chunk in images.split(CHUNK)]
