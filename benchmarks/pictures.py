@@ -44,7 +44,7 @@ def train(args: argparse.Namespace, pictures: int, augment: str, seed: int) -> N
                 "evaluate.best_by=fd_random",
                 "log.wandb=disabled",
             ),
-            # as published, ADA's p takes 500 kimg of 25,000 from 0 to 1: a short run would not see it
+            # as published, p takes 500 kimg from 0 to 1: a short run would see nothing of ADA
             f"method.ada_kimg={max(args.kimg / 4, 1):g}",
             *(f"evaluate.every_kimg={args.kimg / 4}", *args.overrides),
         ]

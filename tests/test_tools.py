@@ -19,6 +19,7 @@ from torch import Tensor
 from gansuite import cli, devices, engine
 from gansuite.errors import UserError
 from gansuite.imaging import read_picture, save_picture
+from gansuite.networks.layers import InstanceNorm2d
 from gansuite.rng import numpy_generator
 from gansuite.tools.sample import sample
 from gansuite.tools.tiles import Tiles
@@ -333,6 +334,22 @@ def test_tiles_make_what_the_whole_makes(tmp_path: Path) -> None:
     assert (made[0] != made[1]).mean() < 0.01
     assert {shape for shape, _ in blur.calls[1:]} == {(1, 3, 64, 64)}
     assert len(blur.calls) == 1 + 3 * 4
+
+
+def test_tiles_share_the_statistics_of_the_picture() -> None:
+    """Instance norms of a tile would make the dark and the bright half alike."""
+    noise = torch.rand(2, 3, 192, 256, generator=torch.Generator().manual_seed(0))
+    x = noise * 0.2 + torch.linspace(-0.9, 0.7, 256)
+    x[1] = x[1].flip(1)
+    norms = torch.nn.Sequential(InstanceNorm2d(3), torch.nn.LeakyReLU(0.5), InstanceNorm2d(3))
+    tiles, whole = Tiles(128, 16), norms(x)
+    assert tiles.sample(x, 4).shape == (2 * 3 * 4, 3, 64, 64)  # all of it
+    torch.testing.assert_close(tiles.translate_alike(x, norms, 4), whole, atol=1e-4, rtol=1e-4)
+    assert (tiles.translate(x, norms) - whole).abs().max() > 0.5
+    few = Tiles(64, 16)
+    assert few.sample(x[:1], 4).shape == (4, 3, 64, 64)
+    assert (few.translate_alike(x, norms, 4) - whole).abs().max() < 0.3
+    assert torch.equal(norms(x), whole)  # and nothing stays behind
 
 
 def test_tiles_blend_where_they_differ() -> None:

@@ -27,6 +27,7 @@ from gansuite.imaging import (
     read_picture,
     save_picture,
 )
+from gansuite.networks.layers import NORMS
 from gansuite.stacks import STACK_SUFFIXES, is_stack
 from gansuite.tools.style import Style, check_mask, read_mask, read_style
 from gansuite.tools.tiles import Tiles
@@ -111,7 +112,7 @@ def translate(
         worker = workers.get()
         try:
             call = partial(run, worker[0], to=target, device=worker[1], first=sources[group.start])
-            results = call(x) if tiles is None else tiles.translate(x, call)
+            results = call(x) if tiles is None else in_tiles(tiles, x, call, target, worker[0])
         finally:
             workers.put(worker)
         for i, picture, result in zip(group, pictures, results, strict=True):
@@ -137,6 +138,17 @@ def check_batch(batch: int) -> None:
     """Raise `UserError` unless so many pictures can be translated at once."""
     if not 1 <= batch <= 1024:
         raise UserError(f"--batch is {batch}; give 1 to 1024 pictures")
+
+
+def in_tiles(
+    tiles: Tiles, x: Tensor, call: Callable[[Tensor], Tensor], to: str | Style, method: Any
+) -> Tensor:
+    """``call`` of ``x`` in ``tiles``; norms take statistics of the whole picture, unless a style has
+    a say in them."""
+    layers = method.modules() if isinstance(method, nn.Module) else ()
+    if isinstance(to, Style) or not any(isinstance(m, NORMS) for m in layers):
+        return tiles.translate(x, call)
+    return tiles.translate_alike(x, call, method.stride)
 
 
 def device_of(method: Any) -> torch.device:

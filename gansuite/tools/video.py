@@ -19,7 +19,15 @@ from gansuite.files import replacing
 from gansuite.imaging import Picture
 from gansuite.stacks import is_stack
 from gansuite.tools.tiles import Tiles
-from gansuite.tools.translate import Progress, check_batch, from_network, run, target_of, to_network
+from gansuite.tools.translate import (
+    Progress,
+    check_batch,
+    from_network,
+    in_tiles,
+    run,
+    target_of,
+    to_network,
+)
 
 _FILMS = (".mp4", ".mov", ".mkv", ".m4v")  # that hold H.264
 ANIMATIONS = (".gif", ".webp", ".mp4")
@@ -160,7 +168,7 @@ def translate_video(
             size = pictures[0].colour.shape[:2]
             padded = tuple(-(-max(side, 16) // method.stride) * method.stride for side in size)
             x = torch.stack([to_network(p, method.spec.channels, padded) for p in pictures])
-            results = call(x) if tiles is None else tiles.translate(x, call)
+            results = call(x) if tiles is None else in_tiles(tiles, x, call, target, method)
             for frame, picture, result in zip(group, pictures, results, strict=True):
                 yield frame, from_network(result, picture, None).colour
 
