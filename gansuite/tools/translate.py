@@ -143,8 +143,8 @@ def check_batch(batch: int) -> None:
 def in_tiles(
     tiles: Tiles, x: Tensor, call: Callable[[Tensor], Tensor], to: str | Style, method: Any
 ) -> Tensor:
-    """``call`` of ``x`` in ``tiles``; norms take statistics of the whole picture, unless a style has
-    a say in them."""
+    """``call`` of ``x`` in ``tiles``; norms take statistics of the whole picture, unless a style
+    has a say in them."""
     layers = method.modules() if isinstance(method, nn.Module) else ()
     if isinstance(to, Style) or not any(isinstance(m, NORMS) for m in layers):
         return tiles.translate(x, call)
