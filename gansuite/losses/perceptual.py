@@ -101,11 +101,18 @@ def _reflected(x: Tensor) -> Tensor:
 
 
 def perceptual_network(
-    name: Network, last: str, *, width: int = 64, channels: int = 3, seed: int = 0, file: str = ""
+    name: Network,
+    last: str,
+    *,
+    width: int = 64,
+    channels: int = 3,
+    seed: int = 0,
+    file: str = "",
+    key: str = "method.width",
 ) -> VGG:
     """A `VGG` that nobody trains: its weights are constants, no parameters. They are a function of
     the arguments, or the ``file``'s, and part of no checkpoint; but those of a ``classifier``,
-    which is `blank` until it has learned from the pictures, are.
+    which is `blank` until it has learned from the pictures, are. ``key``: where ``width`` is set.
 
     Raises:
         UserError: ``vgg19`` without its file, with another file, or with a width of its own.
@@ -114,12 +121,12 @@ def perceptual_network(
     if name == "random_vgg":
         draw_(vgg, seed)
     elif name == "vgg19":
-        _load_(vgg, file, width)
+        _load_(vgg, file, width, key)
     for module in list(vgg.modules()):
-        for key, value in list(module.named_parameters(recurse=False)):
-            delattr(module, key)
+        for own, value in list(module.named_parameters(recurse=False)):
+            delattr(module, own)
             kept = torch.zeros_like(value) if name == "classifier" else value.detach()
-            module.register_buffer(key, kept, persistent=name == "classifier")
+            module.register_buffer(own, kept, persistent=name == "classifier")
     return vgg
 
 
@@ -159,7 +166,7 @@ def calibration(channels: int = 3, pictures: int = 4, size: int = 64) -> Tensor:
 
 
 @torch.no_grad()
-def _load_(vgg: VGG, file: str, width: int) -> None:
+def _load_(vgg: VGG, file: str, width: int, key: str) -> None:
     how = f"give the path of {URL} ({SIZE:,} bytes) as method.network_file"
     path = Path(file)
     if not file:
@@ -167,7 +174,7 @@ def _load_(vgg: VGG, file: str, width: int) -> None:
     if not path.is_file():
         raise UserError(f"There is no file '{path}' with the weights of VGG-19: {how}.")
     if width != 64:
-        raise UserError(f"VGG-19 has 64 channels in its first stage, not {width}.")
+        raise UserError(f"VGG-19 has 64 channels in its first stage, not {width}: set {key}=64.")
     digest = hashlib.sha256()
     with open(path, "rb") as opened:
         while chunk := opened.read(1 << 20):
