@@ -198,7 +198,7 @@ def main() -> None:
             target = args.out / f"middle {name}.png"
             line(f"1536 x 1024, {name}", 1, cost([args.run, source, target, *options]))
             made.append(np.asarray(Image.open(target)))
-        print(seam(*made, args.tile, args.overlap))
+        print(seam(made[0], made[1], args.tile, args.overlap))
 
 
 if __name__ == "__main__":
