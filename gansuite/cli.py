@@ -262,6 +262,12 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     sub.add_argument("--seed", type=int, default=0)
     weights_and_device(sub)
 
+    sub = add("demo", "show models in a page of this machine: pictures through all of them")
+    what = "run folders, checkpoints, model folders, .onnx or .pt2 files"
+    files(sub, "runs", "RUN", what, nargs="+")
+    sub.add_argument("--port", type=int, default=7860, help="of the page's address (7860)")
+    weights_and_device(sub)
+
     sub = add(
         "import", "make a model of weights that a method's authors published", commands.import_
     )
@@ -278,12 +284,14 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     sub.add_argument("--size", type=int, help="in pixels, without --data")
 
     known.group("share")
-    sub = add("export", "write a model as .pt2 or .onnx, shown to make the same pictures")
+    sub = add("export", "write a model as .pt2, .onnx or a page, shown to make the same pictures")
     checkpoint(sub)
-    files(sub, "output", "OUT", "a file: .pt2, .onnx or .safetensors")
+    files(sub, "output", "OUT", "a file: .pt2, .onnx, .safetensors, or .html: a page that runs it")
     overrides(sub, "data.root=...")
     sub.add_argument("--to", help="the domain to translate to")
     sub.add_argument("--uint8", action="store_true", help="bytes [N, H, W, C] in and out")
+    what = "of a page: the npm package onnxruntime-web, as 'npm pack' writes it or as a folder"
+    files(sub, "--ort", "FILE", what, type=Path)
     sub.add_argument("--weights", default="auto", choices=["auto", "ema", "raw"])
     sub = add("share", "make a model folder of a run: weights, config, card, samples")
     files(sub, "run", "RUN", "a finished run folder")

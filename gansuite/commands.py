@@ -121,7 +121,8 @@ def translate(args: argparse.Namespace) -> None:
     checkpoint = _found(args.checkpoint)
 
     with uncollected():
-        from gansuite import devices, engine
+        from gansuite import devices
+        from gansuite.tools.models import load_model
         from gansuite.tools.progress import progress_bar
         from gansuite.tools.translate import is_video, translate
         from gansuite.tools.video import translate_video
@@ -133,7 +134,7 @@ def translate(args: argparse.Namespace) -> None:
         raise UserError("A film takes --to, --tile, --overlap, --batch and --device alone.")
     several = [] if args.devices is None else devices.first_gpus(args.devices)
     device = several[0] if several else devices.choose_device(args.device)
-    method = engine.load_method(checkpoint, args.weights)
+    method = load_model(checkpoint, args.weights)
     common = {k: getattr(args, k) for k in ("to", "tile", "overlap", "batch")}
     with progress_bar("frames" if film else "pictures") as progress:
         common |= {"device": device, "note": progress.say, "progress": progress}
@@ -161,13 +162,14 @@ def sample(args: argparse.Namespace) -> None:
     checkpoint = _found(args.checkpoint)
 
     with uncollected():
-        from gansuite import devices, engine
+        from gansuite import devices
+        from gansuite.tools.models import load_model
         from gansuite.tools.progress import progress_bar
         from gansuite.tools.sample import read_seeds, sample
 
     seeds = read_seeds(args.seeds) if args.seeds else []
     device = devices.choose_device(args.device)
-    method = engine.load_method(checkpoint, args.weights)
+    method = load_model(checkpoint, args.weights)
     with progress_bar("pictures") as progress:
         *written, sheet = sample(
             method,
@@ -186,6 +188,24 @@ def sample(args: argparse.Namespace) -> None:
     print(f"{len(pictures)} picture(s) and {sheet.name} written to {args.output}")
     for path in (path for path in written if path not in pictures):
         print(path)
+
+
+def demo(args: argparse.Namespace) -> None:
+    for run in args.runs:
+        _found(run)
+
+    with uncollected():
+        from gansuite import devices
+        from gansuite.tools.demo import demo
+
+    device = devices.choose_device(args.device)
+    demo(
+        args.runs,
+        port=args.port,
+        weights=args.weights,
+        device=device,
+        note=lambda line: print(line, flush=True),
+    )
 
 
 def project(args: argparse.Namespace) -> None:
@@ -265,6 +285,7 @@ def export(args: argparse.Namespace) -> None:
         to=args.to,
         weights=args.weights,
         uint8=args.uint8,
+        runtime=args.ort,
         overrides=args.overrides,
         note=print,
     )

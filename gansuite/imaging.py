@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from gansuite.errors import UserError
@@ -143,6 +143,8 @@ def read_picture(path: Path, channels: int = 3) -> Picture:
             return _decode(image, path)
     except UserError:
         raise
+    except UnidentifiedImageError as error:
+        raise UserError(f"'{path}' cannot be read as a picture (it is none)") from error
     except Exception as error:  # PIL's plugins raise OSError, SyntaxError, ValueError, struct.error
         reason = str(error).replace(str(path), "the file").strip() or type(error).__name__
         raise UserError(f"'{path}' cannot be read as a picture ({reason})") from error

@@ -313,7 +313,8 @@ def test_killed_at_random_moments_the_tables_are_the_same(tmp_path: Path) -> Non
     cut = command(*arguments, f"out={tmp_path / 'cut'}", "jobs=2")
     moments = sorted(random.Random(0).sample(range(1, 3 * POINTS // 4), 3))
     stopped = []
-    for number, moment in zip((signal.SIGTERM, signal.SIGKILL, signal.SIGINT), moments, strict=True):
+    signals = (signal.SIGTERM, signal.SIGKILL, signal.SIGINT)
+    for number, moment in zip(signals, moments, strict=True):
         process = subprocess.Popen(cut, stdout=subprocess.PIPE, text=True)
         # a moment of the work and not of the clock, so that it is there on every machine
         while process.poll() is None and points(tmp_path / "cut") < moment:

@@ -137,6 +137,7 @@ class DataModule(LightningDataModule):
 
     @property
     def channels(self) -> int:
+        """1 or 3: as asked for, else what the source has."""
         return self._channels or self.source.channels
 
     @functools.cached_property

@@ -77,6 +77,7 @@ class VGG(nn.Module):
         self.channels = inputs  # of the last features
 
     def layers(self) -> list[tuple[str, nn.Conv2d]]:
+        """The convolutions by name, in order."""
         return [(name, cast(nn.Conv2d, conv)) for name, conv in self.convs.items()]
 
     def forward(self, x: Tensor, taps: Sequence[str]) -> list[Tensor]:

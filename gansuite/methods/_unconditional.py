@@ -41,6 +41,14 @@ def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
     return (mixed / torch.sin(angle)).to(a)
 
 
+def latents(kind: Latent, n: int, z_dim: int, generator: torch.Generator | None) -> Tensor:
+    """float32 [n, z_dim] of the distribution ``kind``, on the CPU."""
+    if kind == "normal":
+        return torch.randn(n, z_dim, generator=generator, dtype=torch.float32)
+    z = torch.rand(n, z_dim, generator=generator, dtype=torch.float32) * 2 - 1
+    return z * BOUND[kind]
+
+
 class Signs:
     """The mean sign of the logits of real pictures since the last update of ADA's p, this
     process's share."""
@@ -110,11 +118,7 @@ class Unconditional(Method):
 
     def z_from(self, n: int, generator: torch.Generator | None) -> Tensor:
         """Latents [n, z_dim] from ``generator``."""
-        if self.latent == "normal":
-            z = torch.randn(n, self.z_dim, generator=generator, dtype=torch.float32)
-        else:
-            z = torch.rand(n, self.z_dim, generator=generator, dtype=torch.float32) * 2 - 1
-            z = z * BOUND[self.latent]
+        z = latents(self.latent, n, self.z_dim, generator)
         return z.to(self.device, cast(torch.dtype, self.dtype))
 
     def pictures(self, z: Tensor) -> Tensor:

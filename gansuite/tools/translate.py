@@ -100,6 +100,8 @@ def translate(
     if device is not None and isinstance(method, nn.Module):
         method.to(device)
     place = torch.device(device or device_of(method))
+    if devices and not isinstance(method, nn.Module):
+        raise UserError("an exported model runs on the CPU; leave --devices out")
     workers: SimpleQueue[tuple[Any, torch.device]] = SimpleQueue()
     for i, one in enumerate(devices or [place]):
         there = copy.deepcopy(method) if i else method
@@ -299,9 +301,7 @@ def _batches(
     sizes: Sequence[tuple[int, int]], stride: int, batch: int
 ) -> Iterator[tuple[range, tuple[int, int]]]:
     """Runs of consecutive pictures that are equally large when padded, and that padded size."""
-    padded = [
-        tuple(math.ceil(max(side, _SMALLEST) / stride) * stride for side in size) for size in sizes
-    ]
+    padded = [padded_size(size, stride) for size in sizes]
     start = 0
     while start < len(padded):
         height, width = padded[start]
@@ -316,6 +316,12 @@ def _batches(
 def _top(dtype: np.dtype) -> int:
     """The brightest value."""
     return 1 if dtype.kind == "f" else int(np.iinfo(dtype).max)
+
+
+def padded_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """``size`` (height, width) in multiples of ``stride``, and at least a few pixels."""
+    height, width = (math.ceil(max(side, _SMALLEST) / stride) * stride for side in size)
+    return height, width
 
 
 def to_network(picture: Picture, channels: int, padded: Sequence[int]) -> Tensor:
