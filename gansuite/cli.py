@@ -75,9 +75,14 @@ def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argp
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     if more:
         setattr(args, rest, [*getattr(args, rest), *more])
+    for name in _MADE:
+        if "://" in (path := str(getattr(args, name, ""))):
+            raise UserError(f"'{path}' is an address; give a file or a folder here, and copy it.")
     return args
 
 
+_MADE = ("output", "folder", "interpolate")
+"""Arguments that name what is written of a run, on this machine."""
 _SHELLS = ("bash", "zsh", "fish", "tcsh")
 
 
