@@ -64,7 +64,15 @@ def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argp
     takes = {"arguments": r"[^-].*", "data": r"\w+(\.\w+)*=.*"}.get(rest, r"(?!)")
     unknown = [word for word in more if not re.fullmatch(takes, word, re.DOTALL)]
     if unknown:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        parser = getattr(args, "parser", parser)
+        flag, hint = unknown[0].startswith("-"), ""
+        if flag:
+            known = [o for action in parser._actions for o in action.option_strings]
+            near = nearest(unknown[0].partition("=")[0].strip("-"), [o.strip("-") for o in known])
+            hint = near.replace(" '", " '--")
+        if flag and not hint and ("overrides" in args or rest):
+            hint = "; what an experiment may change is written key=value, such as seed=1"
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     if more:
         setattr(args, rest, [*getattr(args, rest), *more])
     for name in _MADE:
@@ -86,8 +94,6 @@ class _Parser(argparse.ArgumentParser):
         if unknown:
             known = re.findall(r"[\w-]+", unknown[2])
             message = f"there is no '{unknown[1]}'{nearest(unknown[1], known)} ({', '.join(known)})"
-        elif message.startswith("unrecognized arguments: -"):
-            message += "; what an experiment may change is written key=value, such as seed=1"
         message = message.replace("NAME, key=value", "NAME")
         raise UserError(f"{message}; see '{self.prog} -h'.")
 
@@ -113,7 +119,7 @@ class _Commands:
         )
         version = f"gansuite {__version__}"
         self.parser.add_argument("--version", action="version", version=version)
-        self._commands = self.parser.add_subparsers(metavar="COMMAND")
+        self._commands = self.parser.add_subparsers(metavar="COMMAND", prog="gansuite")
 
     def group(self, title: str) -> None:
         """The commands that are added from now on are listed under ``title``."""
@@ -124,7 +130,7 @@ class _Commands:
         returns the exit code, or None for 0."""
         self.parser.epilog = f"{self.parser.epilog}\n    {name:<14} {help}"
         sub = self._commands.add_parser(name, help=help, description=help)
-        sub.set_defaults(call=call or getattr(commands, name.replace("-", "_")))
+        sub.set_defaults(call=call or getattr(commands, name.replace("-", "_")), parser=sub)
         return sub
 
 
@@ -231,6 +237,10 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     what = "work in overlapping squares of so many pixels, for pictures that are too large"
     sub.add_argument("--tile", type=int, metavar="PIXELS", help=what)
     sub.add_argument("--overlap", type=int, default=64, metavar="PIXELS", help="of tiles (64)")
+    what = "pictures or frames at once, where they have one size (8)"
+    sub.add_argument("--batch", type=int, default=8, metavar="N", help=what)
+    what = "share the pictures among the first N GPUs, in place of --device"
+    sub.add_argument("--devices", type=int, metavar="N", help=what)
     weights_and_device(sub)
 
     sub = add("sample", "make pictures with a trained model")

@@ -90,6 +90,21 @@ def test_every_number_appears(full: tuple[str, Page, ComparedRuns]) -> None:
     assert "Cheapest to train: vanilla with 1 min 24 s of training a run" in said
 
 
+def test_a_cheap_method_that_does_nothing_is_no_answer(tmp_path: Path) -> None:
+    runs = make_runs(tmp_path, ("cyclegan", "vanilla"), (0,))
+    (file,) = (run / "results.json" for run in runs if run.parent.name.startswith("vanilla"))
+    results = json.loads(file.read_text())
+    results["final"]["gen"]["fd_random"] = 99.0
+    file.write_text(json.dumps(results))
+    _, parsed, _ = written(tmp_path, runs)
+    said = " ".join(parsed.text.split())
+    assert (
+        "vanilla is the only one scored, but is no closer than a Gaussian of the training" in said
+    )
+    lead = "Cheapest to train of those that are closer to real than doing nothing: cyclegan with"
+    assert lead in said
+
+
 def test_it_is_well_made(full: tuple[str, Page, ComparedRuns]) -> None:
     text, parsed, _ = full
     headings = [int(tag[1]) for tag, _ in parsed.tags if re.fullmatch("h[1-6]", tag)]

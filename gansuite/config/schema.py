@@ -202,8 +202,9 @@ class DataOptions(Section):
     """Whether training pictures are mirrored at random."""
     resize: Literal["bicubic", "bilinear", "bilinear_aliased"] = "bicubic"
     """The filter; ``bilinear_aliased`` does not smooth before making smaller."""
-    channels: Literal[1, 3] | None = None
-    """[channels] Grey or colour; null: what the data set usually has."""
+    channels: Annotated[int, Field(ge=1, le=64)] | None = None
+    """[channels] Grey (1), colour (3) or as many as .npy and TIFF files hold; null: what the data
+    set usually has."""
     workers: int = Field(default=0, ge=0, le=256)
     """[processes] That prepare batches beside each training process; no number depends on it."""
 

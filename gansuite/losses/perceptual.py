@@ -56,6 +56,11 @@ class VGG(nn.Module):
 
     def __init__(self, last: str = "relu4_1", width: int = 64, channels: int = 3) -> None:
         super().__init__()
+        if channels not in (1, 3):
+            raise UserError(
+                f"'data.channels' is {channels}, but the perceptual network sees 1 or 3 channels; "
+                f"take a method without one, such as cyclegan or cut."
+            )
         self.last, self.width = last, width
         self.colours = nn.Conv2d(channels, 3, 1)
         with torch.no_grad():

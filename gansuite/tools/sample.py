@@ -11,22 +11,26 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from gansuite.errors import UserError
-from gansuite.imaging import contact_sheet, grid, save_picture, to_bytes
+from gansuite.imaging import (
+    Picture,
+    contact_sheet,
+    grid,
+    picture_image,
+    save_picture,
+    shown,
+    to_bytes,
+)
 from gansuite.methods._unconditional import slerp
 from gansuite.networks.stylegan2 import StyleGenerator, style_mixing_grid
 from gansuite.rng import torch_generator
+from gansuite.stacks import is_stack
 from gansuite.tools.video import check_animation, write_animation
 
 _ON_SHEET = 256
 _MOST_SEEDS = 100_000
-
-
-def _image(pixels: np.ndarray) -> Image.Image:
-    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
 def read_seeds(text: str) -> list[int]:
@@ -61,7 +65,8 @@ def sample(
     device: torch.device | str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Path]:
-    """Write ``n`` pictures ``000000.png`` ... and ``sheet.jpg`` (the first 256 of them at once).
+    """Write ``n`` pictures ``000000.png`` ... and ``sheet.jpg`` (the first 256 of them at once);
+    of other numbers of channels than 1 and 3 ``000000.npy``, and on the sheet the first three.
 
     Returns the files written, the sheet last. Picture i depends on (model, seed, batch, i), not on
     ``n``: whole batches are drawn and the rest is dropped. ``device`` moves the method there.
@@ -91,6 +96,7 @@ def sample(
     written: list[Path] = []
     kept: list[Tensor] = []
     total = len(seeds) or n
+    suffix = ".npy" if is_stack(method.spec.channels) else ".png"
     for start in range(0, total, batch):
         if seeds:
             group = seeds[start : start + batch]
@@ -105,8 +111,8 @@ def sample(
             raise UserError("the model's pictures are not finite: its weights are broken")
         kept += [images[: max(0, _ON_SHEET - start)]]
         for name, pixels in zip(names, to_bytes(images), strict=False):
-            path = Path(output) / f"{name}.png"
-            save_picture(_image(pixels), path)
+            path = Path(output) / f"{name}{suffix}"
+            save_picture(picture_image(Picture(pixels)), path)
             written.append(path)
         progress(len(written), total)
     if mix:
@@ -116,8 +122,8 @@ def sample(
         frames = _walk(method, keys, steps, 1.0 if truncation is None else truncation, batch)
         write_animation(interpolate, frames)
         written.append(interpolate)
-    shown = torch.cat(kept)
-    sheet = contact_sheet(shown, columns=math.ceil(math.sqrt(len(shown))))
+    first = torch.cat(kept)
+    sheet = contact_sheet(first, columns=math.ceil(math.sqrt(len(first))))
     save_picture(sheet, Path(output) / "sheet.jpg")
     return [*written, Path(output) / "sheet.jpg"]
 
@@ -174,7 +180,7 @@ def _walk(
     for a, b in itertools.pairwise([*keys, keys[0]]):
         shares = [i / steps for i in range(steps)]
         found = between(method, a[None], b[None], shares, truncation, batch)
-        yield from to_bytes(found.float())
+        yield from shown(found.float())
 
 
 def between(

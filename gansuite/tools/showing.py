@@ -21,7 +21,14 @@ from gansuite.rng import torch_generator
 from gansuite.tools.sample import between
 from gansuite.tools.style import Style
 from gansuite.tools.tiles import Tiles
-from gansuite.tools.translate import device_of, from_network, padded_size, run, to_network
+from gansuite.tools.translate import (
+    device_of,
+    from_network,
+    in_tiles,
+    padded_size,
+    run,
+    to_network,
+)
 
 LARGEST = 2048
 """Pixels of the longer side of what is worked on."""
@@ -77,7 +84,9 @@ def translated(
     tiled = max(size) > _TILED and not getattr(model, "fixed", False)
     call = partial(run, model, to=to, device=device_of(model), first=Path(name))
     begun = time.perf_counter()
-    made = Tiles.of(_TILE, _OVERLAP, model.stride).translate(x, call) if tiled else call(x)
+    made = (
+        in_tiles(Tiles.of(_TILE, _OVERLAP, model.stride), x, call, to, model) if tiled else call(x)
+    )
     seconds = time.perf_counter() - begun
     return Made(from_network(made[0], seen, None), seconds)
 
