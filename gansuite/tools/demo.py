@@ -147,8 +147,8 @@ def demo(
                 ),
             )
             note(f"http://{HOST}:{port} shows {len(shown)} model(s); Ctrl-C ends it.")
-            while True:
-                time.sleep(3600)
+            while True:  # shortly: a signal may reach another thread, which does not wake this one
+                time.sleep(0.5)
         except KeyboardInterrupt:
             page.close(verbose=False)
 
