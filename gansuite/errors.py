@@ -22,11 +22,12 @@ SCHEDULER = tuple(
 @contextlib.contextmanager
 def leaving_when_asked() -> Iterator[None]:
     """Inside, a signal of a scheduler ends the command with 75, so that it is started again.
-    Training heeds these signals itself, and saves before it leaves."""
+    Training heeds these signals itself, and saves before it leaves. Behind it a process that ends
+    with its command (`ends_with_its_command`) heeds none: a scheduler sends several, and the last
+    would end by force what is ending."""
 
     def leave(number: int, frame: Any) -> None:
-        for other in SCHEDULER:
-            signal.signal(other, signal.SIG_IGN)  # once is enough
+        heed_no_more()
         print(f"Stopped by {signal.Signals(number).name}; the same command resumes it.", flush=True)
         raise SystemExit(STOPPED)
 
@@ -37,7 +38,24 @@ def leaving_when_asked() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+            handler = signal.SIG_DFL if handler is None else handler
+            signal.signal(number, signal.SIG_IGN if _ends else handler)
+
+
+_ends = False
+
+
+def ends_with_its_command() -> None:
+    """Say that this process is one command and nothing else."""
+    global _ends
+    _ends = True
+
+
+def heed_no_more() -> None:
+    """The process leaves, as it was asked: further signals of a scheduler change nothing."""
+    with contextlib.suppress(ValueError):  # not the main thread
+        for number in SCHEDULER:
+            signal.signal(number, signal.SIG_IGN)
 
 
 class UserError(Exception):

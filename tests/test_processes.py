@@ -9,6 +9,7 @@ import os
 import random
 import re
 import signal
+import subprocess
 import sys
 import time
 from multiprocessing.process import BaseProcess
@@ -115,6 +116,24 @@ def test_a_signal_before_training_ends_the_command_resumably(
     assert ended.value.code == STOPPED
     assert capsys.readouterr().out.startswith(f"Stopped by {number.name}; the same command ")
     assert [signal.getsignal(n) for n in SCHEDULER] == before
+
+
+def test_a_command_that_is_asked_twice_ends_once() -> None:
+    """The second signal comes when the process has nothing to do but to end."""
+    code = (
+        "import atexit, os, signal, sys\n"
+        "from gansuite import __main__, cli, errors\n"
+        "@errors.leaving_when_asked()\n"
+        "def main():\n"
+        "    os.kill(os.getpid(), signal.SIGUSR2)\n"
+        "cli.main = main\n"
+        "for n in errors.SCHEDULER:\n"
+        "    atexit.register(os.kill, os.getpid(), n)\n"
+        "__main__.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == STOPPED, done.stderr
+    assert done.stdout == "Stopped by SIGUSR2; the same command resumes it.\n"
 
 
 def test_slurm_does_not_requeue(monkeypatch: pytest.MonkeyPatch) -> None:
