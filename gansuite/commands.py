@@ -12,7 +12,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from gansuite.errors import STOPPED, UserError, heed_no_more, leaving_when_asked
+from gansuite.errors import STOPPED, UserError, leaving_when_asked
 from gansuite.lazy import uncollected
 
 
@@ -41,8 +41,6 @@ def exp(args: argparse.Namespace) -> int:
         command = [sys.executable, "-m", "gansuite", "exp", args.name, *args.overrides]
         return processes.watch(command, devices.processes_of(experiment)[1])
     session = engine.train(experiment)
-    if session.stopped:
-        heed_no_more()
     if not session.main:
         return 0
     page = write_report(run)

@@ -27,7 +27,8 @@ def leaving_when_asked() -> Iterator[None]:
     would end by force what is ending."""
 
     def leave(number: int, frame: Any) -> None:
-        heed_no_more()
+        for other in SCHEDULER:
+            signal.signal(other, signal.SIG_IGN)  # once is enough
         print(f"Stopped by {signal.Signals(number).name}; the same command resumes it.", flush=True)
         raise SystemExit(STOPPED)
 
@@ -52,9 +53,10 @@ def ends_with_its_command() -> None:
 
 
 def heed_no_more() -> None:
-    """The process leaves, as it was asked: further signals of a scheduler change nothing."""
+    """Have further signals of a scheduler change nothing, if this process ends with its command:
+    it leaves, as it was asked, and has saved."""
     with contextlib.suppress(ValueError):  # not the main thread
-        for number in SCHEDULER:
+        for number in SCHEDULER if _ends else ():
             signal.signal(number, signal.SIG_IGN)
 
 
