@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gansuite.networks.blur import Fir
-from gansuite.networks.layers import halvings
+from gansuite.networks.layers import PointwiseConv2d, halvings
 
 _SLOPE = 0.2
 
@@ -35,7 +35,7 @@ def normal_(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> None:
 
 def pointwise(inputs: int, outputs: int) -> nn.Conv2d:
     """A 1x1 convolution without bias, gain 1."""
-    conv = nn.Conv2d(inputs, outputs, 1, bias=False)
+    conv = PointwiseConv2d(inputs, outputs, bias=False)
     normal_(conv)
     return conv
 
@@ -53,9 +53,9 @@ class FixupBlock(nn.Module):
         super().__init__()
         inner = 2 * channels
         groups = next(g for g in range(max(1, inner // group), 0, -1) if inner % g == 0)
-        self.expand = nn.Conv2d(channels, inner, 1)
+        self.expand = PointwiseConv2d(channels, inner)
         self.mix = nn.Conv2d(inner, inner, 3, padding=1, groups=groups)
-        self.project = nn.Conv2d(inner, channels, 1, bias=False)
+        self.project = PointwiseConv2d(inner, channels, bias=False)
         gain = math.sqrt(2 / (1 + _SLOPE**2)) * blocks**-0.25
         normal_(self.expand, gain)
         normal_(self.mix, gain)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from gansuite.errors import UserError
 from gansuite.losses.precision import full, no_autocast
 from gansuite.networks.blur import Fir
+from gansuite.networks.layers import pointwise
 
 SLOPE = 0.2
 GAIN = math.sqrt(2.0)
@@ -85,7 +86,11 @@ class EqualizedConv2d(nn.Module):
         if self.fir is not None:
             x = self.fir(x)
         bias = None if self.bias is None else self.bias * self.bias_gain
-        x = F.conv2d(x, self.weight * self.weight_gain, bias, self.stride, self.padding)
+        weight = self.weight * self.weight_gain
+        if weight.shape[2] == 1:
+            x = pointwise(x, weight, bias)
+        else:
+            x = F.conv2d(x, weight, bias, self.stride, self.padding)
         return x if bias is None else F.leaky_relu_(x, SLOPE)
 
 
