@@ -108,7 +108,7 @@ def _conv2d(
     groups: int = 1,
 ) -> Tensor:
     if isinstance(padding, str) or x.ndim != 4:
-        return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)  # type: ignore[arg-type]
+        return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
     how = (_pair(stride), _pair(padding), _pair(dilation), False, [0, 0], groups)
     return _convolution(x, weight, bias, how)
 

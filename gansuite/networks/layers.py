@@ -335,7 +335,7 @@ class ResidualBlock(nn.Module):
                 norm_layer(norm, channels),
             ]
 
-        self.body = nn.Sequential(*half(), nn.ReLU(), *half())
+        self.body = nn.Sequential(*half(), nn.ReLU(True), *half())
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)

@@ -11,6 +11,7 @@ import math
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gansuite.networks.blur import Fir
@@ -60,10 +61,10 @@ class FixupBlock(nn.Module):
         normal_(self.expand, gain)
         normal_(self.mix, gain)
         nn.init.zeros_(self.project.weight)
-        self.act = nn.LeakyReLU(_SLOPE)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.project(self.act(self.mix(self.act(self.expand(x)))))
+        inner = F.leaky_relu(self.expand(x), _SLOPE)
+        out: Tensor = self.project(F.leaky_relu_(self.mix(inner), _SLOPE))
         return x + out
 
 

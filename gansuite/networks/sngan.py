@@ -35,7 +35,7 @@ class SNGANGenerator(nn.Module):
         layers: list[nn.Module] = [nn.Linear(z_dim, 8 * w * side * side)]
         layers += [nn.Unflatten(1, (8 * w, side, side))]
         for a, b in ((8 * w, 4 * w), (4 * w, 2 * w), (2 * w, w)):
-            layers += [nn.ConvTranspose2d(a, b, 4, 2, 1), nn.BatchNorm2d(b), nn.ReLU()]
+            layers += [nn.ConvTranspose2d(a, b, 4, 2, 1), nn.BatchNorm2d(b), nn.ReLU(True)]
         self.body = nn.Sequential(*layers, nn.Conv2d(w, channels, 3, 1, 1), nn.Tanh())
         init_normal_(self)
 
@@ -59,10 +59,10 @@ class SNGANDiscriminator(nn.Module):
         layers: list[nn.Module] = []
         a = channels
         for b in (w, 2 * w, 4 * w):
-            layers += [nn.Conv2d(a, b, 3, 1, 1), nn.LeakyReLU(0.1)]
-            layers += [nn.Conv2d(b, b, 4, 2, 1), nn.LeakyReLU(0.1)]
+            layers += [nn.Conv2d(a, b, 3, 1, 1), nn.LeakyReLU(0.1, True)]
+            layers += [nn.Conv2d(b, b, 4, 2, 1), nn.LeakyReLU(0.1, True)]
             a = b
-        layers += [nn.Conv2d(4 * w, 8 * w, 3, 1, 1), nn.LeakyReLU(0.1), nn.Flatten()]
+        layers += [nn.Conv2d(4 * w, 8 * w, 3, 1, 1), nn.LeakyReLU(0.1, True), nn.Flatten()]
         self.body = nn.Sequential(*layers, nn.Linear(8 * w * side * side, 1))
         init_normal_(self)
         if spectral:

@@ -40,12 +40,12 @@ class StarGANGenerator(nn.Module):
         super().__init__()
         w, norm = width, self.norm
         layers: list[nn.Module] = [nn.Conv2d(channels + labels, w, 7, 1, 3, bias=False)]
-        layers += [norm_layer(norm, w), nn.ReLU()]
+        layers += [norm_layer(norm, w), nn.ReLU(True)]
         for a, b in ((w, 2 * w), (2 * w, 4 * w)):
-            layers += [nn.Conv2d(a, b, 4, 2, 1, bias=False), norm_layer(norm, b), nn.ReLU()]
+            layers += [nn.Conv2d(a, b, 4, 2, 1, bias=False), norm_layer(norm, b), nn.ReLU(True)]
         layers += [ResidualBlock(4 * w, norm, reflect=False, bias=False) for _ in range(blocks)]
         for a, b in ((4 * w, 2 * w), (2 * w, w)):
-            layers += [upsampling(a, b, upsample), norm_layer(norm, b), nn.ReLU()]
+            layers += [upsampling(a, b, upsample), norm_layer(norm, b), nn.ReLU(True)]
         last = ThinConv2d(w, channels, 7, padding=3, bias=False)
         self.body = nn.Sequential(*layers, last, nn.Tanh())
 

@@ -87,11 +87,11 @@ class EqualizedConv2d(nn.Module):
             x = self.fir(x)
         bias = None if self.bias is None else self.bias * self.bias_gain
         weight = self.weight * self.weight_gain
+        if bias is not None:
+            return F.leaky_relu_(F.conv2d(x, weight, bias, self.stride, self.padding), SLOPE)
         if weight.shape[2] == 1:
-            x = pointwise(x, weight, bias)
-        else:
-            x = F.conv2d(x, weight, bias, self.stride, self.padding)
-        return x if bias is None else F.leaky_relu_(x, SLOPE)
+            return pointwise(x, weight)
+        return F.conv2d(x, weight, None, self.stride, self.padding)
 
 
 class ModulatedConv2d(nn.Module):
