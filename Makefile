@@ -1,7 +1,7 @@
 # gansuite: `make help` lists what there is. Without an active environment everything goes into .venv.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help exp named compare test fast lint format bench report clean
+.PHONY: help exp named compare test fast lint format bench docs report clean
 
 ifneq ($(VIRTUAL_ENV),)
 ENV := $(VIRTUAL_ENV)
@@ -42,6 +42,10 @@ lint: $(ENV)/.gansuite-dev ## ruff and mypy
 bench: $(ENV)/.gansuite-run ## our training step against the published loops, ten minutes on two quiet cores: make bench [ARGS="--methods cyclegan --size 64 128 256"]
 	$(BIN)/python benchmarks/official.py --out build/bench $(ARGS)
 
+docs: $(ENV)/.gansuite-docs ## the documentation as a site, into build/site
+	$(BIN)/python -m sphinx -E -W --keep-going -q -b html docs build/site
+	@echo "build/site/index.html"
+
 format: $(ENV)/.gansuite-dev ## let ruff rewrite the files
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -53,6 +57,7 @@ clean: ## remove caches (runs and data stay)
 # one stamp per set of dependencies; pyproject.toml says what they are
 $(ENV)/.gansuite-run: EXTRAS =
 $(ENV)/.gansuite-test: EXTRAS = [test]
+$(ENV)/.gansuite-docs: EXTRAS = [docs]
 $(ENV)/.gansuite-dev: EXTRAS = [dev]
 $(ENV)/.gansuite-%: pyproject.toml | $(BIN)/python
 	@echo "Installing gansuite$(EXTRAS) into $(ENV) (once; PyTorch is large)"

@@ -44,6 +44,8 @@ def train(args: argparse.Namespace, pictures: int, augment: str, seed: int) -> N
                 "evaluate.best_by=fd_random",
                 "log.wandb=disabled",
             ),
+            # as published, p takes 500 kimg from 0 to 1: a short run would see nothing of ADA
+            f"method.ada_kimg={max(args.kimg / 4, 1):g}",
             *(f"evaluate.every_kimg={args.kimg / 4}", *args.overrides),
         ]
         print(f"{run.parent.name}, seed {seed}", flush=True)

@@ -73,17 +73,18 @@ def bare(method: Any, data: Any, batches: int) -> float:
     for n in range(batches):
         raw = data.train_batch(n)
         batch = method.prepared(raw)
+        drawn = batch.split(method.needs.batches)
         turn = method.alternation[n % len(method.alternation)]
         step = Step(method, turn, batch, 0)
         for position, phase in enumerate(turn):
             player = phase.partition(".")[0]
-            step.position = position
+            step.position, part = position, drawn[position % len(drawn)]
             for name in method.players:
                 method.player(name).requires_grad_(name == player)
-            losses = getattr(method, phase.replace(".", "_") + "_losses")(batch, step)
+            losses = getattr(method, phase.replace(".", "_") + "_losses")(part, step)
             if not losses:
                 continue
-            total = sum(method.weight_of(k, step) * v for k, v in losses.items())
+            total = sum(method.weight_of(k.partition("/")[0], step) * v for k, v in losses.items())
             optimizers[player].zero_grad()
             total.backward()
             optimizers[player].step()

@@ -28,7 +28,7 @@ data = engine.build_data(Experiment.model_validate(read_checkpoint(path)["experi
 source, style = data.pictures("test", origin, count), data.pictures("test", target, 2 * count)
 style = style[count:] if len(style) > count else style  # of other scenes, where both show the same
 reference = style[torch.arange(len(source)) % len(style)] if method.by_reference else None
-columns = ("content_kept", "style_reached", "reference_reached")
+columns = ("content_kept", "content_distance", "style_reached", "reference_reached")
 extractor = build_extractor()
 protocol = Protocol.of(extractor, size=data.size, style=True, samples=count, metrics=columns)
 x = method.scaled(source)

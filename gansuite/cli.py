@@ -64,12 +64,25 @@ def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argp
     takes = {"arguments": r"[^-].*", "data": r"\w+(\.\w+)*=.*"}.get(rest, r"(?!)")
     unknown = [word for word in more if not re.fullmatch(takes, word, re.DOTALL)]
     if unknown:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        parser = getattr(args, "parser", parser)
+        flag, hint = unknown[0].startswith("-"), ""
+        if flag:
+            known = [o for action in parser._actions for o in action.option_strings]
+            near = nearest(unknown[0].partition("=")[0].strip("-"), [o.strip("-") for o in known])
+            hint = near.replace(" '", " '--")
+        if flag and not hint and ("overrides" in args or rest):
+            hint = "; what an experiment may change is written key=value, such as seed=1"
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     if more:
         setattr(args, rest, [*getattr(args, rest), *more])
+    for name in _MADE:
+        if "://" in (path := str(getattr(args, name, ""))):
+            raise UserError(f"'{path}' is an address; give a file or a folder here, and copy it.")
     return args
 
 
+_MADE = ("output", "folder", "interpolate")
+"""Arguments that name what is written of a run, on this machine."""
 _SHELLS = ("bash", "zsh", "fish", "tcsh")
 
 
@@ -81,8 +94,6 @@ class _Parser(argparse.ArgumentParser):
         if unknown:
             known = re.findall(r"[\w-]+", unknown[2])
             message = f"there is no '{unknown[1]}'{nearest(unknown[1], known)} ({', '.join(known)})"
-        elif message.startswith("unrecognized arguments: -"):
-            message += "; what an experiment may change is written key=value, such as seed=1"
         message = message.replace("NAME, key=value", "NAME")
         raise UserError(f"{message}; see '{self.prog} -h'.")
 
@@ -108,7 +119,7 @@ class _Commands:
         )
         version = f"gansuite {__version__}"
         self.parser.add_argument("--version", action="version", version=version)
-        self._commands = self.parser.add_subparsers(metavar="COMMAND")
+        self._commands = self.parser.add_subparsers(metavar="COMMAND", prog="gansuite")
 
     def group(self, title: str) -> None:
         """The commands that are added from now on are listed under ``title``."""
@@ -119,7 +130,7 @@ class _Commands:
         returns the exit code, or None for 0."""
         self.parser.epilog = f"{self.parser.epilog}\n    {name:<14} {help}"
         sub = self._commands.add_parser(name, help=help, description=help)
-        sub.set_defaults(call=call or getattr(commands, name.replace("-", "_")))
+        sub.set_defaults(call=call or getattr(commands, name.replace("-", "_")), parser=sub)
         return sub
 
 
@@ -226,6 +237,10 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     what = "work in overlapping squares of so many pixels, for pictures that are too large"
     sub.add_argument("--tile", type=int, metavar="PIXELS", help=what)
     sub.add_argument("--overlap", type=int, default=64, metavar="PIXELS", help="of tiles (64)")
+    what = "pictures or frames at once, where they have one size (8)"
+    sub.add_argument("--batch", type=int, default=8, metavar="N", help=what)
+    what = "share the pictures among the first N GPUs, in place of --device"
+    sub.add_argument("--devices", type=int, metavar="N", help=what)
     weights_and_device(sub)
 
     sub = add("sample", "make pictures with a trained model")
@@ -252,6 +267,12 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     sub.add_argument("--seed", type=int, default=0)
     weights_and_device(sub)
 
+    sub = add("demo", "show models in a page of this machine: pictures through all of them")
+    what = "run folders, checkpoints, model folders, .onnx or .pt2 files"
+    files(sub, "runs", "RUN", what, nargs="+")
+    sub.add_argument("--port", type=int, default=7860, help="of the page's address (7860)")
+    weights_and_device(sub)
+
     sub = add(
         "import", "make a model of weights that a method's authors published", commands.import_
     )
@@ -268,12 +289,14 @@ def _parser(offer: Offer = lambda action, what: None) -> argparse.ArgumentParser
     sub.add_argument("--size", type=int, help="in pixels, without --data")
 
     known.group("share")
-    sub = add("export", "write a model as .pt2 or .onnx, shown to make the same pictures")
+    sub = add("export", "write a model as .pt2, .onnx or a page, shown to make the same pictures")
     checkpoint(sub)
-    files(sub, "output", "OUT", "a file: .pt2, .onnx or .safetensors")
+    files(sub, "output", "OUT", "a file: .pt2, .onnx, .safetensors, or .html: a page that runs it")
     overrides(sub, "data.root=...")
     sub.add_argument("--to", help="the domain to translate to")
     sub.add_argument("--uint8", action="store_true", help="bytes [N, H, W, C] in and out")
+    what = "of a page: the npm package onnxruntime-web, as 'npm pack' writes it or as a folder"
+    files(sub, "--ort", "FILE", what, type=Path)
     sub.add_argument("--weights", default="auto", choices=["auto", "ema", "raw"])
     sub = add("share", "make a model folder of a run: weights, config, card, samples")
     files(sub, "run", "RUN", "a finished run folder")

@@ -121,17 +121,21 @@ def translate(args: argparse.Namespace) -> None:
     checkpoint = _found(args.checkpoint)
 
     with uncollected():
-        from gansuite import devices, engine
+        from gansuite import devices
+        from gansuite.tools.models import load_model
         from gansuite.tools.progress import progress_bar
-        from gansuite.tools.translate import translate
-        from gansuite.tools.video import is_video, translate_video
+        from gansuite.tools.translate import is_video, translate
+        from gansuite.tools.video import translate_video
 
     film = is_video(Path(args.input)) and Path(args.input).is_file()
-    if film and (args.style or args.mask or args.keep_colours or args.strength is not None):
-        raise UserError("A film takes --to, --tile and --overlap; leave the other options out.")
-    device = devices.choose_device(args.device)
-    method = engine.load_method(checkpoint, args.weights)
-    common = {k: getattr(args, k) for k in ("to", "tile", "overlap")}
+    if film and (
+        args.style or args.mask or args.keep_colours or args.strength is not None or args.devices
+    ):
+        raise UserError("A film takes --to, --tile, --overlap, --batch and --device alone.")
+    several = [] if args.devices is None else devices.first_gpus(args.devices)
+    device = several[0] if several else devices.choose_device(args.device)
+    method = load_model(checkpoint, args.weights)
+    common = {k: getattr(args, k) for k in ("to", "tile", "overlap", "batch")}
     with progress_bar("frames" if film else "pictures") as progress:
         common |= {"device": device, "note": progress.say, "progress": progress}
         if film:
@@ -146,6 +150,7 @@ def translate(args: argparse.Namespace) -> None:
                     strength=args.strength,
                     keep_colours=args.keep_colours,
                     mask=args.mask,
+                    devices=several,
                     **common,
                 )
             )
@@ -157,13 +162,14 @@ def sample(args: argparse.Namespace) -> None:
     checkpoint = _found(args.checkpoint)
 
     with uncollected():
-        from gansuite import devices, engine
+        from gansuite import devices
+        from gansuite.tools.models import load_model
         from gansuite.tools.progress import progress_bar
         from gansuite.tools.sample import read_seeds, sample
 
     seeds = read_seeds(args.seeds) if args.seeds else []
     device = devices.choose_device(args.device)
-    method = engine.load_method(checkpoint, args.weights)
+    method = load_model(checkpoint, args.weights)
     with progress_bar("pictures") as progress:
         *written, sheet = sample(
             method,
@@ -178,10 +184,28 @@ def sample(args: argparse.Namespace) -> None:
             device=device,
             progress=progress,
         )
-    pictures = [path for path in written if path.suffix == ".png"]
+    pictures = [path for path in written if path.suffix in (".png", ".npy")]
     print(f"{len(pictures)} picture(s) and {sheet.name} written to {args.output}")
     for path in (path for path in written if path not in pictures):
         print(path)
+
+
+def demo(args: argparse.Namespace) -> None:
+    for run in args.runs:
+        _found(run)
+
+    with uncollected():
+        from gansuite import devices
+        from gansuite.tools.demo import demo
+
+    device = devices.choose_device(args.device)
+    demo(
+        args.runs,
+        port=args.port,
+        weights=args.weights,
+        device=device,
+        note=lambda line: print(line, flush=True),
+    )
 
 
 def project(args: argparse.Namespace) -> None:
@@ -261,6 +285,7 @@ def export(args: argparse.Namespace) -> None:
         to=args.to,
         weights=args.weights,
         uint8=args.uint8,
+        runtime=args.ort,
         overrides=args.overrides,
         note=print,
     )

@@ -92,3 +92,15 @@ def choose_device(name: str) -> torch.device:
     if (device.index or 0) >= known:
         raise UserError(f"There is no device '{name}' here; --device auto takes what there is.")
     return device
+
+
+def first_gpus(count: int) -> list[torch.device]:
+    """The first ``count`` GPUs.
+
+    Raises:
+        UserError: there are not as many.
+    """
+    found = torch.cuda.device_count()
+    if not 1 <= count <= found:
+        raise UserError(f"--devices is {count}, and there are {found} GPUs here; leave it out.")
+    return [torch.device("cuda", i) for i in range(count)]

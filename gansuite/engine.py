@@ -54,7 +54,9 @@ from gansuite.runs import (
 def build_source_of(experiment: Experiment) -> Source:
     """The source of an experiment's pictures; nothing is read yet."""
     own = experiment.data.keys() - configuration.DataOptions.model_fields.keys()
-    return build_source(**{k: experiment.data[k] for k in own})
+    source = build_source(**{k: experiment.data[k] for k in own})
+    source.expect(experiment.data["channels"])
+    return source
 
 
 def is_done(experiment: Experiment) -> bool:

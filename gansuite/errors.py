@@ -11,6 +11,8 @@ from typing import Any
 
 STOPPED = 75
 """Exit code of a process that was asked to stop and can be resumed."""
+RESUMES = "the same command resumes the run"
+"""How a sentence ends that is said where a run was lost and nothing is wrong with it."""
 SCHEDULER = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
 )

@@ -96,9 +96,10 @@ def replacing(path: Path, keep: Path | None = None, *, durable: bool = True) -> 
         full = cause.errno in (errno.ENOSPC, errno.EDQUOT)
         reason = "the disk is full" if full else cause.strerror or str(cause)
         kept = "; the previous one is kept" if path.exists() else ""
-        raise UserError(
-            f"{path} could not be written ({reason}){kept}; make room and repeat the command."
-        ) from error
+        way = "choose another place or mend this one"
+        if full or cause.errno == errno.EFBIG:
+            way = "make room and repeat the command"
+        raise UserError(f"{path} could not be written ({reason}){kept}; {way}.") from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):

@@ -23,16 +23,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from gansuite.errors import UserError
 from gansuite.files import replacing
+from gansuite.stacks import Stack, is_stack, read_stack, write_stack
 
 _TIFF = frozenset({"L", "LA", "RGB", "RGBA", "L16"})
 _HAS_TIFFFILE = importlib.util.find_spec("tifffile") is not None
 if _HAS_TIFFFILE:  # PIL has no 16 bits for a colour
-    _TIFF |= {"RGB16", "RGBA16"}
+    _TIFF |= {"RGB16", "RGBA16", "stack"}
 WRITABLE: dict[str, tuple[str, frozenset[str]]] = {
     # suffix: (PIL format, the kinds of picture it holds without loss of kind)
     ".png": ("PNG", frozenset({"L", "LA", "RGB", "RGBA", "L16", "LA16", "RGB16", "RGBA16"})),
@@ -42,6 +43,7 @@ WRITABLE: dict[str, tuple[str, frozenset[str]]] = {
     ".jpeg": ("JPEG", frozenset({"L", "RGB"})),
     ".webp": ("WEBP", frozenset({"RGB", "RGBA"})),
     ".bmp": ("BMP", frozenset({"L", "RGB"})),
+    ".npy": ("NPY", frozenset({"stack"})),
 }
 # what Pillow may take a file for, whatever its name: not all that it can open is a mere picture
 # (PostScript is a program)
@@ -71,17 +73,21 @@ class Picture:
 
     ``colour`` is uint8 or uint16 [H, W, 1 or 3]; ``alpha`` is None or [H, W] of the same type, not
     multiplied into the colour; ``icc`` the colour profile, if it still applies; ``note`` says what
-    could not be read ("" when all was).
+    could not be read ("" when all was). Of any other number of channels (a `Stack`) ``colour`` may
+    be float32 from 0 to 1 too, and ``first`` says whether they are the first axis of the file.
     """
 
     colour: np.ndarray
     alpha: np.ndarray | None = None
     icc: bytes | None = None
     note: str = ""
+    first: bool = False
 
     @property
     def kind(self) -> str:
-        """``L``, ``LA``, ``RGB`` or ``RGBA``, with ``16`` behind it for 16 bits."""
+        """``L``, ``LA``, ``RGB`` or ``RGBA``, with ``16`` behind it for 16 bits; or ``stack``."""
+        if is_stack(self.colour.shape[2]):
+            return "stack"
         return (
             ("L" if self.colour.shape[2] == 1 else "RGB")
             + ("" if self.alpha is None else "A")
@@ -120,19 +126,25 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def read_picture(path: Path) -> Picture:
+def read_picture(path: Path, channels: int = 3) -> Picture:
     """Read one picture (the first frame of an animation) with EXIF rotation applied.
 
     Palettes, bitmaps, CMYK and premultiplied alpha become plain grey or colour; 16 bits stay 16.
+    ``channels`` other than 1 and 3: of a .npy or TIFF file, as many; see `read_stack`.
     Raises UserError naming the file when it cannot be read.
     """
     try:
         if reason := unlike_a_file(path):
             raise UserError(f"'{path}' cannot be read as a picture (it {reason})")
+        if is_stack(channels):
+            stack = read_stack(path, channels)
+            return Picture(stack.array, first=stack.first)
         with Image.open(path, formats=FORMATS) as image:
             return _decode(image, path)
     except UserError:
         raise
+    except UnidentifiedImageError as error:
+        raise UserError(f"'{path}' cannot be read as a picture (it is none)") from error
     except Exception as error:  # PIL's plugins raise OSError, SyntaxError, ValueError, struct.error
         reason = str(error).replace(str(path), "the file").strip() or type(error).__name__
         raise UserError(f"'{path}' cannot be read as a picture ({reason})") from error
@@ -213,8 +225,10 @@ def _png_depth(path: Path) -> int:
         return file.read(25)[-1]
 
 
-def picture_image(picture: Picture) -> Image.Image | np.ndarray:
-    """What :func:`save_picture` takes: a PIL image, or a uint16 array [H, W, 1 to 4]."""
+def picture_image(picture: Picture) -> Image.Image | np.ndarray | Stack:
+    """What :func:`save_picture` takes: a PIL image, a uint16 array [H, W, 1 to 4] or a stack."""
+    if picture.kind == "stack":
+        return Stack(picture.colour, picture.first)
     layers = [picture.colour] + ([] if picture.alpha is None else [picture.alpha[:, :, None]])
     array = np.concatenate(layers, axis=2)
     if array.dtype == np.uint16:
@@ -223,13 +237,17 @@ def picture_image(picture: Picture) -> Image.Image | np.ndarray:
 
 
 def save_picture(
-    image: Image.Image | np.ndarray, path: Path, *, icc: bytes | None = None, quality: int = 95
+    image: Image.Image | np.ndarray | Stack,
+    path: Path,
+    *,
+    icc: bytes | None = None,
+    quality: int = 95,
 ) -> None:
     """Write ``image`` to ``path`` whole or not at all: to a file beside it, then renamed.
 
-    A uint16 array [H, W, 1 to 4] is written as 16-bit PNG or TIFF. JPEG has
-    full colour resolution, WebP is lossless. Raises UserError when the suffix names no format that
-    is written here or when the disk refuses.
+    A uint16 array [H, W, 1 to 4] is written as 16-bit PNG or TIFF, a stack as .npy or TIFF. JPEG
+    has full colour resolution, WebP is lossless. Raises UserError when the suffix names no format
+    that is written here or when the disk refuses.
     """
     if path.suffix.lower() not in WRITABLE:
         raise UserError(f"cannot write '{path}'; use one of {' '.join(WRITABLE)}")
@@ -238,7 +256,9 @@ def save_picture(
     if form == "JPEG":
         options["quality"] = quality
     with replacing(path, durable=False) as file:
-        if isinstance(image, Image.Image):
+        if isinstance(image, Stack):
+            write_stack(file, path.suffix, image)
+        elif isinstance(image, Image.Image):
             image.save(file, form, **options)
         elif image.shape[2] == 1:
             Image.fromarray(image[:, :, 0]).save(file, form, **options)
@@ -284,9 +304,15 @@ def to_bytes(x: Tensor) -> np.ndarray:
     return x.permute(0, 2, 3, 1).numpy()
 
 
+def shown(x: Tensor) -> np.ndarray:
+    """`to_bytes`, of more than three channels the first three, of two these and black."""
+    pixels = to_bytes(x)[..., :3]
+    return np.pad(pixels, ((0, 0),) * 3 + ((0, 1),)) if pixels.shape[3] == 2 else pixels
+
+
 def _tiles(x: Tensor, scale: int | None) -> list[Image.Image]:
     """RGB pictures, enlarged by a whole number so that the longer side has at least 96 pixels."""
-    pixels = to_bytes(x)
+    pixels = shown(x)
     if pixels.shape[3] == 1:
         pixels = pixels.repeat(3, axis=3)
     height, width = pixels.shape[1:3]
@@ -320,7 +346,7 @@ def grid(
 ) -> Image.Image:
     """Labelled rows of pictures on white; a column is the same sample all the way down.
 
-    ``rows`` are (label, pictures), pictures uint8 or float in [-1, 1], [N, 1 or 3, H, W]; the first
+    ``rows`` are (label, pictures), pictures uint8 or float in [-1, 1], [N, C, H, W]; the first
     ``columns_max`` are shown. Small pictures are enlarged ``scale`` times (default: to at least 96
     pixels), pixel by pixel. Raises ValueError without rows.
     """
@@ -353,7 +379,7 @@ def grid(
 
 
 def contact_sheet(images: Tensor, columns: int = 8) -> Image.Image:
-    """All of ``images`` (uint8 or float in [-1, 1], [N, 1 or 3, H, W]) in rows of ``columns``.
+    """All of ``images`` (uint8 or float in [-1, 1], [N, C, H, W]) in rows of ``columns``.
 
     Raises ValueError without images.
     """
@@ -362,6 +388,6 @@ def contact_sheet(images: Tensor, columns: int = 8) -> Image.Image:
 
 
 def strip(images: Tensor) -> Image.Image:
-    """``images`` ([N, 1 or 3, H, W], as :func:`to_bytes` takes them) side by side, unscaled."""
-    row = np.concatenate(list(to_bytes(images)), axis=1)
+    """``images`` ([N, C, H, W], as :func:`to_bytes` takes them) side by side, unscaled."""
+    row = np.concatenate(list(shown(images)), axis=1)
     return Image.fromarray(row[:, :, 0] if row.shape[2] == 1 else row)

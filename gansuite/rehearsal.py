@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
+from torch import Tensor, nn
 
 from gansuite.data.spec import Batch, DataSpec
 from gansuite.errors import UserError
@@ -45,7 +47,7 @@ def _refusal(method: Method, pictures: int) -> str:
     """The first line of what the losses raise; "" when they accept the shape."""
     for device in ("meta", "cpu"):
         try:
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=[]), _nothing_is_empty():
                 _losses(copy.deepcopy(method).to(device), pictures)
         except Exception as error:
             if device == "cpu" and not isinstance(error, _REFUSED):
@@ -54,6 +56,22 @@ def _refusal(method: Method, pictures: int) -> str:
             continue
         return ""
     return reason
+
+
+@contextlib.contextmanager
+def _nothing_is_empty() -> Iterator[None]:
+    """A layer of which nothing comes out is refused: PyTorch 2.6 computes convolutions whose kernel
+    is larger than the picture on the meta device, and only there."""
+
+    def check(layer: nn.Module, given: object, made: object) -> None:
+        if isinstance(made, Tensor) and not made.numel():
+            raise RuntimeError(f"nothing is left of a picture after a {type(layer).__name__}")
+
+    hook = nn.modules.module.register_module_forward_hook(check)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _losses(method: Method, pictures: int) -> None:

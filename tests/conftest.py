@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import Browser, browsing
 from markupsafe import Markup
 
 # or every worker and every process that a test starts compiles all of the project again
@@ -88,3 +89,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    yield from browsing()

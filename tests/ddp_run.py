@@ -1,10 +1,8 @@
-"""Run by test_ddp.py: trains experiments on two processes and notes what each process has."""
+"""For test_ddp.py: trains experiments on two processes and notes what each process has."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +19,18 @@ def stop_and_resume(e: Experiment, batch: int) -> None:
         if method.batches == batch:
             raise InterruptedError
 
-    made = engine.make_trainer
+    made, watching = engine.make_trainer, engine.processes.watching_others
     engine.make_trainer = lambda e, c: made(e, [*c, EachBatch(stop)])
+    engine.processes.watching_others = lambda release: contextlib.nullcontext()
     with contextlib.suppress(InterruptedError):
         engine.train(e)
-    engine.make_trainer = made
+    engine.make_trainer, engine.processes.watching_others = made, watching
     torch.distributed.barrier()  # the checkpoint is written
     engine.train(e)
 
 
 def main(out: Path, cases: dict[str, list[str]], stop: int) -> None:
+    """In each of two ranks: ``cases`` as in `test_ddp`."""
     for case, (name, batches, *overrides) in cases.items():
         noise: list[Any] = []
         draw = Step.randn
@@ -55,8 +55,3 @@ def main(out: Path, cases: dict[str, list[str]], stop: int) -> None:
         if stop:
             stop_and_resume(e.model_copy(update={"out": str(out / "stopped" / case)}), stop)
         torch.save(found, out / f"{case}-{session.method.rank}.pt")
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main(Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3]))

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 NAMES = ("sbatch", "srun", "squeue", "scontrol", "sacct", "scancel")
 FLAGS = {
@@ -26,9 +27,8 @@ FLAGS = {
     "gpus-per-node": r"\d+",
     "job-name": r"[\w.+@=-]+",
     "mem": r"\d+[MG]B?",
-    "nodes": "1",
-    "ntasks": "1",
-    "ntasks-per-node": "1",
+    "nodes": r"\d+",
+    "ntasks-per-node": r"\d+",
     "open-mode": "append",
     "output": r"\S+",
     "partition": r"\w+",
@@ -37,6 +37,7 @@ FLAGS = {
     "time": r"\d+",
     "wckey": "submitit",
 }
+RUN = ["-m", "gansuite", "exp"]
 
 
 def install(folder: Path) -> None:
@@ -47,6 +48,16 @@ def install(folder: Path) -> None:
         call = f'exec {sys.executable} {Path(__file__).resolve()} {name} "$@"'
         file.write_text(f"#!/bin/sh\n{call}\n")
         file.chmod(0o755)
+
+
+def use(folder: Path, monkeypatch: Any) -> Path:
+    """From now on these are SLURM's; where their jobs are kept."""
+    install(folder / "bin")
+    root = folder / "fake"
+    root.mkdir()
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("FAKE_SLURM", str(root))
+    return root
 
 
 def fail(text: str) -> None:
@@ -103,19 +114,20 @@ def work(root: Path, argv: list[str]) -> None:
             if process.poll() is None:
                 continue
             del running[folder]
-            again = folder / "requeue"
+            requeue = folder / "requeue"
             ended = "COMPLETED" if process.returncode == 0 else "FAILED"
             if (folder / "cancelled").exists():
                 ended = "CANCELLED by 0"
-            (folder / "state").write_text("PENDING" if again.exists() else ended)
-            again.unlink(missing_ok=True)
+            (folder / "state").write_text("PENDING" if requeue.exists() else ended)
+            requeue.unlink(missing_ok=True)
         waiting = [p for p in mine if (p / "state").read_text() == "PENDING"]
         if not waiting and not running:
             return
         for folder in waiting[: max(0, parallel - len(running))]:
             index = folder.name.partition("_")[2]
             starts = folder / "starts"
-            starts.write_text(starts.read_text() + "." if starts.exists() else ".")
+            again = len(starts.read_text()) if starts.exists() else 0
+            starts.write_text("." * (again + 1))
             array = {"SLURM_ARRAY_JOB_ID": number, "SLURM_ARRAY_TASK_ID": index} if index else {}
             environment = {
                 **os.environ,
@@ -125,6 +137,7 @@ def work(root: Path, argv: list[str]) -> None:
                 "SLURM_NNODES": "1",
                 "SLURM_JOB_NUM_NODES": "1",
                 "SLURM_PROCID": "0",
+                **({"SLURM_RESTART_COUNT": str(again)} if again else {}),
                 "FAKE_TASK": str(folder),
             }
             path = output.replace("%A", number).replace("%a", index).replace("%j", number)
@@ -140,9 +153,13 @@ def work(root: Path, argv: list[str]) -> None:
 
 
 def srun(root: Path, argv: list[str]) -> None:
+    if argv[0] == "--overlap":
+        processes_of_a_run(root, argv)
     options, command = argv[:5], argv[5:]
     if [options[0], options[1], options[3]] != ["--unbuffered", "--output", "--error"]:
         fail(f"srun: error: {argv}")
+    if command[:3] == ["--nodes=1", "--ntasks=1", "--overlap"]:
+        command = command[3:]
     if command[1:4] != ["-u", "-m", "submitit.core._submit"] or len(command) != 5:
         fail(f"srun: error: {argv}")
     folder = Path(os.environ["FAKE_TASK"])
@@ -151,6 +168,47 @@ def srun(root: Path, argv: list[str]) -> None:
     )
     (folder / "pid").write_text(str(process.pid))
     sys.exit(process.wait())
+
+
+def processes_of_a_run(root: Path, argv: list[str]) -> None:
+    """The processes that a task starts on several nodes, all of them here: signals but for SIGTERM
+    are handed on, and the exit code is the highest one."""
+    words = [word.partition("=") for word in argv if word.startswith("--")]
+    given = {key[2:]: value for key, _, value in words}
+    nodes, each = int(given.pop("nodes")), int(given.pop("ntasks-per-node"))
+    expected = {
+        "overlap": "",
+        "ntasks": str(nodes * each),
+        "kill-on-bad-exit": "0",
+        "wait": "0",
+        "jobid": given.get("jobid", "none"),
+    }
+    command = argv[len(words) :]
+    if given != expected or not given["jobid"].isdecimal() or command[1:4] != RUN:
+        fail(f"srun: error: {argv}")
+    if left := [name for name in os.environ if re.match("SLURM_(?!CONF|TMPDIR)", name)]:
+        fail(f"srun: error: it is told of another step: {left}")
+    family = []
+    for rank in range(nodes * each):
+        own = {
+            "SLURM_JOB_ID": given["jobid"],
+            "SLURM_STEP_ID": "1",
+            "SLURM_PROCID": str(rank),
+            "SLURM_LOCALID": str(rank % each),
+            "SLURM_NODEID": str(rank // each),
+            "SLURM_NTASKS": str(nodes * each),
+            "SLURM_NTASKS_PER_NODE": str(each),
+            "SLURM_NNODES": str(nodes),
+        }
+        family.append(subprocess.Popen(command, env={**os.environ, **own}))
+
+    def hand_on(number: int, frame: object) -> None:
+        for process in family:
+            process.send_signal(number)
+
+    signal.signal(signal.SIGUSR1, hand_on)
+    codes = [process.wait() for process in family]
+    sys.exit(max(code if code >= 0 else 128 - code for code in codes))
 
 
 def squeue(root: Path, argv: list[str]) -> None:

@@ -230,6 +230,7 @@ BAD = {
     "sync": ("sync", "no offline W&B run in runs"),
     "intermixed": ("compare cyclegan_coats --allow-unequal out=x nope", "or folder 'nope'"),
     "unknown option": ("compare cyclegan_coats --allow out=x --b", "unrecognized arguments: --b;"),
+    "an option nearly": ("translate a b c --devise=2", "--devise=2; did you mean '--device'?"),
     "a second folder": ("score a --data cyclegan_coats --name b c", "unrecognized arguments: c"),
     "extends": ("config three.yaml", "three.yaml: 'extends' is 3; it must be the name of a file"),
     "extends a map": ("config map.yaml", "'extends' is {'a': 1}; it must be"),

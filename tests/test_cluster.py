@@ -13,6 +13,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterable, Sequence
@@ -21,11 +22,13 @@ from typing import Any
 
 import fake_slurm
 import pytest
-import slurm_node
-from test_compare_run import TINY, command
+from gate import Gate
+from helpers import experiment
+from test_compare_run import TINY
 
+from gansuite import engine
 from gansuite.compare.executors import child, slurm
-from gansuite.compare.executors.options import SlurmOptions, take_options
+from gansuite.compare.executors.options import Shape, SlurmOptions, shape_of, take_options
 from gansuite.compare.executors.script import write_script
 from gansuite.compare.executors.task import Task
 from gansuite.compare.jobs import Job
@@ -33,6 +36,7 @@ from gansuite.compare.overview import Overview
 from gansuite.compare.plan import make_plan
 from gansuite.compare.run import Runner, StopRequest, compare
 from gansuite.errors import STOPPED, UserError
+from gansuite.processes import LOST
 from gansuite.runs import write_json
 
 # -- what is asked for -----------------------------------------------------------------------------
@@ -46,7 +50,7 @@ from gansuite.runs import write_json
         ("slurm.gpus_per_node=x", "'slurm.gpus_per_node' is 'x'; it must be a whole number, 0 or"),
         ("slurm.mem_gb=nan", "'slurm.mem_gb' is 'nan'; it must be a number above 0"),
         ("slurm.setup=a\nb", "'slurm.setup' has several lines"),
-        ("slurm.nodes=2", "a run of a comparison stays on one node"),
+        ("slurm.nodes=0", "'slurm.nodes' is '0'; it must be a whole number, 1 or more"),
         ("slurm.signal_delay_s=14400", "no less than the 240 min of 'slurm.timeout_min'"),
     ],
 )
@@ -65,6 +69,47 @@ def test_options_are_taken_out() -> None:
     assert [options.notice, SlurmOptions().notice] == [30, 120]
     with pytest.raises(UserError, match=r"'slurm.partition' is of no use .* give --on slurm"):
         take_options(words, "local")
+    rest, options = take_options(["a", "slurm.nodes=2"], "slurm")
+    assert (rest, options.nodes) == (["a", "trainer.num_nodes=2"], 2)
+    with pytest.raises(UserError, match=r"'slurm.nodes' and 'trainer.num_nodes' are the same"):
+        take_options(["a", "slurm.nodes=2", "trainer.num_nodes=4"], "slurm")
+
+
+def shape(given: Sequence[Sequence[str]], options: SlurmOptions) -> Shape:
+    more = ("data.batch=8", "trainer.accelerator=auto")
+    made = [experiment("vanilla_coats", Path(), 1, *more, *words) for words in given]
+    return shape_of(made, options)
+
+
+TWO = "trainer.num_nodes=2"
+CPU = "trainer.accelerator=cpu"
+SHAPES: dict[str, Any] = {
+    "one GPU": ([()], {}, (1, 1, 1)),
+    "the CPU": ([(CPU,)], {}, (1, 1, 0)),
+    "four on a node": ([("trainer.devices=4",), ()], {}, (1, 1, 4)),
+    "two nodes": ([(TWO,)], {}, (2, 1, 1)),
+    "two nodes of four": ([(TWO,)], {"gpus_per_node": 4}, (2, 4, 4)),
+    "four on each": ([(TWO, "trainer.devices=4")], {}, (2, 4, 4)),
+    "CPUs of two nodes": ([(TWO, CPU, "trainer.devices=2")], {}, (2, 2, 0)),
+}
+
+
+@pytest.mark.parametrize("case", SHAPES)
+def test_what_a_run_takes(case: str) -> None:
+    given, options, expected = SHAPES[case]
+    found = shape(given, SlurmOptions(**options))
+    assert dataclasses.astuple(found) == expected
+    nodes, tasks, gpus = expected
+    launcher = found.launcher(SlurmOptions(cpus_per_task=3))
+    assert bool(launcher) == (nodes > 1)
+    if launcher:
+        assert {f"--nodes={nodes}", f"--ntasks={nodes * tasks}", "--cpus-per-task=3"} < {*launcher}
+        assert (f"--gpus-per-node={gpus}" in launcher) == bool(gpus)
+
+
+def test_runs_of_one_array_have_one_shape() -> None:
+    with pytest.raises(UserError, match=r"have 'trainer.num_nodes' 1 and 2, but jobs of one array"):
+        shape([(), (TWO,)], SlurmOptions())
 
 
 @pytest.mark.parametrize("lacks", ["sbatch", "submitit"])
@@ -100,16 +145,25 @@ def test_a_child_is_told_of_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None
 
 # stands for `gansuite exp`: sees a picture in each start, if told so, and stops when asked to
 RUN = """\
-import json, pathlib, signal, sys, time
-path, steps = pathlib.Path(sys.argv[-1]), int(sys.argv[-2])
+import json, os, pathlib, signal, sys, time
+path, lost = pathlib.Path(sys.argv[-1]), sys.argv[-2].startswith("lost")
+steps = {"lost": 1, "lost at once": 0}.get(sys.argv[-2]) if lost else int(sys.argv[-2])
 count = path / "count"
 seen = int(count.read_text()) if count.exists() else 0
+rank = os.environ.get("SLURM_PROCID", "")
+def save():
+    if rank in ("", "0"):
+        count.write_text(str(seen + steps))
 def leave(*_):
-    count.write_text(str(seen + steps))
+    save()
     print("saved")
     sys.exit(75)
-signal.signal(signal.SIGTERM, leave)
-(path / "ready").touch()
+signal.signal(signal.SIGUSR1 if rank else signal.SIGTERM, leave)
+(path / ("ready" + rank)).touch()
+if lost:
+    save()
+    print("gansuite: rank 3 was not heard of for 46 s; the same command resumes the run.")
+    sys.exit(69)
 if seen >= 2:
     (path / "results.json").write_text("{}")
     sys.exit(0)
@@ -177,6 +231,38 @@ def test_a_job_that_is_ended_saves_and_does_not_come_back(stand_in: Path) -> Non
     assert (other / "error.txt").read_text() == "there is no such thing.\n"
 
 
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the jobs of executables that stand for SLURM's are kept."""
+    return fake_slurm.use(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("steps", ["1", "-1", "lost", "lost at once"])
+def test_a_run_on_several_nodes_is_started_by_srun(
+    steps: str, fake: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four processes on two nodes: asked to stop, failing, or ended because one of them is gone."""
+    monkeypatch.setenv("SLURM_JOB_ID", "9")
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    run = stand_in / "run"
+    shape = Shape(2, 2, 0)
+    task = Task([steps, str(run)], str(run), str(stand_in), shape.launcher(SlurmOptions()))
+    ready = [run / f"ready{rank}" for rank in range(4)]
+
+    def ask() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if steps == "1":
+        when(lambda: all(file.exists() for file in ready), ask)
+    expected = {"1": STOPPED, "-1": 1}.get(steps, LOST)
+    assert task() == expected
+    assert all(file.exists() for file in ready)
+    log = (run / "log.txt").read_text()
+    assert log.count("saved") == (4 if expected == STOPPED else 0), log
+    assert (run / "error.txt").exists() == (steps in ("-1", "lost at once"))
+    assert task.lost == (steps == "lost")
+
+
 def test_submitit_is_given_what_is_to_come_back(stand_in: Path) -> None:
     submitit = pytest.importorskip("submitit")
     run = stand_in / "run"
@@ -193,7 +279,6 @@ def test_submitit_is_given_what_is_to_come_back(stand_in: Path) -> None:
 
 def when(reached: Callable[[], bool], act: Callable[[], None]) -> None:
     """Call ``act`` from another thread once ``reached``."""
-    import threading
 
     def wait() -> None:
         while not reached():
@@ -234,6 +319,12 @@ def test_a_script_for_sbatch(stand_in: Path, monkeypatch: pytest.MonkeyPatch) ->
     gpu = make_plan(["cyclegan_coats", "seeds=0", "budget.kimg=1", "name=gpu"])
     script = write_script([Job(gpu.runs[0])], gpu.folder, SlurmOptions())
     assert "#SBATCH --gpus-per-node=1" in script.read_text()
+    wide = make_plan(["cyclegan_coats", "seeds=0", "budget.kimg=1", "name=wide", TWO])
+    script = write_script([Job(wide.runs[0])], wide.folder, SlurmOptions(gpus_per_node=4))
+    told = ("--nodes=2", "--ntasks-per-node=4", "--gpus-per-node=4")
+    assert all(f"#SBATCH {flag}\n" in script.read_text() for flag in told)
+    (entry,) = json.loads((script.parent / "tasks.json").read_text())
+    assert {"srun", "--nodes=2", "--ntasks=8", "--gpus-per-node=4"} < set(entry["launcher"])
 
 
 # -- five hundred runs -----------------------------------------------------------------------------
@@ -258,7 +349,8 @@ class Simulated:
         self.since: dict[str, int] = {}  # what its run had seen when a job was submitted
         self.questions = self.submissions = 0
 
-    def submit(self, tasks: Sequence[Task]) -> list[str]:
+    def submit(self, tasks: Sequence[Task], shape: Shape) -> list[str]:
+        assert shape == Shape(1, 1, 1)
         self.submissions += 1
         names = [f"{self.submissions}_{i}" for i in range(len(tasks))]
         for name, task in zip(names, tasks, strict=True):
@@ -370,17 +462,6 @@ def test_every_run_ends_once(runs: int, here: Path, monkeypatch: pytest.MonkeyPa
 # -- the commands ----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the jobs of executables that stand for SLURM's are kept."""
-    fake_slurm.install(tmp_path / "bin")
-    root = tmp_path / "fake"
-    root.mkdir()
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("FAKE_SLURM", str(root))
-    return root
-
-
 @pytest.mark.usefixtures("fake")
 def test_a_partition_that_is_none(here: Path) -> None:
     pytest.importorskip("submitit")
@@ -399,7 +480,7 @@ def test_states_are_asked_of_squeue_and_then_of_sacct(fake: Path) -> None:
         (fake / name).mkdir()
         (fake / name / "state").write_text(state)
     (fake / "7_2" / "forgotten").touch()
-    cluster = slurm.Submitit(fake, "c", SlurmOptions(), 0)
+    cluster = slurm.Submitit(fake, "c", SlurmOptions())
     expected = {"7_0": "RUNNING", "7_1": "CANCELLED", "7_2": "TIMEOUT"}
     assert cluster.states(["7_0", "7_2", "7_3"]) == expected
     (fake / "silent").touch()
@@ -417,65 +498,72 @@ def boards(folder: Path) -> list[bytes]:
     return [(folder / "c" / f"leaderboard.{suffix}").read_bytes() for suffix in ("md", "csv")]
 
 
-def interfere(tmp_path: Path, arguments: Sequence[str], environment: dict[str, str]) -> str:
-    """Run a comparison on a cluster; its jobs are told to come again and to stop, and the command
-    is left and given again. What the runs printed, once the tables equal the local ones."""
-    whole = command(*arguments, f"out={tmp_path / 'whole'}", "jobs=2")
-    here = subprocess.run(whole, capture_output=True, text=True)
-    assert here.returncode == 0, here.stdout + here.stderr
-    cut = command(*arguments, f"out={tmp_path / 'cut'}", "--on", "slurm", "slurm.parallel=2")
-    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    first = subprocess.Popen(cut, env=environment, **pipes)
-    known = tmp_path / "cut/c/slurm/jobs.json"
-    signals, told = ["USR2", "TERM"], set[str]()
-    while first.poll() is None and len(told) < len(signals):
-        time.sleep(0.1)
-        jobs = json.loads(known.read_text()) if known.exists() else {}
-        trains = [r for r in jobs if (tmp_path / "cut/c" / r / "timing.jsonl").exists()]
-        for run in [r for r in trains if r not in told][:1]:
-            words = ["scancel", f"--signal={signals[len(told)]}", jobs[run]["job"]]
-            subprocess.run(words, env=environment, check=False)  # it may just have ended
-            told.add(run)
-    first.send_signal(signal.SIGINT)
-    said = first.communicate()[0]
-    assert first.returncode == STOPPED, said
-    assert "Stopped by SIGINT; the jobs go on, and the same command follows them again" in said
-    again = subprocess.run(cut, env=environment, capture_output=True, text=True)
-    assert again.returncode == 0, again.stdout + again.stderr
-    logs = [p.read_text() for p in sorted((tmp_path / "cut").glob("c/*/seed*/log.txt"))]
-    assert sum("Stopped by SIGTERM" in text for text in logs) >= 1
-    assert all(text.count("Verdict") == 1 for text in logs)
-    assert boards(tmp_path / "cut") == boards(tmp_path / "whole")
-    assert not [p for p in (tmp_path / "cut").rglob(".lock") if p.read_text()]
-    return "".join(logs)
-
-
-OFTEN = {"evaluate.every_kimg=0.25", "log.every_kimg=0.01", "name=c", "seeds=0,1"}
-LONGER = [*(word for word in TINY if "every" not in word), *sorted(OFTEN)]
-
-
 @pytest.mark.slow
-def test_jobs_of_executables_that_stand_for_slurms(tmp_path: Path, fake: Path) -> None:
+@pytest.mark.usefixtures("no_charts")
+def test_jobs_of_executables_that_stand_for_slurms(
+    tmp_path: Path, fake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One job is told to come again and one to stop, and the command is left and given again; the
+    tables are those of runs that nobody disturbs."""
     pytest.importorskip("submitit")
-    arguments = ["vanilla_coats", "budget.kimg=0.8", *LONGER]
+    arguments = ["vanilla_coats", "seeds=0,1", "budget.kimg=0.06", "name=c", *TINY]
+    for planned in make_plan([*arguments, f"out={tmp_path / 'whole'}"]).runs:
+        engine.train(planned.experiment)
+    assert compare([*arguments, f"out={tmp_path / 'whole'}"], stream=io.StringIO()) == 0
+    gate = Gate(tmp_path / "gate", 3)
+    paths = [str(gate.path), str(Path(slurm.__file__).parents[3]), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    monkeypatch.setattr(slurm.Slurm, "every", 0.3)
+    told: list[str] = []
+
+    def interfere() -> None:
+        try:
+            for job, number in (("7_0", "USR2"), ("7_1", "TERM")):
+                until(lambda job=job: gate.waiting(job))  # type: ignore[misc]
+                subprocess.run(["scancel", f"--signal={number}", job], check=True)
+            until(lambda: gate.waiting("7_0", 1) and gate.waiting("8"))
+            told.append((fake / "7_0/starts").read_text())
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def go_on() -> None:
+        try:
+            until(lambda: followed in said.getvalue())
+        finally:
+            gate.open()
+
+    followed = "2 jobs of an earlier command go on; they are followed."
+    cut = [*arguments, f"out={tmp_path / 'cut'}", "slurm.parallel=2"]
+    said = io.StringIO()
     try:
-        interfere(tmp_path, arguments, dict(os.environ))
+        other = threading.Thread(target=interfere, daemon=True)
+        other.start()
+        assert compare(cut, on="slurm", stream=said) == STOPPED
+        other.join()
+        assert told == [".."]
+        assert "Stopped by SIGINT; the jobs go on, and the same command follows" in said.getvalue()
+        threading.Thread(target=go_on, daemon=True).start()
+        assert compare(cut, on="slurm", stream=said) == 0, said.getvalue()
+        until(lambda: all((p / "state").read_text() == "COMPLETED" for p in fake_slurm.tasks(fake)))
     finally:
         for file in fake.glob("*/pid"):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(file.read_text()), signal.SIGKILL)
-    starts = [len((p / "starts").read_text()) for p in fake_slurm.tasks(fake)]
-    # the same job came again, or one was submitted again
-    assert max(starts) > 1 or len(starts) > 2
+    assert followed in said.getvalue()
+    logs = [p.read_text() for p in (tmp_path / "cut").glob("c/*/seed*/log.txt")]
+    assert [text.count("Stopped by SIGTERM") for text in logs] == [1, 1]
+    assert [text.count("Verdict") for text in logs] == [1, 1]
+    assert boards(tmp_path / "cut") == boards(tmp_path / "whole")
+    assert not [p for p in (tmp_path / "cut").rglob(".lock") if p.read_text()]
+    assert [p.name for p in fake_slurm.tasks(fake)] == ["7_0", "7_1", "8"]
 
 
-@pytest.mark.slurm
-@pytest.mark.skipif(bool(slurm_node.missing()), reason=slurm_node.missing())
-def test_jobs_of_slurm(tmp_path: Path) -> None:
-    pytest.importorskip("submitit")
-    arguments = ["vanilla_coats", "discogan_coats", "budget.kimg=0.8", *LONGER]
-    with slurm_node.node(tmp_path / "node") as environment:
-        interfere(tmp_path, arguments, environment)
+def until(reached: Callable[[], bool]) -> None:
+    """Wait for something that must come, however slow the machine is."""
+    end = time.monotonic() + 600
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 @pytest.mark.slow

@@ -180,7 +180,7 @@ BAD = {
     "long name": ("name=" + "a" * 300, "is made of at most 100 letters"),
     "long out": ("out=" + "a" * 300, "which is no path (File name too long)"),
     "null byte": ('data.root="a\\0b"', "'data.root' is 'a\\x00b', which has '\\x00' in it"),
-    "no utf-8": ("log.project=\udcff", "cannot be read: 'utf-8' codec"),
+    "no utf-8": ("log.project=\udcff", "An override in 'log.project=\\udcff' cannot be read: "),
     "deep value": ("seed=" + "[" * 3000 + "]" * 3000, "'seed' is nested more than 32 levels deep."),
     "deep key": (".".join("a" * 3000) + "=1", "is not an override; write key=value"),
     "itself": ("seed=&a [*a]", "'seed' is nested more than 32 levels deep."),

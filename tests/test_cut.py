@@ -307,18 +307,41 @@ def test_both_pictures_go_through_g_together_and_d_never_sees_the_identity() -> 
         assert any(torch.equal(judged, known) for known in (batch.images[1], fakes[0]))
 
 
+def test_the_encoder_sees_the_identity_in_the_same_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so it does alone what it does beside the other term (the losses themselves: above)."""
+    both, alone = tiny(), tiny(weights={"gan": 1.0, "nce": 0.0, "idt": 1.0})
+    batch = Batch((pictures(2), pictures(2, "target")))
+    calls: list[int] = []
+    features = both.g.features
+
+    def counted(x: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
+        calls.append(len(x))
+        return features(x, names)
+
+    monkeypatch.setattr(both.g, "features", counted)
+    step = Step(both, ("g",), batch, 0)
+    found = both.g_losses(batch, step)
+    assert calls == [4, 4]  # of the fakes, of the real pictures
+    step = Step(alone, ("g",), batch, 0)
+    for _ in range(5):  # the places of the other term
+        step.draws.permutation(1)
+    losses = alone.g_losses(batch, step)
+    assert losses.keys() == {"gan", "idt"}
+    torch.testing.assert_close(losses["idt"], found["idt"])
+
+
 def test_the_contrast_trains_the_encoder_and_the_heads_from_the_side_of_the_queries() -> None:
     method = tiny()
     x = pictures(1)
     step = Step(method, ("g",), Batch((x, x)), 0)
-    loss = method.nce(x, method.g(x), step)
+    loss = method.nce({"nce": (x, method.g(x))}, step)["nce"]
     gradients = torch.autograd.grad(loss, [*method.f.parameters(), method.g.body[1].weight])
     assert all(bool(g.any()) for g in gradients[::2])
     frozen = copy.deepcopy(method)
     frozen.requires_grad_(False)
     step = Step(frozen, ("g",), Batch((x, x)), 0)
     given = x.clone().requires_grad_()
-    assert not frozen.nce(given, x, step).requires_grad
+    assert not frozen.nce({"nce": (given, x)}, step)["nce"].requires_grad
 
 
 def test_mirroring_is_exact_for_a_generator_that_commutes_with_it(
@@ -345,7 +368,7 @@ def test_mirroring_is_exact_for_a_generator_that_commutes_with_it(
         )
         step = Step(method, ("g",), batch, 0)
         made = x.flip(3) if chance < 0.5 else x
-        found.append(method.nce(x, made, step))
+        found.append(method.nce({"nce": (x, made)}, step)["nce"])
     torch.testing.assert_close(found[0], found[1])
 
 
@@ -371,7 +394,8 @@ def test_places_are_the_runs_own() -> None:
     def loss(batches: int) -> float:
         method.batches = batches
         torch.manual_seed(batches + 17)
-        return float(method.nce(x, made, Step(method, ("g",), Batch((x, x)), 0)))
+        step = Step(method, ("g",), Batch((x, x)), 0)
+        return float(method.nce({"nce": (x, made)}, step)["nce"])
 
     first = loss(0)
     assert loss(1) != first

@@ -240,7 +240,8 @@ def test_bad_options_are_refused() -> None:
         ({"size": 0}, "data.size"),
         ({"batch": 0}, "data.batch"),
         ({"load_size": 3}, "data.load_size is 3"),
-        ({"channels": 2}, "data.channels"),
+        ({"channels": 2}, "data.channels is 2, but data '"),
+        ({"channels": 65}, "data.channels is 65"),
         ({"workers": -1}, "data.workers"),
     ):
         with pytest.raises(UserError, match=text):

@@ -133,7 +133,7 @@ def test_batches_to_learn_from() -> None:
     assert made.images.shape == (32, 3, 32, 32)
     assert made.images.abs().max() <= 1
     assert torch.allclose(made.domains.sum(1), torch.ones(32))
-    assert made.damage.shape == (32, Damaged.KINDS)
+    assert made.damage.shape == (32, 4 + 3)
     wide = Damaged.draw(images[..., :20, :], kinds, 3, 0, 7)
     assert set(wide.turns.tolist()) <= {0, 2}
 

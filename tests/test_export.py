@@ -27,6 +27,7 @@ from gansuite.rng import torch_generator
 from gansuite.runs import read_checkpoint, read_json, write_json
 from gansuite.tools import export as exporting
 from gansuite.tools.export import export, parity
+from gansuite.tools.models import load_model
 from gansuite.tools.programs import load_program
 from gansuite.tools.share import share
 from gansuite.tools.translate import translate
@@ -335,3 +336,15 @@ def check_pictures(entry: dict[str, Any], file: Path, checkpoint: Path) -> None:
     made = program(**{key: given[key] for key in entry["inputs"]})
     assert (made - wanted).abs().max() < 1e-4
     assert made.std() > 0
+    # in the method's place
+    model = load_model(file)
+    assert (model.task, model.by_reference) == (method.task, method.by_reference)
+    if "z" in entry["inputs"]:
+        same = model.sample(2, torch_generator(7, "z"))
+    elif model.by_reference:
+        same = model.stylize(given["image"], [(given["reference"], 2.0)])
+    else:
+        to = model.targets[0]
+        same, wanted = (m.translate(given["image"], to) for m in (model, method))
+        assert model.translate(pictures(1, 36, 40), to).shape == (1, 3, 36, 40)
+    assert (same - wanted).abs().max() < 1e-4

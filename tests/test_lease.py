@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -33,7 +34,9 @@ def file(tmp_path: Path) -> Path:
 def test_one_holder_at_a_time(file: Path) -> None:
     first, second = Lease(file), Lease(file)
     assert first.take() == ""
-    assert f"process {os.getpid()} on " in second.take()
+    told = second.take()
+    assert f"process {os.getpid()} on " in told
+    assert "dead" not in told  # its end would be noticed at once
     assert second.take() == first.holder() == second.holder()
     second.release()  # of nothing
     assert second.take()
@@ -56,6 +59,11 @@ def test_a_lease_of_another_host_counts_while_it_is_renewed(
     assert bool(told) == held
     if held:
         assert "process 41 on node7, job 12_3, heard of " in told
+        times = re.search(
+            r"heard of (\d+) s ago; should it be dead, this is free in (\d+) s$", told
+        )
+        assert times is not None
+        assert abs(int(times[1]) + int(times[2]) - EXPIRES) <= 1  # both are rounded
         assert json.loads(file.read_text())["pid"] == 41
     else:
         assert json.loads(file.read_text())["pid"] == os.getpid()
@@ -139,3 +147,30 @@ def test_a_run_that_was_taken_over_writes_nothing_more(tmp_path: Path) -> None:
     assert run.metrics.read_bytes() == before
     run.release()
     assert json.loads((e.run_dir / ".lock").read_text())["pid"] == 41  # it is the other's
+
+
+def test_a_renewal_and_the_end_do_not_meet(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lease is let go while its thread is about to write: nothing is raised in the thread, and
+    nothing is written after the end."""
+    begun, go_on = threading.Event(), threading.Event()
+    raised: list[threading.ExceptHookArgs] = []
+
+    def slowly(token: str) -> dict[str, Any]:
+        if threading.current_thread().name == "lease":
+            begun.set()
+            go_on.wait(0.3)  # until the lease is let go, if it can be meanwhile
+        return statement(token)
+
+    statement = lease.statement
+    monkeypatch.setattr(lease, "statement", slowly)
+    monkeypatch.setattr(lease, "EVERY", 0.001)
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    mine = Lease(file)
+    assert mine.take() == ""
+    assert begun.wait(20)
+    mine.release()
+    go_on.set()
+    for thread in [t for t in threading.enumerate() if t.name == "lease"]:
+        thread.join(20)
+    assert raised == []
+    assert file.read_bytes() == b""

@@ -6,8 +6,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -15,9 +13,11 @@ from typing import Any
 
 import namespaces
 import pytest
+import ranks
 import torch
 from helpers import command, difference, experiment, train
 from namespaces import Node
+from ranks import child, together
 
 from gansuite import processes
 from gansuite.errors import UserError
@@ -27,9 +27,9 @@ from gansuite.runs import read_checkpoint, read_lines
 TINY = (
     *("trainer.precision=64-true", "log.checkpoint_every_kimg=0.004", "evaluate.learned=false"),
     *("method.g_norm=none", "method.d_norm=none", "evaluate.pictures=2"),
-    *("evaluate.every_kimg=0.048", "evaluate.best_by=fd_random", "log.loggers=[]"),
+    *("evaluate.every_kimg=0.032", "evaluate.best_by=fd_random", "log.loggers=[]"),
 )
-BATCHES = 24
+BATCHES = 16
 LIMIT = 60  # seconds that a rank may outlive another
 
 
@@ -44,21 +44,16 @@ class Start:
         for agent in self.agents:
             agent.terminate()
         for agent in self.agents:
-            agent.wait()
+            agent.join()
 
     def __init__(self, pair: tuple[Node, Node], words: list[str], folder: Path) -> None:
         self.agents = []
         for i, node in enumerate(pair):
-            begin = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2"]
-            begin += ["--nproc-per-node=1", f"--node-rank={i}", "--redirects=3"]
+            begin = ["--nnodes=2", "--nproc-per-node=1", f"--node-rank={i}", "--redirects=3"]
             begin += [f"--master-addr={pair[0].address}", "--master-port=29500"]
             begin += [f"--log-dir={folder / str(i)}", *words[1:]]
-            environment = {**os.environ, "GLOO_SOCKET_IFNAME": node.interface}
-            with open(folder / f"{i}.txt", "wb") as out:
-                agent = subprocess.Popen(
-                    node.command(begin), env=environment, stdout=out, stderr=out
-                )
-            self.agents.append(agent)
+            log, network = folder / f"{i}.txt", {"GLOO_SOCKET_IFNAME": node.interface}
+            self.agents.append(child(torchrun, node.name, begin, log=log, **network))
         self.folder = folder
 
     def rank(self, i: int) -> int:
@@ -66,8 +61,10 @@ class Start:
         agent = self.agents[i].pid
         return int(Path(f"/proc/{agent}/task/{agent}/children").read_text().split()[0])
 
-    def codes(self) -> list[int]:
-        return [agent.wait(300) for agent in self.agents]
+    def codes(self) -> list[int | None]:
+        for agent in self.agents:
+            agent.join(300)
+        return [agent.exitcode for agent in self.agents]
 
     def said(self, i: int) -> str:
         """What rank ``i`` has printed on stderr."""
@@ -76,6 +73,14 @@ class Start:
 
     def all_said(self) -> str:
         return "\n".join(file.read_text() for file in self.folder.rglob("*.*"))
+
+
+def torchrun(node: str, words: list[str]) -> None:
+    """For `child`: the command of that name, on a node."""
+    from torch.distributed import run
+
+    namespaces.enter(node)
+    run.main(words)
 
 
 def state(run: Path) -> Any:
@@ -95,12 +100,10 @@ def test_two_nodes(tmp_path: Path, monkeypatch: Any) -> None:
     name = "vanilla_coats"
     e = experiment(name, tmp_path / "two", BATCHES, "trainer.num_nodes=2", *TINY)
     whole = experiment(name, tmp_path / "whole", BATCHES, "trainer.devices=2", *TINY)
-    undisturbed = subprocess.Popen(
-        command(whole, tmp_path / "whole"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    together(2, ranks.train, whole, folder=tmp_path)
     words, run = command(e, tmp_path / "two"), e.run_dir
     with namespaces.nodes() as pair:
-        for killed, lines in ((1, 3), (0, 8)):
+        for killed, lines in ((1, 3), (0, 6)):
             with Start(pair, words, folder(tmp_path / f"killed{killed}")) as start:
                 wait_for_lines(start, run / "metrics.jsonl", lines)
                 os.kill(start.rank(killed), signal.SIGKILL)
@@ -116,7 +119,6 @@ def test_two_nodes(tmp_path: Path, monkeypatch: Any) -> None:
                 shutil.copytree(tmp_path / "two", tmp_path / "one", dirs_exist_ok=True)
         with Start(pair, words, folder(tmp_path / "resumed")) as start:
             assert start.codes() == [0, 0], start.all_said()
-    assert undisturbed.wait(300) == 0
     assert difference(state(run), state(whole.run_dir)) == ""
     alone = train(monkeypatch, experiment(name, tmp_path / "alone", BATCHES, *TINY))
     fewer = train(monkeypatch, experiment(name, tmp_path / "one", BATCHES, *TINY))
@@ -141,7 +143,7 @@ def losses(run: Path) -> list[dict[str, Any]]:
 
 def wait_for_lines(start: Start, file: Path, count: int) -> None:
     limit = time.monotonic() + 200
-    while time.monotonic() < limit and all(agent.poll() is None for agent in start.agents):
+    while time.monotonic() < limit and all(agent.is_alive() for agent in start.agents):
         if file.is_file() and file.read_bytes().count(b"\n") >= count:
             return
         time.sleep(0.002)

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import base64
-import fcntl
 import hashlib
 import html
 import io
 import itertools
 import json
-import os
 import re
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from browser import Browser
 from pages import ENVIRONMENT, METHODS, PROTOCOL, Page, check_self_contained, make_run, make_runs
 from PIL import Image
 
@@ -93,6 +88,21 @@ def test_every_number_appears(full: tuple[str, Page, ComparedRuns]) -> None:
     said = " ".join(parsed.text.split())
     assert "From horse to zebra: cyclegan comes closest to real and closed 75 % of the gap" in said
     assert "Cheapest to train: vanilla with 1 min 24 s of training a run" in said
+
+
+def test_a_cheap_method_that_does_nothing_is_no_answer(tmp_path: Path) -> None:
+    runs = make_runs(tmp_path, ("cyclegan", "vanilla"), (0,))
+    (file,) = (run / "results.json" for run in runs if run.parent.name.startswith("vanilla"))
+    results = json.loads(file.read_text())
+    results["final"]["gen"]["fd_random"] = 99.0
+    file.write_text(json.dumps(results))
+    _, parsed, _ = written(tmp_path, runs)
+    said = " ".join(parsed.text.split())
+    assert (
+        "vanilla is the only one scored, but is no closer than a Gaussian of the training" in said
+    )
+    lead = "Cheapest to train of those that are closer to real than doing nothing: cyclegan with"
+    assert lead in said
 
 
 def test_it_is_well_made(full: tuple[str, Page, ComparedRuns]) -> None:
@@ -320,97 +330,6 @@ def test_intervals_are_rounded_for_people() -> None:
     assert shown == ["12.31 ± 0.42", "2.205 ± 0.040", "11 ± 11", "1,234 ± 20", "22.00 ± 0.004"]
     assert interval(2.5, None, None) == "2.50"
     assert interval(0.0, 0.0, 0.0) == "0 ± 0"
-
-
-class Browser:
-    """A headless browser, spoken to over a pipe in its own protocol."""
-
-    def __init__(self, program: str, profile: str) -> None:
-        to_read, self._write = os.pipe()
-        self._read, to_write = os.pipe()
-
-        def wire() -> None:  # it reads commands from 3 and writes answers to 4
-            a, b = (fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in (to_read, to_write))
-            os.dup2(a, 3)
-            os.dup2(b, 4)
-
-        arguments = [
-            "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-            "--disable-background-networking", "--window-size=1200,900",
-            f"--user-data-dir={profile}", "--remote-debugging-pipe",
-        ]  # fmt: skip
-        self.process = subprocess.Popen(
-            [program, *arguments],
-            close_fds=False,
-            preexec_fn=wire,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(to_read)
-        os.close(to_write)
-        self._number, self._rest = 0, b""
-        self.events: list[dict[str, Any]] = []
-        target = self("Target.createTarget", url="about:blank")["targetId"]
-        self.session = ""
-        self.session = self("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self(f"{domain}.enable")
-
-    def __call__(self, command: str, **parameters: Any) -> dict[str, Any]:
-        self._number += 1
-        message: dict[str, Any] = {"id": self._number, "method": command, "params": parameters}
-        if getattr(self, "session", ""):
-            message["sessionId"] = self.session
-        os.write(self._write, json.dumps(message).encode() + b"\0")
-        while True:
-            answer = self._message()
-            if answer.get("id") == self._number:
-                assert "error" not in answer, answer
-                return dict(answer["result"])
-            self.events.append(answer)
-
-    def _message(self) -> dict[str, Any]:
-        while b"\0" not in self._rest:
-            got = os.read(self._read, 1 << 16)
-            assert got, "the browser has gone"
-            self._rest += got
-        one, _, self._rest = self._rest.partition(b"\0")
-        return dict(json.loads(one))
-
-    def open(self, path: Path) -> None:
-        self("Page.navigate", url=path.resolve().as_uri())
-        while not any(e.get("method") == "Page.loadEventFired" for e in self.events):
-            self.events.append(self._message())
-
-    def value(self, expression: str) -> Any:
-        found = self("Runtime.evaluate", expression=expression, returnByValue=True)
-        assert "exceptionDetails" not in found, found
-        return found["result"].get("value")
-
-    def complaints(self) -> list[dict[str, Any]]:
-        """Everything that reached the console, and every request that left the page."""
-        said = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
-        asked = [e for e in self.events if e.get("method") == "Network.requestWillBeSent"]
-        outside = [e for e in asked if e["params"]["request"]["url"][:5] not in ("file:", "data:")]
-        return [e for e in self.events if e.get("method") in said] + outside
-
-    def close(self) -> None:
-        os.close(self._write)
-        os.close(self._read)
-        self.process.terminate()
-        self.process.wait(20)
-
-
-@pytest.fixture
-def browser() -> Iterator[Browser]:
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    program = next(filter(None, map(shutil.which, names)), None)
-    if program is None:
-        pytest.skip(f"no browser is installed (looked for {', '.join(names)})")
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        found = Browser(program, profile)
-        yield found
-        found.close()
 
 
 TABLE = "document.querySelector('table.sortable')"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 import time
 import urllib.request
@@ -12,13 +13,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fake_slurm
 import fsspec
 import pytest
-from helpers import EachBatch, command, difference, experiment, train
+from helpers import EachBatch, command, difference, experiment, train, untrained
+from PIL import Image
 
 from gansuite import engine, files
 from gansuite.catalogue import load_experiment
 from gansuite.cli import main
+from gansuite.compare.executors import slurm
 from gansuite.config import Experiment
 from gansuite.errors import UserError
 from gansuite.runs import Run, fetched, publish, read_checkpoint, read_json, remote
@@ -287,8 +291,13 @@ def locked(content: dict[str, Any]) -> Remote:
 def test_a_live_lease_is_respected(memory: Any) -> None:
     it = locked(elsewhere())
     assert it.holder().startswith("process 4242 on node7")
-    with pytest.raises(UserError, match=r"running in memory://bucket/run \(process 4242 on node7"):
+    with pytest.raises(
+        UserError, match=r"running in memory://bucket/run \(process 4242 on node7"
+    ) as e:
         Held(it)
+    assert re.search(
+        r" s ago; should it be dead, this is free in 1\d\d s\); wait for it", str(e.value)
+    )
     assert it.lock() == elsewhere(heard=it.lock()["heard"])
 
 
@@ -352,11 +361,20 @@ def test_commands_read_a_run_that_is_elsewhere(
     memory: Any, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
     engine.train(there())
-    address = f"memory://{AT}"
+    address, best = f"memory://{AT}", f"memory://{AT}/checkpoints/best.ckpt"
+    memory.put_file(str(untrained("cyclegan_coats", tmp_path)), "bucket/t/seed0/checkpoints/a.ckpt")
+    translator = "memory://bucket/t/seed0/checkpoints/a.ckpt"
+    picture = str(tmp_path / "horse.png")
+    Image.new("RGB", (32, 32), "brown").save(picture)
+    made = [str(tmp_path / name) for name in ("s", "t", "m.safetensors", "shared", "z", "p")]
     for i, words in enumerate(
         [
-            ("sample", address, str(tmp_path / "s"), "-n", "2", "--device", "cpu"),
-            ("sample", f"{address}/checkpoints/best.ckpt", str(tmp_path / "t"), "-n", "2"),
+            ("sample", address, made[0], "-n", "2", "--device", "cpu"),
+            ("sample", best, made[1], "-n", "2"),
+            ("export", best, made[2]),
+            ("share", address, made[3]),
+            ("translate", translator, picture, made[4], "--to", "zebra", "--device", "cpu"),
+            ("project", best, picture, made[5], "--steps", "1", "--device", "cpu"),
             ("evaluate", address),
             ("report", address),
             ("compare", f"memory://bucket/runs/{NAME}", "name=c", "out=memory://bucket/all"),
@@ -367,12 +385,21 @@ def test_commands_read_a_run_that_is_elsewhere(
         assert code == 0, err
         if words[0] == "evaluate":
             assert "Equal to the scores that the run recorded." in out
+    assert all(Path(path).exists() for path in made)
+    assert {"config.json", "samples.jpg"} < {path.name for path in Path(made[3]).iterdir()}
     assert b"<html" in kept(memory, "report.html")
-    made = {k.rpartition("/")[2] for k in memory.find("bucket/all/c")}
-    assert {"table.md", "index.html"} <= made or any(n.endswith(".html") for n in made), made
+    pages = {k.rpartition("/")[2] for k in memory.find("bucket/all/c")}
+    assert {"leaderboard.md", "index.html"} <= pages
     code, _, err = say(capsys, "sample", "memory://bucket/nothing", str(tmp_path / "u"))
     assert (code, err.count("\n")) == (2, 1)
     assert "There is nothing at memory://bucket/nothing" in err
+
+
+def test_what_is_made_of_a_run_is_written_here(here: Path, capsys: Any) -> None:
+    code, _, err = say(capsys, "sample", "runs/x/seed0", "s3://bucket/pictures")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "'s3://bucket/pictures' is an address; give a file or a folder here" in err
+    assert not list(here.iterdir())
 
 
 def test_a_page_of_a_folder_here_is_sent_nowhere(tmp_path: Path) -> None:
@@ -395,16 +422,6 @@ def test_a_package_that_is_missing(tmp_path: Path, monkeypatch: Any, capsys: Any
     code, _, err = say(capsys, "sample", "nosuch://bucket/x/seed0", str(tmp_path / "o"))
     assert (code, err.count("\n")) == (2, 1)
     assert "fsspec knows no protocol 'nosuch'" in err
-
-
-def test_a_cluster_needs_a_folder_that_its_nodes_share(
-    memory: Any, monkeypatch: Any, capsys: Any
-) -> None:
-    words = ("compare", NAME, "budget.kimg=1", "out=memory://bucket/x", "--on", "script")
-    code, _, err = say(capsys, *words)
-    assert (code, err.count("\n")) == (2, 1)
-    assert "a folder that its nodes share" in err
-    assert memory.find("bucket") == []
 
 
 # --- S3 -----------------------------------------------------------------------------------------
@@ -446,7 +463,8 @@ def fresh() -> None:
 
 @pytest.mark.slow
 def test_a_run_on_s3(s3: Any, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    """Cut off, resumed elsewhere, compared from there by runs that are processes of their own."""
+    """Cut off, resumed elsewhere; and a comparison there whose runs are jobs of a cluster."""
+    pytest.importorskip("submitit")
     e = there("s3://bucket/runs")
     cut_off(e, 3, monkeypatch)
     another_machine(tmp_path / "b", monkeypatch)
@@ -458,8 +476,12 @@ def test_a_run_on_s3(s3: Any, tmp_path: Path, monkeypatch: Any, capsys: Any) -> 
     file = command(e, tmp_path / "c")[-1]
     words = ("compare", file, "name=c", "out=s3://bucket/all", "budget.kimg=0.008")
     words = (*words, "rank_by=fd_random")
-    code, out, err = say(capsys, *words)
+    fake = fake_slurm.use(tmp_path, monkeypatch)
+    monkeypatch.setattr(slurm.Slurm, "every", 0.3)
+    code, out, err = say(capsys, *words, "--on", "slurm")
     assert code == 0, out + err
+    assert f"The jobs of s3://bucket/all/c and their copies of its runs are in {tmp_path}" in out
+    assert [task.name for task in fake_slurm.tasks(fake)] == ["7"]
     at = f"bucket/all/c/{NAME}/seed0"
     another_machine(tmp_path / "d", monkeypatch)
     code, out, err = say(capsys, *words)

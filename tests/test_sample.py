@@ -114,6 +114,20 @@ def test_a_walk_goes_through_the_pictures_and_back(dcgan: Any, tmp_path: Path) -
             assert np.abs(frame[4::8, 4::8] - wanted).mean() < 8  # WebP loses something
 
 
+def test_a_walk_is_a_film(dcgan: Any, tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    walk = tmp_path / "walk.mp4"
+    sample(dcgan, 2, tmp_path / "out", seed=3, interpolate=walk, steps=3)
+    with av.open(str(walk)) as film:
+        assert film.streams.video[0].average_rate == 24
+        frames = [frame.to_ndarray(format="rgb24").astype(float) for frame in film.decode(video=0)]
+    assert [frame.shape for frame in frames] == [(256, 256, 3)] * 6
+    for frame, number in ((frames[0], 0), (frames[3], 1)):
+        wanted = load(tmp_path / f"out/{number:06d}.png").astype(float)
+        assert np.abs(frame[4::8, 4::8] - wanted).mean() < 8  # 4:2:0 loses something
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "walk.mp4"]
+
+
 def test_a_walk_of_styles_is_straight_in_w(stylegan: Any, tmp_path: Path) -> None:
     sample(stylegan, 2, tmp_path, interpolate=tmp_path / "walk.gif", steps=2, truncation=0.5)
     with Image.open(tmp_path / "walk.gif") as image:
@@ -289,6 +303,7 @@ def test_what_is_no_film_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Mon
     assert "cannot be read as a film" in refused(broken, tmp_path / "b.mp4")
     assert "name it .mp4" in refused(broken, tmp_path / "b.txt")
     assert "is the input" in refused(broken, broken)
+    assert "a.mp4' is a file" in refused(broken, broken / "b.mp4")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mp4"]
     monkeypatch.setitem(sys.modules, "av", None)
     assert "pip install 'gansuite[video]'" in refused(broken, tmp_path / "b.mp4")

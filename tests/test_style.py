@@ -244,7 +244,7 @@ def test_a_classifier_needs_pictures_to_learn_from() -> None:
         ({"file": ""}, "comes? from a file.*vgg19-dcbb9e9d.pth"),
         ({"file": "missing.pth"}, "no file 'missing.pth'"),
         ({"file": "other.pth"}, "other.pth' does not hold torchvision's VGG-19"),
-        ({"file": "other.pth", "width": 8}, "64 channels in its first stage, not 8"),
+        ({"file": "other.pth", "width": 8, "key": "method.x"}, "not 8: set method.x=64"),
     ],
 )
 def test_published_weights_come_from_their_file_alone(
@@ -611,7 +611,7 @@ def extractor() -> Extractor:
 
 @pytest.fixture(scope="module")
 def pair(extractor: Extractor) -> Protocol:
-    metrics = ("content_kept", "style_reached", "reference_reached")
+    metrics = ("content_kept", "content_distance", "style_reached", "reference_reached")
     return Protocol.of(extractor, size=32, style=True, metrics=metrics)
 
 
@@ -634,6 +634,8 @@ def test_content_and_style_are_won_by_trivial_outputs_one_at_a_time(
     assert copy["reference_reached"] == 1
     assert copy["content_kept"] < made["content_kept"] < 1
     assert copy["content_kept"] < 0.3
+    assert nothing["content_distance"] == 0
+    assert 0.1 < made["content_distance"] < 0.6 * copy["content_distance"] < 1
     assert made["style_reached"] > 0.7
     assert 0 < made["reference_reached"] < 1
     half = painting.fake.float().lerp(painting.source.float(), 0.5).byte()  # type: ignore[union-attr]
@@ -686,6 +688,22 @@ def test_the_style_reached_against_loops(
     assert found["style_reached"] == pytest.approx(expected, rel=1e-5)
     each = [far(x, lambda i: [part[i] for part in style]) for x in (source, made)]
     assert found["reference_reached"] == pytest.approx(1 - each[1] / each[0], rel=1e-5)
+
+    # the content: one minus the correlation of each channel
+    def maps_of(images: Tensor) -> list[np.ndarray]:
+        return [x.double().numpy() for x in extractor.random.maps(images)]
+
+    stages = []
+    for a, b in zip(maps_of(painting.source), maps_of(painting.fake), strict=True):
+        apart = []
+        for x, y in zip(a.reshape(-1, a[0, 0].size), b.reshape(-1, b[0, 0].size), strict=True):
+            if min(x.var(), y.var()) > 1e-3:
+                apart.append(1 - np.corrcoef(x, y)[0, 1])
+            else:  # a channel that sees little
+                x, y = ((v - v.mean()) / np.sqrt(v.var() + 1e-6) for v in (x, y))
+                apart.append(((x - y) ** 2).mean() / 2)
+        stages.append(np.mean(apart))
+    assert found["content_distance"] == pytest.approx(np.mean(stages), rel=1e-3)
     look = StyleStatistics(extractor.random)
     assert look(painting.source).shape == (12, 2 * (64 + 128 + 256))
     assert torch.equal(look(painting.source, again=True), look(painting.source, again=True))
@@ -696,7 +714,8 @@ def test_a_style_that_is_there_already_is_no_score(
 ) -> None:
     notes: dict[str, str] = {}
     idle = replace(painting, source=painting.real, fake=painting.real)
-    assert set(score(idle, pair, extractor, notes=notes)) == {"content_kept"}
+    kept = {"content_kept", "content_distance"}
+    assert set(score(idle, pair, extractor, notes=notes)) == kept
     assert notes["style_reached"] == "the contents are in this style already"
 
 
@@ -708,7 +727,7 @@ def test_the_pair_is_asked_for_by_the_data_or_by_hand(extractor: Extractor) -> N
     assert has_style(["photo", "monet"])
     assert not has_style(["horse", "zebra"])
     plain, style = (Protocol.of(extractor, size=32, style=s) for s in (False, True))
-    extra = {"content_kept", "style_reached", "reference_reached"}
+    extra = {"content_kept", "content_distance", "style_reached", "reference_reached"}
     assert set(style.metrics) - set(plain.metrics) == extra
     assert plain.id == Protocol.of(extractor, size=32).id != style.id
     with pytest.raises(UserError, match=r"not there without evaluate\.style"):

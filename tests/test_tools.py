@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from torch import Tensor
 from gansuite import cli, devices, engine
 from gansuite.errors import UserError
 from gansuite.imaging import read_picture, save_picture
+from gansuite.networks.layers import InstanceNorm2d
 from gansuite.rng import numpy_generator
 from gansuite.tools.sample import sample
 from gansuite.tools.tiles import Tiles
@@ -244,6 +246,40 @@ def test_pictures_of_one_size_share_a_batch(tmp_path: Path) -> None:
     assert [shape[0] for shape, _ in method.calls] == [3, 1, 1]  # 30 and 31 are padded to 32
 
 
+def test_several_devices_share_the_pictures(tmp_path: Path) -> None:
+    """Each has a method of its own, and what they make is what one makes."""
+
+    class Counting(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.spec, self.task = Translator().spec, "translate"
+            self.targets, self.stride = ("horse", "zebra"), 4
+            self.weight = torch.nn.Parameter(torch.tensor(-0.5))
+
+        def translate(self, x: Tensor, to: str) -> Tensor:
+            seen.add(id(self))
+            together.wait(60)  # the other one is at work as well
+            return x * self.weight
+
+    seen: set[int] = set()
+    together = threading.Barrier(1)
+    for i in range(6):
+        save(tmp_path / f"in/{i:02d}.png", pixels(16, 16 + 4 * i, 3))
+    done: list[int] = []
+    one = translate(Counting(), str(tmp_path / "in"), tmp_path / "one")
+    assert len(seen) == 1
+    seen.clear()
+    together = threading.Barrier(2)
+    two = translate(
+        Counting(), str(tmp_path / "in"), tmp_path / "two", devices=["cpu", "cpu"],
+        progress=lambda number, total: done.append(number),
+    )  # fmt: skip
+    assert [p.name for p in two] == [p.name for p in one]
+    assert [p.read_bytes() for p in two] == [p.read_bytes() for p in one]
+    assert done == list(range(1, 7))
+    assert len(seen) == 2
+
+
 def test_nothing_is_written_when_one_picture_is_damaged(tmp_path: Path) -> None:
     save(tmp_path / "in" / "a.png", pixels(16, 16, 3))
     (tmp_path / "in" / "b.png").write_bytes((tmp_path / "in" / "a.png").read_bytes()[:200])
@@ -271,6 +307,7 @@ def test_bad_places(tmp_path: Path) -> None:
         (folder, "out.png", "2 pictures but .* names one file"),
         (folder, "file", "is a file"),
         (folder / "a.png", "file/b.png", "is a file"),
+        (folder / "a.png", "out.mp4", "names a film"),
     ):
         with pytest.raises(UserError, match=message):
             translate(Translator(), str(inputs), tmp_path / output)
@@ -297,6 +334,22 @@ def test_tiles_make_what_the_whole_makes(tmp_path: Path) -> None:
     assert (made[0] != made[1]).mean() < 0.01
     assert {shape for shape, _ in blur.calls[1:]} == {(1, 3, 64, 64)}
     assert len(blur.calls) == 1 + 3 * 4
+
+
+def test_tiles_share_the_statistics_of_the_picture() -> None:
+    """Instance norms of a tile would make the dark and the bright half alike."""
+    noise = torch.rand(2, 3, 192, 256, generator=torch.Generator().manual_seed(0))
+    x = noise * 0.2 + torch.linspace(-0.9, 0.7, 256)
+    x[1] = x[1].flip(1)
+    norms = torch.nn.Sequential(InstanceNorm2d(3), torch.nn.LeakyReLU(0.5), InstanceNorm2d(3))
+    tiles, whole = Tiles(128, 16), norms(x)
+    assert tiles.sample(x, 4).shape == (2 * 3 * 4, 3, 64, 64)  # all of it
+    torch.testing.assert_close(tiles.translate_alike(x, norms, 4), whole, atol=1e-4, rtol=1e-4)
+    assert (tiles.translate(x, norms) - whole).abs().max() > 0.5
+    few = Tiles(64, 16)
+    assert few.sample(x[:1], 4).shape == (4, 3, 64, 64)
+    assert (few.translate_alike(x, norms, 4) - whole).abs().max() < 0.3
+    assert torch.equal(norms(x), whole)  # and nothing stays behind
 
 
 def test_tiles_blend_where_they_differ() -> None:
@@ -385,6 +438,10 @@ def test_devices_are_chosen_by_what_there_is(monkeypatch: pytest.MonkeyPatch) ->
     assert devices.choose_device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(UserError, match="no device 'cuda:2' here; --device auto"):
         devices.choose_device("cuda:2")
+    assert devices.first_gpus(2) == [torch.device("cuda:0"), torch.device("cuda:1")]
+    for count in (0, 3):
+        with pytest.raises(UserError, match=f"--devices is {count}, and there are 2 GPUs here"):
+            devices.first_gpus(count)
     for name in ("gpu", "meta", "cuda:x"):
         with pytest.raises(UserError, match=f"'{name}' is no device; give auto, cpu"):
             devices.choose_device(name)

@@ -37,12 +37,13 @@ class Evaluate(Callback):
         self.metrics = metrics
         self.directions: dict[str, SetScores | MetricCollection] = {}
 
-    def _of(self, direction: str, pl_module: LightningModule, size: int) -> Any:
+    def _of(self, direction: str, pl_module: LightningModule, real: Tensor) -> Any:
         if direction not in self.directions:
             if self.metrics is None:
-                extractor = build_extractor()
+                channels, size = real.shape[1], real.shape[-1]
+                extractor = build_extractor(channels=channels)
                 self.metrics = Evaluator(
-                    Protocol.of(extractor, size=size, metrics=METRICS), extractor
+                    Protocol.of(extractor, size=size, channels=channels, metrics=METRICS), extractor
                 )
             self.directions[direction] = (
                 self.metrics.sets()
@@ -60,7 +61,7 @@ class Evaluate(Callback):
     ) -> None:
         found: Mapping[str, Mapping[str, Tensor]] = outputs or {}
         for direction, sides in found.items():
-            scores = self._of(direction, pl_module, sides["real"].shape[-1])
+            scores = self._of(direction, pl_module, sides["real"])
             for side in ("fake", "real"):
                 if not len(sides[side]):
                     continue

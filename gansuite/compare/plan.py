@@ -233,7 +233,7 @@ def _flops(
     experiment: str, common: Sequence[str], folder: Path, say: Callable[[str], None]
 ) -> tuple[int, int]:
     """FLOPs per picture and pictures per batch, from ``flops.json`` or measured now."""
-    loaded = load_experiment(experiment, [*common, "trainer.devices=1"])
+    loaded = load_experiment(experiment, [*common, "trainer.devices=1", "trainer.num_nodes=1"])
     facts = {"method": loaded.method, "data": loaded.data}
     key = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=8).hexdigest()
     file = folder / "flops.json"

@@ -67,10 +67,10 @@ def compare(
     waiting = [job for job in jobs if job.state == "waiting"]
     if jobs:
         say(f"{plan.name}: {len(jobs)} runs, {len(jobs) - len(waiting)} done, in {plan.folder}")
-    if on != "local" and (address := address_of(plan.folder)):
-        raise UserError(
-            f"'out' is {address}, but what a cluster runs lies in a folder that its nodes share; "
-            f"give that, or --on local."
+    if waiting and on != "local" and (address := address_of(plan.folder)):
+        say(
+            f"The jobs of {address} and their copies of its runs are in {plan.folder}, which the "
+            f"nodes must share ('GANSUITE_CACHE')."
         )
     if waiting and on == "script":
         refuse_closed(plan.folder)

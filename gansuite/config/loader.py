@@ -66,7 +66,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 }
 
 
-def _model(signature: Signature, base: type[Section], name: str) -> type[Section]:
+def options_model(signature: Signature, base: type[Section], name: str) -> type[Section]:
     """A strict model of a class's options on top of ``base``'s fields."""
     fields: dict[str, Any] = {}
     for key, (hint, default) in signature.options.items():
@@ -101,7 +101,7 @@ def checked_options(
     content: Any = dict(given)
     for key in reversed(where.split(".")):
         content = {key: content}
-    model = _model(signature, Section, where)
+    model = options_model(signature, Section, where)
     whole = {**signature.defaults(), **given, "name": name}
     found = _validate(model, whole, [(f"data set '{name}'", content)], where.split("."))
     return {k: v for k, v in found.model_dump().items() if k != "name"}
@@ -270,7 +270,7 @@ def _resolve(layers: Layers, schemas: Schemas) -> Experiment:
     )
     _check_texts(plain, layers)
     for section, base in (("method", Section), ("data", DataOptions)):
-        model = _model(signatures[section], base, section)
+        model = options_model(signatures[section], base, section)
         plain[section] = _validate(model, plain[section], layers, [section]).model_dump()
     _check_weights(signatures["method"], plain["method"], layers)
     experiment = typing.cast(Experiment, _validate(Experiment, plain, layers))

@@ -1,4 +1,8 @@
-"""What an experiment may say: sections, keys, types and bounds, all strict and frozen."""
+"""What an experiment may say: sections, keys, types and bounds, all strict and frozen.
+
+The text below a key says what it means, with its unit in brackets where it has one;
+``python -m gansuite.tools.reference`` makes docs/reference/configuration.md of it.
+"""
 
 from __future__ import annotations
 
@@ -52,88 +56,113 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Optim(Section):
-    """One player's optimiser. ``clip`` is the largest L2 norm of that player's gradient;
-    ``rmsprop_tf`` is TensorFlow's RMSprop, whose accumulator begins at 1 (``eps`` there: 1e-10)."""
+    """One player's optimiser."""
 
     kind: Literal["adam", "rmsprop", "rmsprop_tf", "sgd"] = "adam"
+    """``rmsprop_tf`` is TensorFlow's RMSprop, whose accumulator begins at 1 (``eps``: 1e-10)."""
     lr: Rate = 2e-4
+    """The learning rate until ``budget.decay_from``."""
     betas: list[Decay] = Field(default=[0.5, 0.999], min_length=2, max_length=2)
+    """Of Adam."""
     alpha: Decay = 0.99
+    """The decay of RMSprop's mean square."""
     momentum: Decay = 0.0
+    """Of RMSprop and SGD."""
     eps: Rate = 1e-8
+    """Added to the divisor of Adam and RMSprop."""
     weight_decay: Rate = 0.0
+    """The L2 penalty on the weights."""
     clip: Annotated[float, Field(gt=0, le=1e9)] | None = None
+    """The largest L2 norm of this player's gradient; null: any."""
 
 
 class Budget(Section):
-    """How long a run is: exactly one of ``kimg`` (thousands of real pictures drawn, all domains
-    together) and ``seconds`` (training time, evaluation excluded).
+    """How long a run is: exactly one of ``kimg`` and ``seconds``.
 
-    The learning rate is constant until ``decay_from`` (a share of the budget, 1 = never) and then
-    falls linearly to 0; with ``decay_steps=n`` it falls in the n stairs per budget of the official
-    CycleGAN code (its "epochs") instead of continuously.
+    The learning rate is constant until ``decay_from`` and then falls linearly to 0.
     """
 
     kimg: Long | None = None
+    """[1000 pictures] Real pictures drawn, of all domains together."""
     seconds: Long | None = None
+    """[s] Training time, evaluation excluded."""
     decay_from: float = Field(default=1.0, ge=0, le=1)
+    """[share of the budget] Where the learning rate begins to fall; 1: never."""
     decay_steps: Count | None = None
+    """[stairs] In how many stairs per budget it falls, as the "epochs" of the official CycleGAN
+    code; null: continuously."""
 
 
 class Ema(Section):
-    """Average of the generator's weights; off without a half-life. ``rampup`` caps the half-life
-    at that share of the pictures seen so far (StyleGAN2: 0.05)."""
+    """Average of the generator's weights; off without a half-life."""
 
     half_life_kimg: Long | None = None
+    """[1000 pictures] After so many, weights count half; null: no average is kept."""
     rampup: Long | None = 0.05
+    """[share of the pictures seen] Caps the half-life early on (StyleGAN2: 0.05); null: no cap."""
 
 
 class Evaluate(Section):
-    """When and on what a run is scored. ``pictures``: test pictures per domain; ``samples``:
-    columns of the sample grid; ``best_by``: the metric that picks `best.ckpt`; ``inception``: the
-    file of the Inception weights, for FID, KID and IS as well (``auto``: of published data sets,
-    where it can be had); ``vgg``: that of VGG-16, for LPIPS and the perceptual path length;
-    ``dino``, ``clip``: safetensors files, for fd_dino and cmmd; ``learned``: whether a network is
-    trained on the training pictures once per data set, for fd_learned; ``style``: whether the
-    content kept and the style reached are scored (``auto``: of data with a domain that is a style
-    by its name: painted, cartoon, style, monet, cezanne, ukiyoe, vangogh)."""
+    """When and on what a run is scored."""
 
     every_kimg: Long | None = None
+    """[1000 pictures] Between two evaluations; null: only at the end."""
     pictures: int = Field(default=256, ge=2, le=10_000_000)
+    """[pictures] Test pictures per domain."""
     samples: int = Field(default=8, ge=1, le=32)
+    """[columns] Of the sample grid."""
     weights: Literal["auto", "raw", "ema"] = "auto"
+    """Whether the averaged weights are scored (``ema``), the others (``raw``), or the averaged
+    where there are any."""
     best_by: str = "fd_learned"
+    """The metric that picks `best.ckpt`."""
     batch: int = Field(default=32, ge=1, le=65_536)
+    """[pictures] That go through networks at once."""
     inception: str = "auto"
+    """The file of the Inception weights, for FID, KID and IS as well; ``auto``: of published data
+    sets, where it can be had."""
     vgg: str = ""
+    """The file of the weights of VGG-16, for LPIPS and the perceptual path length."""
     dino: str = ""
+    """The safetensors file of DINOv2, for fd_dino."""
     clip: str = ""
+    """The safetensors file of CLIP, for cmmd."""
     learned: bool = True
+    """Whether a network is trained on the training pictures once per data set, for fd_learned."""
     style: Literal["auto"] | bool = "auto"
+    """Whether the content kept and the style reached are scored; ``auto``: of data with a domain
+    that is a style by its name (painted, cartoon, style, monet, cezanne, ukiyoe, vangogh)."""
 
 
 class Log(Section):
-    """What is recorded on the way. ``loggers``: Lightning's loggers that a run has beside its own
-    files. ``wandb``: the mode of W&B; ``auto`` goes online when a key is configured and stays
-    offline otherwise, and never asks."""
+    """What is recorded on the way."""
 
     every_kimg: Long = 1.0
+    """[1000 pictures] Between two lines of losses."""
     checkpoint_every_kimg: Long | None = None
+    """[1000 pictures] Between two checkpoints; null: at every evaluation."""
     loggers: list[Literal["wandb", "tensorboard", "mlflow", "csv"]] = ["wandb"]
+    """Lightning's loggers that a run has beside its own files."""
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """The mode of W&B; ``auto`` goes online when a key is configured and stays offline otherwise,
+    and never asks."""
     project: str = "gansuite"
+    """The project at W&B."""
     group: str | None = None
+    """The group at W&B; null: the name of the data set."""
     tags: list[str] = []
+    """Tags at W&B."""
 
 
 class Health(Section):
     """What happens when training goes wrong (collapse, a saturated discriminator, inverted or
-    unchanged pictures). ``warn`` says so once and goes on; ``stop`` ends the run, resumably;
-    ``rollback`` goes back to `last.ckpt` and on with other noise and other pictures, at most
-    ``retries`` times, and then stops. What is not finite stops the run under ``warn`` as well."""
+    unchanged pictures). What is not finite stops the run under ``warn`` as well."""
 
     action: Literal["warn", "stop", "rollback"] = "warn"
+    """``warn`` says so once and goes on; ``stop`` ends the run, resumably; ``rollback`` goes back
+    to `last.ckpt` and on with other noise and other pictures."""
     retries: int = Field(default=2, ge=0, le=1000)
+    """[times] A run goes back at most; then it stops."""
 
 
 class Trainer(Section):
@@ -141,74 +170,111 @@ class Trainer(Section):
     processes takes ``accumulate`` chunks of batch / (devices x num_nodes x accumulate)."""
 
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
+    """``auto``: a GPU if there is one."""
     devices: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
+    """[processes] On each node, one to a device. ``auto``: what a launcher has started, else as
+    many GPUs as can share the batch, else 1."""
     num_nodes: int = Field(default=1, ge=1, le=1024)
+    """[machines] Started by torchrun or SLURM."""
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """As Lightning names it; ``bf16-mixed`` halves the memory of activations."""
     accumulate: int = Field(default=1, ge=1, le=65_536)
+    """[chunks] That a batch is computed in, one after the other, to save memory."""
     deterministic: bool = False
+    """Whether GPUs compute the same bits again, more slowly."""
     sync_batchnorm: bool = False
+    """Whether batch norm sees the pictures of all processes."""
     channels_last: bool = False
+    """The memory layout that GPUs in mixed precision are faster with."""
 
 
 class DataOptions(Section):
     """The keys that every ``data:`` section shares; the others belong to its source."""
 
     size: int = Field(default=64, ge=8, le=4096)
+    """[pixels] The side of the pictures that networks see."""
     load_size: Annotated[int, Field(ge=8, le=8192)] | None = None
+    """[pixels] Training pictures are resized to this side and a random square of ``size`` is cut
+    out; null: ``size``, whole pictures."""
     batch: int = Field(default=1, ge=1, le=65_536)
+    """[pictures] Per domain and update, of all processes together."""
     flip: bool = True
+    """Whether training pictures are mirrored at random."""
     resize: Literal["bicubic", "bilinear", "bilinear_aliased"] = "bicubic"
-    channels: Literal[1, 3] | None = None
+    """The filter; ``bilinear_aliased`` does not smooth before making smaller."""
+    channels: Annotated[int, Field(ge=1, le=64)] | None = None
+    """[channels] Grey (1), colour (3) or as many as .npy and TIFF files hold; null: what the data
+    set usually has."""
     workers: int = Field(default=0, ge=0, le=256)
+    """[processes] That prepare batches beside each training process; no number depends on it."""
 
 
 class CompareBudget(Section):
-    """What is equal for all runs of a comparison, at most one of: thousands of real pictures,
-    seconds of training, 10^15 floating-point operations. Without any, each has its own budget,
-    and these must be equal."""
+    """What is equal for all runs of a comparison, at most one of these. Without any, each has its
+    own budget, and these must be equal."""
 
     kimg: Long | None = None
+    """[1000 pictures] Real pictures drawn."""
     seconds: Long | None = None
+    """[s] Of training."""
     pflop: Long | None = None
+    """[10^15 operations] Floating-point operations of training."""
 
 
 class Compare(Section):
-    """What is compared. ``set``: overrides for every run; ``entries``: run folders, or outside
-    entries written by `gansuite score`; ``rank_by``: the metric whose final value ranks."""
+    """What is compared."""
 
     title: str = ""
+    """Of the page."""
     experiments: list[str] = []
+    """Names of experiments."""
     entries: list[str] = []
+    """Run folders, or outside entries written by `gansuite score`."""
     seeds: list[Seed] = Field(default=[0], min_length=1)
+    """Of every experiment."""
     budget: CompareBudget = CompareBudget()
+    """Of every run."""
     set: list[str] = []
+    """Overrides for every run, as ``key=value``."""
     rank_by: str = "fd_learned"
+    """The metric whose final value ranks."""
 
 
 class Experiment(Section):
-    """What runs. ``method`` and ``data`` are validated dicts (their classes know them).
-
-    ``init_from``: a run folder, a checkpoint or a model folder whose weights training begins with
-    ("": none), of which ``init_weights``: the averaged ones (``ema``), the others (``raw``), or
-    ``auto``: averaged where there are any. ``freeze``: for each player the layers that stay as
-    they are, by the beginning of their names, with * for anything.
-    """
+    """What runs. ``method`` and ``data`` are validated dicts (their classes know them)."""
 
     name: str
+    """The folder below ``out``; the file's name if it is not given."""
     seed: Seed = 0
+    """Of everything that is drawn: initial weights, order of pictures, noise."""
     out: str = "runs"
+    """Where runs lie: a folder, or an address such as s3://bucket/runs."""
     method: Frozen
+    """``name`` and the options of a method, see below."""
     data: Frozen
+    """``name`` and the options of a data set, see below."""
     optim: Annotated[dict[str, Optim], AfterValidator(_freeze)] = FrozenDict()
+    """One section for each player, such as ``optim.g`` and ``optim.d``."""
     budget: Budget = Budget()
+    """How long."""
     ema: Ema = Ema()
+    """Averaged weights."""
     evaluate: Evaluate = Evaluate()
+    """Scores."""
     log: Log = Log()
+    """Records."""
     health: Health = Health()
+    """Alarms."""
     trainer: Trainer = Trainer()
+    """Devices and precision."""
     init_from: str = ""
+    """A run folder, a checkpoint or a model folder whose weights training begins with; "": none."""
     init_weights: Literal["auto", "raw", "ema"] = "auto"
+    """Of ``init_from`` the averaged weights (``ema``), the others (``raw``), or the averaged where
+    there are any."""
     freeze: Annotated[dict[str, list[str]], AfterValidator(_freeze)] = FrozenDict()
+    """For each player the layers that stay as they are, by the beginning of their names, with *
+    for anything."""
 
     def plain(self) -> dict[str, Any]:
         """Dicts, lists and scalars only, in a fixed order: what is saved and compared. Of a run

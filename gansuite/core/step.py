@@ -49,10 +49,12 @@ class Step:
 
     @property
     def update(self) -> str:
+        """The present update: a player, or ``player.something``."""
         return self._updates[self.position]
 
     @property
     def player(self) -> str:
+        """Whose optimiser makes the present update."""
         return player_of(self.update)
 
     def due(self, every: int) -> bool:

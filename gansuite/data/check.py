@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from gansuite.data.sources.joint import Joint
 from gansuite.data.sources.pictures import FilePicture
 from gansuite.data.sources.registry import RegistrySet
 from gansuite.errors import UserError
+from gansuite.stacks import is_stack, read_stack
 
 _SHOWN = 10  # lines of a kind in the text
 
@@ -119,14 +120,14 @@ def check_data(source: Source) -> Report:
                 if isinstance(picture, FilePicture):
                     split_of.setdefault(picture.path, set()).add(split)
     if source.where and source.root.is_dir():
-        report.folders, present = _tree(source.root, split_of)
+        report.folders, present = _tree(source.root, split_of, source.suffixes)
         if not split_of and report.problems:
             # the layout is not understood; the pictures can be looked at all the same
             split_of = {path: {"all"} for path in present}
     unused = sum(pictures for _, pictures, _ in report.folders) - len(split_of)
     if unused > 0 and report.counts:
         report.notes.append(f"{unused} pictures are in folders that this layout does not use")
-    _examine(split_of, source.root, report)
+    _examine(split_of, source, report)
     return report
 
 
@@ -160,7 +161,9 @@ def _count(source: Source, report: Report) -> None:
         report.problems.append(str(error))
 
 
-def _tree(root: Path, used: Iterable[Path]) -> tuple[list[tuple[str, int, int]], list[Path]]:
+def _tree(
+    root: Path, used: Iterable[Path], suffixes: Sequence[str]
+) -> tuple[list[tuple[str, int, int]], list[Path]]:
     """The folders (see `Report`) and pictures below ``root``. A link to a folder is followed where
     one of the pictures ``used`` lies behind it: it may lead anywhere."""
     behind = {str(folder) for path in used for folder in path.parents}
@@ -186,7 +189,7 @@ def _tree(root: Path, used: Iterable[Path]) -> tuple[list[tuple[str, int, int]],
                 elif entry.path in behind:
                     below.append((entry.path, os.path.realpath(entry.path)))
         if names or not below:
-            found = [Path(here, name) for name in names if is_image(Path(name))]
+            found = [Path(here, name) for name in names if is_image(Path(name), suffixes)]
             relative = Path(here).relative_to(root).as_posix()
             folders.append((relative, len(found), len(names) - len(found)))
             pictures += found
@@ -194,14 +197,20 @@ def _tree(root: Path, used: Iterable[Path]) -> tuple[list[tuple[str, int, int]],
     return folders, pictures
 
 
-def _examine(split_of: dict[Path, set[str]], root: Path, report: Report) -> None:
+def _examine(split_of: dict[Path, set[str]], source: Source, report: Report) -> None:
+    root = source.root
     same: dict[str, list[Path]] = {}
     for path in split_of:
         try:
-            read_image(path)
-            with Image.open(path) as image:
-                report.sizes[image.size] += 1
-                report.modes[image.mode] += 1
+            if is_stack(source.channels):
+                array = read_stack(path, source.channels).array
+                report.sizes[array.shape[1], array.shape[0]] += 1
+                report.modes[f"{source.channels} channels, {array.dtype.name}"] += 1
+            else:
+                read_image(path)
+                with Image.open(path) as image:
+                    report.sizes[image.size] += 1
+                    report.modes[image.mode] += 1
         except UserError as error:
             report.unreadable.append(str(error))
             continue

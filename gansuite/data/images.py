@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gansuite.errors import UserError
 from gansuite.imaging import FORMATS, unlike_a_file
+from gansuite.stacks import is_stack, read_stack, to_eight_bits
 
 # compared with the lower-cased suffix; the content decides how a file is decoded
 IMAGE_SUFFIXES = (
@@ -23,13 +25,14 @@ RESIZE_POLICIES = {  # by the value of data.resize; part of the key of the cache
 }
 
 
-def is_image(path: Path) -> bool:
+def is_image(path: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> bool:
     """Whether the name is that of a picture (any case; hidden files are not)."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    return path.suffix.lower() in suffixes and not path.name.startswith(".")
 
 
 def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
-    """The picture as uint8 [H,W,channels], channels 1 (luminance, ITU-R 601) or 3.
+    """The picture as uint8 [H,W,channels], channels 1 (luminance, ITU-R 601) or 3; other numbers
+    are read from .npy and TIFF as they are (:func:`gansuite.stacks.read_stack`).
 
     The EXIF rotation is applied, alpha is composited on white, 16-bit values are scaled to 8 bits
     (divided by 257), palettes, CMYK and grey are converted. Of an animation, the first frame.
@@ -39,6 +42,8 @@ def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
     try:
         if reason := unlike_a_file(path):
             raise UserError(f"picture '{path}' {reason}; replace or remove it")
+        if is_stack(channels):
+            return to_eight_bits(read_stack(path, channels).array)
         with Image.open(path, formats=FORMATS) as image:
             return _to_array(ImageOps.exif_transpose(image), channels)
     except UserError:
@@ -100,6 +105,9 @@ def resize_uint8(
         x = torch.from_numpy(array).permute(2, 0, 1)[None].float()
         x = F.interpolate(x, (height, width), mode="bilinear", align_corners=False)
         return (x[0].permute(1, 2, 0) + 0.5).floor().clamp(0, 255).byte().numpy()
+    if is_stack(array.shape[2]):
+        planes = np.split(array, array.shape[2], axis=2)
+        return np.concatenate([resize_uint8(plane, size, resize) for plane in planes], axis=2)
     image = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
     out = np.array(image.resize((width, height), Image.Resampling[resize.upper()]))
     return out[:, :, None] if out.ndim == 2 else out

@@ -22,6 +22,7 @@ from gansuite.data.sources.base import Source
 from gansuite.data.spec import Batch, DataSpec, Needs
 from gansuite.data.views import Endless, Pictures, Slice, TestBatches, TrainBatches, TrainView
 from gansuite.errors import UserError, nearest
+from gansuite.stacks import MOST_CHANNELS
 
 _OPTIONS = {"load_size", "flip", "channels", "workers", "resize"}  # the module's own
 _TESTS = 2  # a distribution of one picture has no covariance
@@ -37,8 +38,9 @@ class DataModule(LightningDataModule):
     picture is resized to ``size``. ``resize``: the filter of training pictures (see
     :func:`gansuite.data.images.resize_uint8`); evaluation pictures are bicubic for all.
     ``channels`` 1 or 3 (default: what the source has): grey is replicated, colour reduced to
-    luminance. ``cache`` is the folder of the decoded pictures; None keeps them in memory. Raises
-    :class:`UserError` for data that is missing, broken or unfit.
+    luminance; other numbers: what .npy and TIFF files in folders hold, in 8 bits. ``cache`` is the
+    folder of the decoded pictures; None keeps them in memory. Raises :class:`UserError` for data
+    that is missing, broken or unfit.
 
     Slicing by rank is done here. Under a Trainer of one's own its checkpoints say how far the
     training has come, and ``fit(ckpt_path=...)`` goes on with the next batch.
@@ -73,8 +75,12 @@ class DataModule(LightningDataModule):
                 f"data.load_size is {load_size}, it must be at least data.size ({size}), "
                 "to which the pictures are cropped"
             )
-        if channels not in (None, 1, 3):
-            raise UserError(f"data.channels is {channels}, it must be 1 (grey) or 3 (colour)")
+        if channels is not None and not 1 <= channels <= MOST_CHANNELS:
+            raise UserError(
+                f"data.channels is {channels}, it must be 1 (grey), 3 (colour) or, of .npy and "
+                f"TIFF, at most {MOST_CHANNELS}"
+            )
+        source.expect(channels)
         self.source, self._needs = source, needs
         self.size, self.load_size = size, load_size or size
         self.batch, self.seed, self.flip, self.workers = batch, seed, flip, workers
@@ -131,6 +137,7 @@ class DataModule(LightningDataModule):
 
     @property
     def channels(self) -> int:
+        """1 or 3: as asked for, else what the source has."""
         return self._channels or self.source.channels
 
     @functools.cached_property

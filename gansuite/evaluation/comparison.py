@@ -78,14 +78,14 @@ def directions(domains: Sequence[str]) -> list[tuple[str, list[str], str]]:
 
 
 def check_images(images: Tensor, what: str = "images") -> None:
-    """ValueError unless ``images`` is uint8 [N, 1 or 3, H, W].
+    """ValueError unless ``images`` is uint8 [N, C, H, W].
 
     Floats are refused and not guessed at: the same float picture read as [0, 1] or as [-1, 1] gives
     two different scores and no error.
     """
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+    if images.dtype != torch.uint8 or images.ndim != 4 or not images.shape[1]:
         raise ValueError(
-            f"{what} must be uint8 [N, 1 or 3, H, W], not {images.dtype} {tuple(images.shape)};"
+            f"{what} must be uint8 [N, C, H, W], not {images.dtype} {tuple(images.shape)};"
             " to_uint8 converts from [-1, 1]"
         )
 
@@ -109,5 +109,5 @@ def to_uint8(x: Tensor) -> Tensor:
 
 
 def rgb(images: Tensor) -> Tensor:
-    """Grey pictures as three equal channels (a view), colour pictures as they are."""
+    """Grey pictures as three equal channels (a view), others as they are."""
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images

@@ -18,6 +18,7 @@ from gansuite.evaluation.perceptual import LPIPS
 from gansuite.evaluation.style import StyleStatistics
 from gansuite.evaluation.vit import Clip, Dino
 from gansuite.evaluation.weights import INCEPTION, VGG
+from gansuite.stacks import is_stack
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Extractor:
 def build_extractor(
     *,
     seed: int = 0,
+    channels: int = 3,
     device: torch.device | str = "cpu",
     inception: str = "",
     vgg: str = "",
@@ -62,9 +64,19 @@ def build_extractor(
     learned: LearnedFeatures | None = None,
 ) -> Extractor:
     """The random network on ``device``, and those whose files of weights are given; ``learned``:
-    the network trained on the data (`learned.learned_features`)."""
+    the network trained on the data (`learned.learned_features`).
+
+    Raises:
+        UserError: weights for pictures of 1 or 3 ``channels``, which these have not.
+    """
+    given = {"inception": inception, "vgg": vgg, "dino": dino, "clip": clip}
+    if is_stack(channels) and (named := [key for key, file in given.items() if file]):
+        raise UserError(
+            f"'evaluate.{named[0]}' is of a network for 1 or 3 channels, these pictures have "
+            f"{channels}; leave it out."
+        )
     return Extractor(
-        RandomVGG16(seed).to(device),
+        RandomVGG16(seed, channels).to(device),
         Inception(Path(inception)).to(device) if inception else None,
         LPIPS(Path(vgg)).to(device) if vgg else None,
         learned.to(device) if learned else None,
@@ -89,6 +101,7 @@ def extractor_of(
     if options.learned and learned is None:
         learned = learned_features(data)
     return build_extractor(
+        channels=data.spec.channels,
         device=device,
         inception=inception_file(options, data, note),
         vgg=options.vgg,

@@ -64,10 +64,16 @@ def exact(device: torch.device) -> Iterator[None]:
         yield
 
 
+def colours(channels: int) -> int:
+    """How many channels a network sees of pictures that have ``channels``: three of grey ones."""
+    return 3 if channels == 1 else channels
+
+
 class RandomVGG16(Frozen):
     """The first three stages of VGG-16 with seeded random weights, pooled and projected.
 
-    uint8 [N, 1 or 3, H, W] (at least 8x8) -> float64 [N, 112] on the CPU. Pictures of more than
+    uint8 [N, 1 or 3, H, W] (at least 8x8) -> float64 [N, 112] on the CPU; for other numbers of
+    ``channels`` the first layer has as many. Pictures of more than
     128 pixels are first reduced to 128 (bilinear, antialiased). He-uniform weights, zero biases.
     ``id`` names the feature and the hash of the weights; they are drawn as 53-bit fractions and
     scaled in float64, so they are the same bits on every machine.
@@ -75,7 +81,7 @@ class RandomVGG16(Frozen):
 
     largest = 128
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, channels: int = 3) -> None:
         super().__init__()
         digest = hashlib.sha256()
 
@@ -87,7 +93,7 @@ class RandomVGG16(Frozen):
 
         self.stages = nn.ModuleList()
         self.projections = nn.ParameterList()
-        channels = 3
+        self.channels = channels = colours(channels)
         for number, widths in enumerate(STAGES):
             stage = nn.Sequential()
             for i, width in enumerate(widths):
@@ -111,6 +117,10 @@ class RandomVGG16(Frozen):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         check_images(images)
+        if colours(images.shape[1]) != self.channels:
+            raise ValueError(
+                f"{self.channels} channels are seen, not those of {tuple(images.shape)}"
+            )
         if min(images.shape[-2:]) < 8:
             raise ValueError(f"features need pictures of 8x8 or more, not {tuple(images.shape)}")
         parts = [self._features(chunk) for chunk in images.split(CHUNK)]

@@ -27,7 +27,7 @@ from gansuite.data.cache import lock
 from gansuite.data.module import DataModule
 from gansuite.errors import UserError
 from gansuite.evaluation.comparison import check_images, rgb
-from gansuite.evaluation.features import CHUNK, Frozen, exact
+from gansuite.evaluation.features import CHUNK, Frozen, colours, exact
 from gansuite.losses.perceptual import VGG, draw_
 
 VERSION = 1
@@ -45,7 +45,7 @@ TASKS = {"domain": 1.0, "turn": 0.5, "damage": 4.0}
 
 
 class LearnedFeatures(Frozen):
-    """uint8 [N, 1 or 3, H, W] (16x16 or more) -> float64 [N, 64] on the CPU.
+    """uint8 [N, ``channels``, H, W] (16x16 or more) -> float64 [N, 64] on the CPU.
 
     Each number has mean 0 and variance 1 over the training pictures. Pictures of more than 128
     pixels are first reduced to 128 (bilinear, antialiased). ``id`` names the feature and the hash
@@ -55,9 +55,9 @@ class LearnedFeatures(Frozen):
     mean: Tensor
     std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 3) -> None:
         super().__init__()
-        widths = (3, *WIDTHS)
+        widths = (colours(channels), *WIDTHS)
         self.convs = nn.ModuleList(
             nn.Conv2d(a, b, 4, 2, 1) for a, b in zip(widths, WIDTHS, strict=False)
         )
@@ -67,7 +67,7 @@ class LearnedFeatures(Frozen):
         self.dim = DIM
 
     def embed(self, x: Tensor) -> Tensor:
-        """float [N, 3, H, W] in [-1, 1] -> [N, DIM]: strided convolutions, the mean of each over
+        """float [N, C, H, W] in [-1, 1] -> [N, DIM]: strided convolutions, the mean of each over
         the picture, one linear layer."""
         pooled = []
         for conv in self.convs:
@@ -97,7 +97,7 @@ class LearnedFeatures(Frozen):
 
 
 def scaled(images: Tensor, largest: int = LARGEST) -> Tensor:
-    """uint8 [N, 1 or 3, H, W] -> float [N, 3, h, w] in [-1, 1], at most ``largest`` a side."""
+    """uint8 [N, C, H, W] -> float [N, C (3 of 1), h, w] in [-1, 1], at most ``largest`` a side."""
     x = rgb(images).float() / 127.5 - 1
     side = max(x.shape[-2:])
     if side > largest:
@@ -187,7 +187,7 @@ def kept(
 
 def from_state(state: Mapping[str, Tensor]) -> LearnedFeatures:
     """The network with these weights."""
-    network = LearnedFeatures()
+    network = LearnedFeatures(state["convs.0.weight"].shape[1])
     network.load_state_dict(dict(state))
     network.freeze()
     return network
@@ -201,7 +201,7 @@ def train_features(domains: Mapping[str, Tensor], *, seed: int = 0) -> LearnedFe
     """
     images = torch.cat([scaled(x) for x in domains.values()])
     with alone(seed, "learned features, weights", images.device):
-        network = LearnedFeatures()
+        network = LearnedFeatures(images.shape[1])
         learn(network, network.embed, DIM, images, domains, seed)
         with torch.no_grad():
             seen = torch.cat([network.embed(x) for x in images.split(CHUNK)]).double()
@@ -269,10 +269,10 @@ def learn(
     lr: float = LR,
 ) -> None:
     """Train ``network`` with a linear head for each of ``tasks`` (with its weight) on ``embed``,
-    [N, 3, H, W] in [-1, 1] -> [N, dim]; ``images``: those of the ``domains``, one after another."""
+    [N, C, H, W] in [-1, 1] -> [N, dim]; ``images``: those of the ``domains``, one after another."""
     kinds = torch.cat([torch.full((len(x),), i) for i, x in enumerate(domains.values())])
     steps = min(steps, max(1, PASSES * len(images) // BATCH))
-    sizes = {"domain": len(domains), "turn": 4, "damage": Damaged.KINDS}
+    sizes = {"domain": len(domains), "turn": 4, "damage": 4 + images.shape[1]}
     heads = nn.ModuleDict({name: nn.Linear(dim, sizes[name]) for name in tasks})
     weights = [p for p in (*network.parameters(), *heads.parameters()) if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=lr, weight_decay=1e-2)
@@ -288,11 +288,9 @@ def learn(
 
 
 class Damaged:
-    """A batch to learn from: ``images`` [B, 3, H, W], the shares of the ``domains`` in them [B, K],
-    how many quarter ``turns`` they were given [B], and their ``damage`` [B, 7], each from 0 (or, of
-    a tint, -1) to 1: blur, noise, blend, shuffled tiles, tint of red, green and blue."""
-
-    KINDS = 7
+    """A batch to learn from: ``images`` [B, C, H, W], the shares of the ``domains`` in them [B, K],
+    how many quarter ``turns`` they were given [B], and their ``damage`` [B, 4 + C], each from 0
+    (or, of a tint, -1) to 1: blur, noise, blend, shuffled tiles, tint of each channel."""
 
     def __init__(self, images: Tensor, domains: Tensor, turns: Tensor, damage: Tensor) -> None:
         self.images, self.domains, self.turns, self.damage = images, domains, turns, damage
@@ -309,7 +307,7 @@ class Damaged:
     def draw(cls, images: Tensor, kinds: Tensor, count: int, seed: int, step: int) -> Damaged:
         """Batch number ``step``; a pure function of (seed, step) and the pictures."""
         draw = rng.numpy_generator(seed, "learned features", step)
-        n = min(BATCH, len(images))
+        n, channels = min(BATCH, len(images)), images.shape[1]
         first, other = (torch.from_numpy(draw.permutation(len(images))[:n]) for _ in range(2))
 
         def some(chance: float) -> Tensor:
@@ -320,8 +318,8 @@ class Damaged:
             return x.view(n, -1, 1, 1)
 
         blend, blur, noise = some(0.5), some(0.4), some(0.4)
-        sign = torch.from_numpy(draw.choice([-1.0, 1.0], (n, 3)).astype(np.float32))
-        tint = sign * torch.stack([some(0.4) for _ in range(3)], 1)
+        sign = torch.from_numpy(draw.choice([-1.0, 1.0], (n, channels)).astype(np.float32))
+        tint = sign * torch.stack([some(0.4) for _ in range(channels)], 1)
         tiles = torch.from_numpy((draw.random(n) < 0.25).astype(np.float32))
         mirrored = torch.from_numpy(draw.random(n) < 0.5)
         turns = torch.from_numpy(draw.integers(0, 4, n))

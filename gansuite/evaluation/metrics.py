@@ -80,6 +80,7 @@ class SetMetric(Metric):
             self.real = real
 
     def undefined(self, why: str) -> Tensor:
+        """NaN; ``why`` is kept as its reason."""
         self.why = why
         return NAN
 

@@ -43,15 +43,13 @@ class SetScores:
                 makers.setdefault(network, {}).setdefault(METRICS[name].make, name)
         self.groups = {
             network: MetricCollection(
-                {name: make(protocol, extractor) for make, name in wanted.items()},
+                {name: make(protocol, extractor, sync) for make, name in wanted.items()},
                 compute_groups=False,  # they would share what a reset keeps
             )
             for network, wanted in makers.items()
         }
         for metric in (m for metrics in self.groups.values() for m in metrics.values()):
             metric.reset_real_features = not keep_real
-            # torchmetrics reads the latter, which it sets from the former when it is made
-            metric.sync_on_compute = metric._to_sync = sync
 
     def _seen(self, network: str, images: Tensor) -> Tensor:
         if network == "images":
@@ -139,7 +137,7 @@ def score(
         inputs = METRICS[name].inputs
         given = [None if key.startswith("set:") else getattr(c, key) for key in inputs]
         if all(x is not None for x in given):
-            metric = METRICS[name].make(protocol, extractor)
+            metric = METRICS[name].make(protocol, extractor, False)
             metric.update(*given)
             _note(name, metric, protocol, found, why)
     kept = {m: found[m] for m in protocol.metrics if m in found and math.isfinite(found[m])}

@@ -1,8 +1,9 @@
-"""How much of a style is reached: one half of the score of a stylised picture.
+"""How much of a style is reached, and how far the content went.
 
-The other half is how much of the content is kept (SSIM to the content picture). Each alone is won
-by a trivial output, doing nothing or a copy of the style, so the two are read together and beside
-these (`table.Info.pair`, `score.reference_rows`). Pictures are uint8 [N, 1 or 3, H, W].
+The content kept is SSIM to the content picture (`metrics.SSIM`), and `ContentDistance` in the eyes
+of the network that sees the style. Each half alone is won by a trivial output, doing nothing or a
+copy of the style, so they are read together and beside these (`table.Info.pair`,
+`score.reference_rows`). Pictures are uint8 [N, 1 or 3, H, W].
 """
 
 from __future__ import annotations
@@ -113,6 +114,47 @@ class ReferenceReached(StyleReached):
     def compute(self) -> Tensor:
         source, made, style = (dim_zero_cat(x) for x in (self.source, self.made, self.style))
         return self._share(distance(source, style), distance(made, style), 0.0)
+
+
+class ContentDistance(Metric):
+    """How far the content of stylised pictures is from that of their sources, in what the features
+    of ``network`` hold beside the statistics that are their style (Huang & Belongie 2017: content
+    is what instance normalisation leaves).
+
+    Every channel of every stage is normalised to mean 0 and variance 1 over the picture (variance
+    + 1e-6, for channels that see nothing); the distance is half the mean squared difference, mean
+    over stages and pictures. That is 1 - correlation: 0 for doing nothing, 1 where nothing is in
+    its place. torchmetrics has none.
+    """
+
+    higher_is_better = False
+    is_differentiable = False
+    full_state_update = False
+    found: list[Tensor]
+    why = ""
+
+    def __init__(self, network: RandomVGG16, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._look = network.maps  # not a part of the metric's own state
+        self.add_state("found", default=[], dist_reduce_fx="cat")
+
+    @torch.no_grad()
+    def update(self, preds: Tensor, source: Tensor) -> None:
+        """Add stylised pictures and the contents they were made of, as many in the same order."""
+        for one, other in zip(preds.split(CHUNK), source.split(CHUNK), strict=True):
+            stages = [
+                (_normalised(a) - _normalised(b)).square().mean((1, 2, 3)) / 2
+                for a, b in zip(self._look(one), self._look(other), strict=True)
+            ]
+            self.found.append(torch.stack(stages).mean(0).cpu())
+
+    def compute(self) -> Tensor:
+        return dim_zero_cat(self.found).mean()
+
+
+def _normalised(x: Tensor) -> Tensor:
+    variance, mean = torch.var_mean(x.double(), (2, 3), correction=0, keepdim=True)
+    return (x - mean) / (variance + 1e-6).sqrt()
 
 
 def distance(statistics: Tensor, wanted: Tensor) -> Tensor:

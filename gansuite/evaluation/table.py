@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     from gansuite.evaluation.extractor import Extractor
     from gansuite.evaluation.protocol import Protocol
 
-Make = Callable[["Protocol", "Extractor"], "Metric"]
+Make = Callable[["Protocol", "Extractor", bool], "Metric"]
+"""Builds a metric; True: its value is that of all processes together."""
 
 
 def _of(name: str, network: str = "", **arguments: Any) -> Make:
     """Builds class ``name`` of `evaluation.metrics`, or ``module.name``; an argument that is text
     names a field of the protocol, ``network`` one of the extractor. Nothing is imported before."""
 
-    def make(protocol: Protocol, extractor: Extractor) -> Metric:
+    def make(protocol: Protocol, extractor: Extractor, sync: bool) -> Metric:
         module, _, kind = name.rpartition(".")
         found = importlib.import_module(f"gansuite.evaluation.{module or 'metrics'}")
         given: dict[str, Any] = {
@@ -30,7 +31,7 @@ def _of(name: str, network: str = "", **arguments: Any) -> Make:
         }
         if network:
             given["network"] = getattr(extractor, network)
-        made: Metric = getattr(found, kind)(sync_on_compute=False, **given)
+        made: Metric = getattr(found, kind)(sync_on_compute=sync, **given)
         return made
 
     return make
@@ -240,6 +241,16 @@ METRICS: dict[str, Info] = {
         _of("SSIM"),
         "style",
         headline=True,
+        pair="style_reached",
+    ),
+    "content_distance": Info(
+        "Content distance",
+        "lower",
+        "How far features are from those of the picture that was translated, whatever their style: "
+        "0 is won by doing nothing, 1 is nothing in its place. To be read with the style reached.",
+        ("fake", "source"),
+        _of("style.ContentDistance", network="random"),
+        "style",
         pair="style_reached",
     ),
     "style_reached": Info(

@@ -56,6 +56,11 @@ class VGG(nn.Module):
 
     def __init__(self, last: str = "relu4_1", width: int = 64, channels: int = 3) -> None:
         super().__init__()
+        if channels not in (1, 3):
+            raise UserError(
+                f"'data.channels' is {channels}, but the perceptual network sees 1 or 3 channels; "
+                f"take a method without one, such as cyclegan or cut."
+            )
         self.last, self.width = last, width
         self.colours = nn.Conv2d(channels, 3, 1)
         with torch.no_grad():
@@ -72,6 +77,7 @@ class VGG(nn.Module):
         self.channels = inputs  # of the last features
 
     def layers(self) -> list[tuple[str, nn.Conv2d]]:
+        """The convolutions by name, in order."""
         return [(name, cast(nn.Conv2d, conv)) for name, conv in self.convs.items()]
 
     def forward(self, x: Tensor, taps: Sequence[str]) -> list[Tensor]:
@@ -96,11 +102,18 @@ def _reflected(x: Tensor) -> Tensor:
 
 
 def perceptual_network(
-    name: Network, last: str, *, width: int = 64, channels: int = 3, seed: int = 0, file: str = ""
+    name: Network,
+    last: str,
+    *,
+    width: int = 64,
+    channels: int = 3,
+    seed: int = 0,
+    file: str = "",
+    key: str = "method.width",
 ) -> VGG:
     """A `VGG` that nobody trains: its weights are constants, no parameters. They are a function of
     the arguments, or the ``file``'s, and part of no checkpoint; but those of a ``classifier``,
-    which is `blank` until it has learned from the pictures, are.
+    which is `blank` until it has learned from the pictures, are. ``key``: where ``width`` is set.
 
     Raises:
         UserError: ``vgg19`` without its file, with another file, or with a width of its own.
@@ -109,12 +122,12 @@ def perceptual_network(
     if name == "random_vgg":
         draw_(vgg, seed)
     elif name == "vgg19":
-        _load_(vgg, file, width)
+        _load_(vgg, file, width, key)
     for module in list(vgg.modules()):
-        for key, value in list(module.named_parameters(recurse=False)):
-            delattr(module, key)
+        for own, value in list(module.named_parameters(recurse=False)):
+            delattr(module, own)
             kept = torch.zeros_like(value) if name == "classifier" else value.detach()
-            module.register_buffer(key, kept, persistent=name == "classifier")
+            module.register_buffer(own, kept, persistent=name == "classifier")
     return vgg
 
 
@@ -154,7 +167,7 @@ def calibration(channels: int = 3, pictures: int = 4, size: int = 64) -> Tensor:
 
 
 @torch.no_grad()
-def _load_(vgg: VGG, file: str, width: int) -> None:
+def _load_(vgg: VGG, file: str, width: int, key: str) -> None:
     how = f"give the path of {URL} ({SIZE:,} bytes) as method.network_file"
     path = Path(file)
     if not file:
@@ -162,7 +175,7 @@ def _load_(vgg: VGG, file: str, width: int) -> None:
     if not path.is_file():
         raise UserError(f"There is no file '{path}' with the weights of VGG-19: {how}.")
     if width != 64:
-        raise UserError(f"VGG-19 has 64 channels in its first stage, not {width}.")
+        raise UserError(f"VGG-19 has 64 channels in its first stage, not {width}: set {key}=64.")
     digest = hashlib.sha256()
     with open(path, "rb") as opened:
         while chunk := opened.read(1 << 20):

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gansuite.data.spec import DataSpec, Needs
+from gansuite.errors import UserError
 from gansuite.methods.base import Inference, Method, Step
 from gansuite.networks.augment import ADA, DiffAugment, ada_update
 from gansuite.rng import torch_generator
@@ -38,6 +39,14 @@ def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
     angle = torch.acos(F.cosine_similarity(x, y)[:, None])
     mixed = torch.sin((1 - t) * angle) * x + torch.sin(t * angle) * y
     return (mixed / torch.sin(angle)).to(a)
+
+
+def latents(kind: Latent, n: int, z_dim: int, generator: torch.Generator | None) -> Tensor:
+    """float32 [n, z_dim] of the distribution ``kind``, on the CPU."""
+    if kind == "normal":
+        return torch.randn(n, z_dim, generator=generator, dtype=torch.float32)
+    z = torch.rand(n, z_dim, generator=generator, dtype=torch.float32) * 2 - 1
+    return z * BOUND[kind]
 
 
 class Signs:
@@ -74,7 +83,8 @@ class Unconditional(Method):
 
     ``augment``: what happens to real and fake pictures alike on their way into D, so that few
     pictures suffice: DiffAugment (Zhao et al. 2020) or ADA (Karras et al. 2020b, section 3),
-    whose strength follows how sure D is of real pictures.
+    whose strength p follows how sure D is of real pictures, in steps that lead from 0 to 1 in
+    ``ada_kimg`` thousand of them (500 as published, for runs of 25,000; fewer for short runs).
     """
 
     needs = Needs(view="single")
@@ -88,12 +98,15 @@ class Unconditional(Method):
         z_dim: int,
         augment: Augment,
         latent: Latent = "normal",
+        ada_kimg: float = 500,
     ) -> None:
         super().__init__(spec, weights)
+        if not ada_kimg > 0:
+            raise UserError(f"'method.ada_kimg' is {ada_kimg:g}; it must be greater than 0.")
         self.z_dim, self.latent = z_dim, latent
         kinds: dict[str, type[DiffAugment] | type[ADA]] = {"diffaugment": DiffAugment, "ada": ADA}
         self.augment = kinds[augment]() if augment != "none" else None
-        self.signs = Signs()
+        self.signs, self.ada_kimg = Signs(), ada_kimg
         if isinstance(self.augment, ADA):
             self.rank_state["signs"] = self.signs
 
@@ -105,11 +118,7 @@ class Unconditional(Method):
 
     def z_from(self, n: int, generator: torch.Generator | None) -> Tensor:
         """Latents [n, z_dim] from ``generator``."""
-        if self.latent == "normal":
-            z = torch.randn(n, self.z_dim, generator=generator, dtype=torch.float32)
-        else:
-            z = torch.rand(n, self.z_dim, generator=generator, dtype=torch.float32) * 2 - 1
-            z = z * BOUND[self.latent]
+        z = latents(self.latent, n, self.z_dim, generator)
         return z.to(self.device, cast(torch.dtype, self.dtype))
 
     def pictures(self, z: Tensor) -> Tensor:
@@ -159,5 +168,6 @@ class Unconditional(Method):
         ):
             mean = self.mean_over_ranks(self.signs.take())
             batch = self.images_per_batch
-            self.augment.p.copy_(ada_update(self.augment.p, mean, batch, interval=ADA_EVERY))
+            p = ada_update(self.augment.p, mean, batch, ada_kimg=self.ada_kimg, interval=ADA_EVERY)
+            self.augment.p.copy_(p)
             self.record("ada/p", self.augment.p)

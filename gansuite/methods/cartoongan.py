@@ -86,6 +86,7 @@ class CartoonGAN(OneWay):
             channels=spec.channels,
             seed=network_seed,
             file=network_file,
+            key="method.network_width",
         )
         self.layer, self.content = layer, f"content/{network}"
         self.init, self.init_lr = init, init_lr

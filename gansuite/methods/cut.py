@@ -3,7 +3,7 @@ Translation", arXiv:2007.15651)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -18,6 +18,8 @@ from gansuite.networks.layers import Norm, in_one_call, init_xavier_
 from gansuite.networks.patchgan import PatchDiscriminator
 from gansuite.networks.projections import PatchProjections
 from gansuite.networks.resnet import ResnetGenerator
+
+Maps = Mapping[str, Tensor]  # feature maps by the names of their places
 
 # lambda of PatchNCE on x and on y (their mean, in cut), and whether G must commute with mirroring
 PRESETS: dict[str, tuple[float, float, bool]] = {
@@ -112,18 +114,30 @@ class CUT(OneWay):
     def g_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         reals, fakes = self.pair(batch), self.fakes(batch, step)
         losses = {"gan": self.adversarial.g(self.d(fakes[0]))}
-        for term, real, fake in zip(("nce", "idt"), reals, fakes, strict=False):
-            if self.weights[term]:
-                losses[term] = self.nce(real, fake, step)
-        return losses
+        sets = zip(("nce", "idt"), reals, fakes, strict=False)
+        compared = {term: pictures for term, *pictures in sets if self.weights[term]}
+        return losses | (self.nce(compared, step) if compared else {})
 
-    def nce(self, real: Tensor, fake: Tensor, step: Step) -> Tensor:
-        """PatchNCE, at places that all pictures of the batch share."""
-        made = self.g.features(fake, self.maps)
+    def nce(self, compared: Mapping[str, Sequence[Tensor]], step: Step) -> dict[str, Tensor]:
+        """PatchNCE of each term's pictures, (real, made), at places that all of a term share. The
+        encoder sees the terms as one batch."""
+        reals, fakes = (torch.cat(pictures) for pictures in zip(*compared.values(), strict=True))
+        made = self.g.features(fakes, self.maps)
         if self.mirrored(step):
             made = {name: x.flip(3) for name, x in made.items()}
         with torch.no_grad():
-            given = self.g.features(real, self.maps)
+            given = self.g.features(reals, self.maps)
+
+        def parts(maps: Maps) -> list[dict[str, Tensor]]:
+            split = [x.chunk(len(compared)) for x in maps.values()]
+            return [dict(zip(maps, part, strict=True)) for part in zip(*split, strict=True)]
+
+        return {
+            term: self.contrast(a, b, step)
+            for term, a, b in zip(compared, parts(made), parts(given), strict=True)
+        }
+
+    def contrast(self, made: Maps, given: Maps, step: Step) -> Tensor:
         pixels = {name: x.shape[2] * x.shape[3] for name, x in given.items()}
         places = {n: step.draws.permutation(total)[: self.patches] for n, total in pixels.items()}
         with torch.no_grad():

@@ -118,6 +118,7 @@ class StarGAN(Method):
         return step.fake("fake", lambda: cast(Tensor, self.g(real, target))), target
 
     def cls(self, logits: Tensor, label: Tensor) -> Tensor:
+        """The classification loss of [N, K] ``logits``."""
         k = len(self.spec.labels)
         return classification(logits, label, self.sets, label[:, k:] if self.spec.joint else None)
 

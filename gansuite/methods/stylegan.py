@@ -35,7 +35,7 @@ class StyleGAN(Unconditional):
     are corrected for the additional steps. Samples come from the averaged generator.
 
     ``z_dim``, ``w_dim``, ``base``, ``max_channels``, ``mapping_layers``: 0 takes the lite preset
-    of the size (32, 64, 128, 256); ``residual`` blocks in D.
+    of the size (32, 64, 128, 256); ``residual`` blocks in D; ``ada_kimg``: ADA's.
 
     Follows the authors' code: the path length's gradient flows through its running mean, a lazy
     update steps all parameters, ``w_avg`` moves with every pass of G and D. Known deviations: D
@@ -66,12 +66,13 @@ class StyleGAN(Unconditional):
         path_every: int = 4,
         r1_every: int = 16,
         augment: Augment = "none",
+        ada_kimg: float = 500,
         weights: Mapping[str, float] = terms(gan=1.0, path=2.0, r1=5.0),
     ) -> None:
         given = {"z_dim": z_dim, "w_dim": w_dim, "mapping_layers": mapping_layers}
         given |= {"base": base, "max_channels": max_channels}
         sizes = PRESETS.get(spec.size, PRESETS[256]) | {k: v for k, v in given.items() if v}
-        super().__init__(spec, weights, sizes["z_dim"], augment)
+        super().__init__(spec, weights, sizes["z_dim"], augment, ada_kimg=ada_kimg)
         self.g = StyleGenerator(spec.size, spec.channels, **sizes)
         wide = {k: sizes[k] for k in ("base", "max_channels")} | {"mbstd_group": mbstd_group}
         self.d = StyleDiscriminator(spec.size, spec.channels, residual=residual, **wide)

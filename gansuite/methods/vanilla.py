@@ -30,18 +30,17 @@ class VanillaGAN(Unconditional):
     relativistic or mmd) on real pictures x and fakes G(z), plus, where their weights are not 0,
     ``gp`` (||grad D(x^)|| - 1)^2 (WGAN-GP: 10) and ``r1`` ||grad D(x)||^2 (gamma/2), the latter
     every ``r1_every`` updates and that many times as strong. The generator minimises ``gan``. Of
-    ``n_critic`` batches the last also trains the generator, after the discriminator and with the
-    fakes it has just judged, as in the PyTorch DCGAN.
+    ``n_critic`` batches the last also trains the generator on the fakes just judged.
 
     Options: ``network`` dcgan, mlp (2014), sngan or resnet (SNGAN's if ``spectral``, else that of
     WGAN-GP); ``latent`` normal, uniform on (-1, 1) or unit_uniform on (-sqrt 3, sqrt 3), as in
     2014; ``width`` and ``d_width`` of their layers; ``g_norm``/``d_norm`` and ``spectral`` of the
     DCGAN; ``clip``: bound on all of D's weights after each of its updates (WGAN: 0.01); ``codes``:
-    outputs of the critic for the mmd loss; ``warm_up``: WGAN's 100 critic updates for each of the
-    first 25 and for every 500th update of the generator; ``fresh_fakes``: train G on so many times
-    the batch of new fakes (SNGAN, WGAN-GP: 2); ``simultaneous``: both objectives from one pass,
-    before either update and with the same dropout (2014); ``dequantise``: the 256 values of a pixel
-    become uniform noise of width 1/128 (SNGAN, WGAN-GP); ``augment``: none, diffaugment or ada.
+    outputs of the critic for the mmd loss; ``warm_up``: WGAN's 100 critic updates for the first 25
+    and every 500th update of the generator; ``fresh_fakes``: train G on so many batches of new
+    fakes (SNGAN, WGAN-GP: 2); ``simultaneous``: both objectives from one pass, before either update
+    and with the same dropout (2014); ``dequantise``: the 256 values of a pixel become uniform noise
+    of width 1/128 (SNGAN, WGAN-GP); ``augment``: none, diffaugment or ada (in ``ada_kimg``).
 
     Follows the PyTorch DCGAN where it differs from the paper: 4x4 kernels, Gaussian z, real and
     fake pictures through D's batch norm apart. Known deviations: WGAN clips after each critic
@@ -77,9 +76,10 @@ class VanillaGAN(Unconditional):
         dequantise: bool = False,
         r1_every: int = 1,
         augment: Augment = "none",
+        ada_kimg: float = 500,
         weights: Mapping[str, float] = terms(gan=1.0, gp=0.0, r1=0.0),
     ) -> None:
-        super().__init__(spec, weights, z_dim, augment, latent)
+        super().__init__(spec, weights, z_dim, augment, latent, ada_kimg)
         sizes = (spec.size, spec.channels, z_dim, width, d_width)
         outputs = codes if loss == "mmd" else 1
         self.g, self.d = pair(network, *sizes, g_norm, d_norm, spectral, outputs)

@@ -58,6 +58,7 @@ class StatisticsGenerator(nn.Module):
         self.stride = 2 ** (levels - 1)
 
     def code(self, picture: Tensor) -> Tensor:
+        """The style of [N, C, H, W] pictures: [N, 2, channels], means and deviations."""
         return torch.stack(statistics(self.encoder(picture, [self.tap])[0]), 1)
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
@@ -124,6 +125,7 @@ class CodeGenerator(nn.Module):
         self.decoder = nn.Sequential(*up, ReflectionPad2d(3, 0), thin, nn.Tanh())
 
     def code(self, picture: Tensor) -> Tensor:
+        """The style of [N, C, H, W] pictures: [N, code]."""
         return cast(Tensor, self.style(picture))
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Differentiable augmentation of what a discriminator sees: DiffAugment and ADA.
 
 Call ``augment(images, draws)`` with reals and fakes alike; images are float [N, C, H, W] in
-[-1, 1] with C of 1 or 3, and the result may leave that range. What happens to a picture depends on
+[-1, 1], and the result may leave that range. What happens to a picture depends on
 its place in the global batch and on ADA's p only, never on the pictures, so both sides see one
 distribution.
 
@@ -33,11 +33,6 @@ def _factor(value: Tensor, images: Tensor) -> Tensor:
     return value.to(images.dtype)[:, None, None, None]
 
 
-def _check_channels(images: Tensor, name: str) -> None:
-    if images.shape[1] not in (1, 3):
-        raise UserError(f"{name} takes pictures of 1 or 3 channels, not {images.shape[1]}.")
-
-
 class DiffAugment(nn.Module):
     """Zhao et al. 2020 §3: every picture gets every part of ``policy``, a comma-separated list.
 
@@ -60,7 +55,6 @@ class DiffAugment(nn.Module):
                 )
 
     def forward(self, images: Tensor, draws: Draws) -> Tensor:
-        _check_channels(images, "DiffAugment")
         u = _draw(images, 7, draws, normal=False)
         for part in self.policy:
             if part == "color":
@@ -119,9 +113,10 @@ class ADA(nn.Module):
     horizontal flip (or not), 0 to 3 quarter turns, shift by whole pixels up to 1/8 of the side;
     scaling by 2^N(0, .2^2), rotation, stretching by 2^N(0, .2^2), shift by N(0, .125^2) of the
     side; brightness +N(0, .2^2), contrast x2^N(0, .5^2), inversion of luma (or not), rotation of
-    hue, saturation x2^N(0, 1). Rotations may come before and after the stretching, with
-    1 - sqrt(1 - p) each, so that p is the probability of any. Hue and saturation do nothing to grey
-    pictures. Outside the picture lies its reflection. With p = 0 the pictures come back exactly.
+    hue, saturation x2^N(0, 1). Rotations may come before and after the stretching, with 1 - sqrt(1
+    - p) each, so that p is the probability of any. Hue and saturation do nothing to grey pictures,
+    hue nothing to those of more than three channels. Outside the picture lies its reflection. With
+    p = 0 the pictures come back exactly.
 
     ``colour``: the five of colour happen with ``colour * p`` instead. ``cutout``: with
     ``cutout * p`` a square of half the side, centred anywhere in the picture, is 0 in the end.
@@ -138,7 +133,6 @@ class ADA(nn.Module):
         self.colour, self.cutout = colour, cutout
 
     def forward(self, images: Tensor, draws: Draws) -> Tensor:
-        _check_channels(images, "ADA")
         uniform = _draw(images, 21, draws, normal=False)
         gates, u = uniform[:13], uniform[13:]
         z = _draw(images, 7, draws, normal=True)
@@ -266,7 +260,8 @@ def _recolour(x: Tensor, on: list[Tensor], u: tuple[Tensor, ...], z: tuple[Tenso
     bright = torch.where(on[0], 0.2 * z[0], zero)
     contrast = torch.where(on[1], torch.exp2(0.5 * z[1]), one)
     luma = contrast * torch.where(on[2] & (u[0] < 0.5), -one, one)
-    angle = torch.where(on[3], (2 * u[1] - 1) * math.pi, zero)
+    hue = on[3] if x.shape[1] in (1, 3) else torch.zeros_like(on[3])
+    angle = torch.where(hue, (2 * u[1] - 1) * math.pi, zero)
     vivid = contrast * torch.where(on[4], torch.exp2(z[2]), one)
     across, turned = vivid * angle.cos(), vivid * angle.sin()
     # a x + (l - a) mean(x) rather than l mean(x) + a (x - mean(x)): exactly x at p = 0

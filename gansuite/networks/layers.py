@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -97,7 +98,54 @@ def picture_statistics(module: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
+class SharedStatistics:
+    """Means and variances that the instance norms of several calls share, so that the tiles of a
+    picture are parts of one picture.
+
+    Inside `gathering`, one call, each norm takes them over its whole batch, and they are noted;
+    inside `using`, each call takes what was noted, norm by norm in the order of that call.
+    """
+
+    def __init__(self) -> None:
+        self._noted: list[tuple[Tensor, Tensor]] = []
+        self._next: int | None = None
+
+    @contextlib.contextmanager
+    def gathering(self) -> Iterator[None]:
+        self._noted, self._next = [], None
+        token = _SHARED.set(self)
+        try:
+            yield
+        finally:
+            _SHARED.reset(token)
+
+    @contextlib.contextmanager
+    def using(self) -> Iterator[None]:
+        self._next = 0
+        token = _SHARED.set(self)
+        try:
+            yield
+        finally:
+            _SHARED.reset(token)
+
+    def of(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance [C] for the next norm, whose input is ``x`` [N, C, H, W]."""
+        if self._next is None:
+            variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+            self._noted.append((mean, variance))
+        else:
+            mean, variance = self._noted[self._next]
+            self._next += 1
+        return mean, variance
+
+
+_SHARED: ContextVar[SharedStatistics | None] = ContextVar("shared", default=None)
+
+
 def _instance_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    if (shared := _SHARED.get()) is not None:
+        mean, variance = shared.of(x)
+        return F.batch_norm(x, mean, variance, weight, bias, eps=eps)
     if x.shape[-2:] == (1, 1):
         # 1/sqrt(eps) would blow the rounding of x - mean up; the product keeps the graph whole
         x = x * 0
@@ -125,6 +173,10 @@ class InstanceNorm2d(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.channels}, affine={self.weight is not None}, eps={self.eps}"
+
+
+NORMS = (InstanceNorm2d, _BatchNorm)
+"""What may normalise a picture by its own statistics; see `picture_statistics`."""
 
 
 class _Reflected(torch.autograd.Function):

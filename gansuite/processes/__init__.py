@@ -37,14 +37,13 @@ from lightning.fabric.plugins.environments import (
 from lightning.pytorch.strategies import DDPStrategy
 from torch import distributed
 
-from gansuite.errors import SCHEDULER, STOPPED
+from gansuite.errors import RESUMES, SCHEDULER, STOPPED
 from gansuite.processes import heartbeat
 
 _OURS = "GANSUITE_RANK"  # <pid of the parent>:<rank>:<world>:<folder for reasons>
 _POLL = 0.1  # seconds between two looks at the children
 _GRACE = 5.0  # seconds the others have to end by themselves once a rank has failed
 _STEP_MAX = 1 << 31  # SLURM numbers batch scripts, interactive shells, ... from above this
-RESUMES = "the same command resumes the run"
 LOST = 69
 """Exit code of a rank that ends because another one is gone."""
 

@@ -45,6 +45,7 @@ __all__ = [
     "environment",
     "environments",
     "fetched",
+    "is_remote",
     "mixtures",
     "publish",
     "read_json",

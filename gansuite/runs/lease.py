@@ -75,13 +75,21 @@ def over(content: dict[str, Any]) -> bool:
     """Whether a lease that says this is over, as far as that can be told without a flock."""
     if not content or _restarted(content) or abs(_age(content)) >= EXPIRES:
         return True
-    here = _space() and (content.get("boot"), content.get("space")) == (_boot(), _space())
-    return bool(here) and not Path(f"/proc/{content.get('pid')}").exists()
+    return _here(content) and not Path(f"/proc/{content.get('pid')}").exists()
 
 
-def of_whom(content: dict[str, Any]) -> str:
-    """The process that a lease speaks of; "" for none."""
-    return _named(content) if content else ""
+def _here(content: dict[str, Any]) -> bool:
+    """Whether the process of a lease is one whose number means something to this one."""
+    own = (_boot(), _space())
+    return all(own) and (content.get("boot"), content.get("space")) == own
+
+
+def of_whom(content: dict[str, Any], wait: bool = False) -> str:
+    """The process that a lease speaks of; "" for none. With ``wait``, also how long it takes until
+    the lease is over if that process is dead, where this is not noticed at once."""
+    if not content:
+        return ""
+    return _named_with_wait(content) if wait and not _here(content) else _named(content)
 
 
 class Lease:
@@ -96,6 +104,7 @@ class Lease:
         self._open: IO[bytes] | None = None
         self._over = threading.Event()
         self._token = ""
+        self._writing = threading.RLock()
 
     def take(self) -> str:
         """Hold the folder from now on; "" if that could be done, else who holds it.
@@ -134,14 +143,15 @@ class Lease:
 
     def release(self) -> None:
         """Let others have the folder."""
-        if self._open is None:
-            return
         self._over.set()
-        if not self.lost():
-            with contextlib.suppress(OSError):
-                self._open.truncate(0)
-        self._open.close()
-        self._open, self._token = None, ""
+        with self._writing:
+            if self._open is None:
+                return
+            if not self.lost():
+                with contextlib.suppress(OSError):
+                    self._open.truncate(0)
+            self._open.close()
+            self._open, self._token = None, ""
 
     def _renew(self) -> None:
         assert self._open is not None
@@ -155,8 +165,8 @@ class Lease:
     def _beat(self) -> None:
         over = self._over
         while not over.wait(EVERY):
-            with contextlib.suppress(OSError, ValueError, AssertionError):
-                if self.lost():
+            with self._writing, contextlib.suppress(OSError):
+                if over.is_set() or self.lost():
                     return
                 self._renew()
 
@@ -172,7 +182,8 @@ def _holder(handle: IO[bytes]) -> str:
         return ""
     if locked and content.get("boot") == _boot():
         return ""  # on this machine, and its flock is free: it is gone
-    return "" if _restarted(content) or abs(_age(content)) >= EXPIRES else _named(content)
+    gone = _restarted(content) or abs(_age(content)) >= EXPIRES
+    return "" if gone else _named_with_wait(content)
 
 
 def _restarted(content: dict[str, Any]) -> bool:
@@ -224,3 +235,9 @@ def _named(content: dict[str, Any]) -> str:
     job = f", job {content['job']}" if content.get("job") else ""
     heard = f", heard of {max(0.0, _age(content)):.0f} s ago"
     return f"process {content.get('pid')} on {content.get('host')}{job}{heard}"
+
+
+def _named_with_wait(content: dict[str, Any]) -> str:
+    """`_named`, of a process whose end would not be noticed here before its lease is over."""
+    left = max(1.0, EXPIRES - _age(content))
+    return f"{_named(content)}; should it be dead, this is free in {left:.0f} s"

@@ -301,14 +301,15 @@ class Held:
     def __init__(self, remote: Remote) -> None:
         self.remote, self.path = remote, remote.path
         self._over = threading.Event()
+        self._writing = threading.RLock()
         self._lost = ""
         self._told = False
         self._token = os.urandom(8).hex()
         before = remote.lock()
         if before and not over(before):
             raise UserError(
-                f"Another process is running in {remote.address} ({of_whom(before)}); wait for "
-                f"it, or give 'name=' or 'seed=' for a run of its own."
+                f"Another process is running in {remote.address} ({of_whom(before, wait=True)}); "
+                f"wait for it, or give 'name=' or 'seed=' for a run of its own."
             )
         if before:
             remote.remove_lock()
@@ -327,7 +328,9 @@ class Held:
 
     def _beat(self) -> None:
         while not self._over.wait(EVERY):
-            with contextlib.suppress(UserError):  # not to be reached for the moment
+            with self._writing, contextlib.suppress(UserError):  # not to be reached for the moment
+                if self._over.is_set():
+                    return
                 if other := self._other():
                     self._lost = other
                     return
@@ -359,7 +362,7 @@ class Held:
     def close(self) -> None:
         """Let other processes have it."""
         self._over.set()
-        with contextlib.suppress(UserError):
+        with self._writing, contextlib.suppress(UserError):  # no renewal comes after the end
             if not self._lost and not self._other():
                 self.remote.remove_lock()
 

@@ -26,8 +26,10 @@ from gansuite.errors import UserError, nearest
 from gansuite.evaluation.comparison import directions
 from gansuite.files import read_json, replacing, write_json
 from gansuite.methods.base import Method
+from gansuite.rng import torch_generator
 from gansuite.runs import Run, find_checkpoint, read_checkpoint
 from gansuite.runs.weights import describing, write_weights
+from gansuite.tools import webpage
 from gansuite.tools.programs import (
     OPSET,
     Program,
@@ -55,23 +57,29 @@ def export(
     weights: str = "auto",
     uint8: bool = False,
     opset: int = OPSET,
+    runtime: Path | None = None,
     overrides: Sequence[str] = (),
     note: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Write the model of a checkpoint to ``output``, .pt2, .onnx or .safetensors, and to
-    ``export.json`` beside it what it is and how it compares with PyTorch on test pictures.
+    """Write the model of a checkpoint to ``output``, .pt2, .onnx, .safetensors or .html (a page
+    that runs it, see `webpage`), and to ``export.json`` beside it what it is and how it compares
+    with PyTorch on test pictures.
 
     ``to``: the domain it translates to, if there are several ways; by default the last. ``weights``
     as in `engine.load_method`. ``uint8``: pictures are bytes [N, H, W, C] in and out, else float
-    [N, C, H, W] in [-1, 1]. ``overrides``: where the run's data lie now (``data.root=...``).
+    [N, C, H, W] in [-1, 1]; a page is of bytes. ``runtime``: of a page, see
+    `webpage.read_runtime`. ``overrides``: where the run's data lie now (``data.root=...``).
 
     Returns its entry in ``export.json``.
 
     Raises:
-        UserError: no checkpoint, an unknown suffix, a missing package, a file that exists, unknown
-            ``to``, no data, or pictures that differ by more than `LARGEST`; nothing is written.
+        UserError: no checkpoint, an unknown suffix, a missing package or runtime, a file that
+            exists, unknown ``to``, no data, or pictures that differ by more than `LARGEST`; nothing
+            is written.
     """
     suffix = check_format(output)
+    shown = webpage.read_runtime(runtime) if suffix == ".html" else None
+    uint8 = uint8 or shown is not None
     if uint8 and suffix == ".safetensors":
         raise UserError(
             f"'{output}' holds weights, not a graph that takes bytes; leave --uint8 out."
@@ -91,10 +99,19 @@ def export(
         "protocol": content["notes"]["protocol"]["id"],
         "data": {k: content["data"][k] for k in ("name", "digest", "domains", "labels")},
         "size": method.spec.size,
+        "channels": method.spec.channels,
+        "stride": method.stride,
+        "fixed": sides(method.spec.size, method.stride) is None,
+        "label_sets": [[list(found.labels), found.exclusive] for found in method.spec.label_sets],
+        "latent": getattr(method, "latent", None),
         "function": inference.name,
         "to": target,
         "uint8": uint8,
     }
+    if shown and method.spec.channels not in (1, 3):
+        raise UserError(
+            f"a page shows pictures of 1 or 3 channels, this model has {method.spec.channels}"
+        )
     pictures = {
         size: _pictures(content, overrides, inference, target, size) for size in sizes(method)
     }
@@ -102,12 +119,12 @@ def export(
         (size, n): _given(inference, pictures[size], n, uint8) for size in pictures for n in BATCHES
     }
     example = list(cases.values())[-1]
-    fixed = sides(method.spec.size, method.stride) is None
     says["inputs"] = {
-        name: _described(inference, name, x, method.stride, fixed) for name, x in example.items()
+        name: _described(inference, name, x, method.stride, says["fixed"])
+        for name, x in example.items()
     }
     with tempfile.TemporaryDirectory() as folder:
-        draft = Path(folder) / f"model{suffix}"
+        draft = Path(folder) / f"model{'.onnx' if shown else suffix}"
         if suffix == ".safetensors":
             write_weights(
                 draft, method.state_dict(), describing(content, used, _scores(file, content))
@@ -115,7 +132,7 @@ def export(
             program: Program = engine.load_method(draft).inference(target)
         else:
             graph = traced(inference, example, method.spec.size, method.stride, uint8)
-            if suffix == ".onnx":
+            if draft.suffix == ".onnx":
                 write_onnx(graph, draft, says, opset)
             else:
                 write_pt2(graph, draft, says)
@@ -127,18 +144,20 @@ def export(
                 f"{found['largest']:.2g}, more than {LARGEST:g}; export to another format."
             )
         written = draft.read_bytes()
-    with replacing(output) as writing:
-        writing.write(written)
     entry = {
         **says,
         "run": str(file),
         "format": suffix[1:],
-        "opset": opset if suffix == ".onnx" else None,
-        "bytes": len(written),
-        "sha256": hashlib.sha256(written).hexdigest(),
+        "opset": opset if suffix in (".onnx", ".html") else None,
         "parity": found,
         "versions": _versions(),
     }
+    if shown:
+        written = webpage.page(written, entry, shown, _latents(method, inference))
+        entry["versions"]["onnxruntime-web"] = shown.version
+    with replacing(output) as writing:
+        writing.write(written)
+    entry |= {"bytes": len(written), "sha256": hashlib.sha256(written).hexdigest()}
     beside = output.with_name("export.json")
     write_json(beside, {**(read_json(beside) if beside.is_file() else {}), output.name: entry})
     return entry
@@ -338,6 +357,18 @@ def _pictures(
         arrays = [resize_uint8(x.permute(1, 2, 0).numpy(), size) for x in real]
         found[name] = torch.from_numpy(np.stack(arrays))
     return found
+
+
+def _latents(method: Method, inference: Inference) -> Tensor | None:
+    """float32 [webpage.SEEDS, z_dim]: the latents of the seeds, as `gansuite sample` draws them."""
+    kind = inference.inputs.get("z")
+    if not callable(kind):
+        return None
+    draw = getattr(method, "z_from", None)
+    if draw is None:
+        return kind(webpage.SEEDS).float()
+    seeds = range(webpage.SEEDS)
+    return torch.cat([draw(1, torch_generator(s, "sample")) for s in seeds]).float()
 
 
 def _given(

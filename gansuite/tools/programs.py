@@ -20,7 +20,7 @@ from torch.export import Dim
 from gansuite.core.inference import Inference
 from gansuite.errors import UserError
 
-FORMATS = (".pt2", ".onnx", ".safetensors")
+FORMATS = (".pt2", ".onnx", ".safetensors", ".html")
 OPSET = 20
 _MOST = 1 << 16  # pixels a side
 _LEAST = 16  # as in `translate`
@@ -39,14 +39,16 @@ def check_format(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
         raise UserError(
-            f"'{path}' has no suffix of a format: name it .pt2 (PyTorch), .onnx (ONNX) or "
-            f".safetensors (weights alone)."
+            f"'{path}' has no suffix of a format: name it .pt2 (PyTorch), .onnx (ONNX), "
+            f".safetensors (weights alone) or .html (a page that runs it)."
         )
-    needed = {".onnx": ("onnx", "onnxscript", "onnxruntime"), ".safetensors": ("safetensors",)}
-    for package in needed.get(suffix, ()):
+    onnx = ("onnx", ("onnx", "onnxscript", "onnxruntime"))
+    needed = {".onnx": onnx, ".html": onnx, ".safetensors": ("safetensors", ("safetensors",))}
+    extra, packages = needed.get(suffix, ("", ()))
+    for package in packages:
         if importlib.util.find_spec(package) is None:
             raise UserError(
-                f"'{path}' needs the package {package}: pip install 'gansuite[{suffix[1:]}]'."
+                f"'{path}' needs the package {package}: pip install 'gansuite[{extra}]'."
             )
     if path.exists():
         raise UserError(f"'{path}' exists; give another name, or remove it first.")

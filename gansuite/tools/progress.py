@@ -61,6 +61,7 @@ def progress_bar(what: str) -> Iterator[Bar]:
         TextColumn("{task.fields[speed]}"),
         TimeRemainingColumn(),
     )
-    quiet = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=quiet) as drawn:
+    drawn = Progress(*columns, console=console, transient=True)
+    # a bar that is not begun draws nothing; some versions of rich end a disabled one with a line
+    with drawn if console.is_terminal else contextlib.nullcontext():
         yield Bar(what, drawn)

@@ -19,6 +19,7 @@ from gansuite.methods._unconditional import Unconditional
 from gansuite.networks.stylegan2 import StyleGenerator, descend
 from gansuite.networks.stylegan2 import project as project_styles
 from gansuite.rng import torch_generator
+from gansuite.stacks import is_stack
 
 _DRAWN = 256  # latents of which the nearest is the start, where there are no styles
 
@@ -60,6 +61,8 @@ def project(
         raise UserError(f"{title} has no latents, so that nothing can be projected into them.")
     if steps < 1 or not 0 < lr <= 100:
         raise UserError(f"--steps {steps} --lr {lr:g}: give 1 step or more and a positive rate.")
+    if is_stack(method.spec.channels):
+        raise UserError("Only grey and colour pictures are projected; this model makes others.")
     array = read_image(picture, method.spec.channels)
     side = min(array.shape[:2])
     top, left = ((length - side) // 2 for length in array.shape[:2])

@@ -11,22 +11,26 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from gansuite.errors import UserError
-from gansuite.imaging import contact_sheet, grid, save_picture, to_bytes
-from gansuite.methods._unconditional import Unconditional, slerp
-from gansuite.networks.stylegan2 import StyleGenerator, interpolate, style_mixing_grid
+from gansuite.imaging import (
+    Picture,
+    contact_sheet,
+    grid,
+    picture_image,
+    save_picture,
+    shown,
+    to_bytes,
+)
+from gansuite.methods._unconditional import slerp
+from gansuite.networks.stylegan2 import StyleGenerator, style_mixing_grid
 from gansuite.rng import torch_generator
+from gansuite.stacks import is_stack
 from gansuite.tools.video import check_animation, write_animation
 
 _ON_SHEET = 256
 _MOST_SEEDS = 100_000
-
-
-def _image(pixels: np.ndarray) -> Image.Image:
-    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
 def read_seeds(text: str) -> list[int]:
@@ -61,7 +65,8 @@ def sample(
     device: torch.device | str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Path]:
-    """Write ``n`` pictures ``000000.png`` ... and ``sheet.jpg`` (the first 256 of them at once).
+    """Write ``n`` pictures ``000000.png`` ... and ``sheet.jpg`` (the first 256 of them at once);
+    of other numbers of channels than 1 and 3 ``000000.npy``, and on the sheet the first three.
 
     Returns the files written, the sheet last. Picture i depends on (model, seed, batch, i), not on
     ``n``: whole batches are drawn and the rest is dropped. ``device`` moves the method there.
@@ -91,6 +96,7 @@ def sample(
     written: list[Path] = []
     kept: list[Tensor] = []
     total = len(seeds) or n
+    suffix = ".npy" if is_stack(method.spec.channels) else ".png"
     for start in range(0, total, batch):
         if seeds:
             group = seeds[start : start + batch]
@@ -105,8 +111,8 @@ def sample(
             raise UserError("the model's pictures are not finite: its weights are broken")
         kept += [images[: max(0, _ON_SHEET - start)]]
         for name, pixels in zip(names, to_bytes(images), strict=False):
-            path = Path(output) / f"{name}.png"
-            save_picture(_image(pixels), path)
+            path = Path(output) / f"{name}{suffix}"
+            save_picture(picture_image(Picture(pixels)), path)
             written.append(path)
         progress(len(written), total)
     if mix:
@@ -116,8 +122,8 @@ def sample(
         frames = _walk(method, keys, steps, 1.0 if truncation is None else truncation, batch)
         write_animation(interpolate, frames)
         written.append(interpolate)
-    shown = torch.cat(kept)
-    sheet = contact_sheet(shown, columns=math.ceil(math.sqrt(len(shown))))
+    first = torch.cat(kept)
+    sheet = contact_sheet(first, columns=math.ceil(math.sqrt(len(first))))
     save_picture(sheet, Path(output) / "sheet.jpg")
     return [*written, Path(output) / "sheet.jpg"]
 
@@ -133,9 +139,13 @@ def _check(
 ) -> None:
     """Raise `UserError` unless the method has what is asked for."""
     styles = getattr(method, "has_styles", False)
+    truncates = styles or getattr(method, "truncates", False)
     title = getattr(method, "title", "this model")
-    for asked, what in ((truncation is not None, "--truncation"), (mix, "--mix")):
-        if asked and not styles:
+    for asked, able, what in (
+        (truncation is not None, truncates, "--truncation"),
+        (mix, styles, "--mix"),
+    ):
+        if asked and not able:
             raise UserError(
                 f"{title} has no styles between its latents and its pictures, so there is no "
                 f"{what}; a stylegan has."
@@ -145,7 +155,7 @@ def _check(
     if mix and len(seeds) < 2:
         raise UserError("--mix needs two seeds or more, such as --seeds 1-8: rows, then columns.")
     if interpolate is not None:
-        if not isinstance(method, Unconditional):
+        if not hasattr(method, "z_from"):
             raise UserError(f"{title} has no latents to walk through; leave --interpolate out.")
         if steps < 1:
             raise UserError(f"--steps is {steps}; give 1 or more frames from picture to picture.")
@@ -154,7 +164,7 @@ def _check(
         check_animation(interpolate)
 
 
-def _latents(method: Unconditional, seeds: Sequence[int], n: int, seed: int, batch: int) -> Tensor:
+def _latents(method: Any, seeds: Sequence[int], n: int, seed: int, batch: int) -> Tensor:
     """The latents [N, z_dim] of the pictures that were drawn."""
     if seeds:
         return torch.cat([method.z_from(1, torch_generator(s, "sample")) for s in seeds])
@@ -164,20 +174,30 @@ def _latents(method: Unconditional, seeds: Sequence[int], n: int, seed: int, bat
 
 
 def _walk(
-    method: Unconditional, keys: Tensor, steps: int, truncation: float, batch: int
+    method: Any, keys: Tensor, steps: int, truncation: float, batch: int
 ) -> Iterator[np.ndarray]:
     """uint8 frames [H, W, C] from each of ``keys`` to the next, and to the first again."""
     for a, b in itertools.pairwise([*keys, keys[0]]):
-        both = torch.stack([a, b])
-        if method.has_styles:
-            g = cast(StyleGenerator, method.g)
-            walk = interpolate(g, both, steps, truncation_psi=truncation, batch=batch)
-            found = walk[:-1].clamp(-1, 1)
-        else:
-            way = slerp if method.latent == "normal" else torch.lerp
-            path = torch.cat([way(both[:1], both[1:], i / steps) for i in range(steps)])
-            found = torch.cat([method.pictures(part) for part in path.split(batch)])
-        yield from to_bytes(found.float())
+        shares = [i / steps for i in range(steps)]
+        found = between(method, a[None], b[None], shares, truncation, batch)
+        yield from shown(found.float())
+
+
+def between(
+    method: Any, a: Tensor, b: Tensor, shares: Sequence[float], truncation: float, batch: int = 16
+) -> Tensor:
+    """Pictures [len(shares), C, H, W] at these shares of the way from latent ``a`` to ``b``, each
+    [1, z_dim]: straight in w, or without styles in z along great circles if it is Gaussian."""
+    if method.has_styles:
+        g = cast(StyleGenerator, method.g)
+        a, b = (g.styles(z, truncation_psi=truncation) for z in (a, b))
+        path = torch.cat([torch.lerp(a, b, share) for share in shares])
+        found = [g.synthesis(ws, noise="const") for ws in path.split(batch)]
+        return torch.cat(found).clamp(-1, 1)
+    way = slerp if method.latent == "normal" else torch.lerp
+    path = torch.cat([way(a, b, share) for share in shares])
+    more = (truncation,) if getattr(method, "truncates", False) else ()
+    return torch.cat([method.pictures(part, *more) for part in path.split(batch)])
 
 
 def _mixed(method: Any, seeds: Sequence[int], output: Path, truncation: float) -> list[Path]:

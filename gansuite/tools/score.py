@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from gansuite import engine
@@ -23,8 +22,9 @@ from gansuite.errors import UserError, nearest
 from gansuite.evaluation import Comparison, Evaluator
 from gansuite.evaluation.comparison import directions
 from gansuite.evaluation.verdict import verdict
-from gansuite.imaging import files_below, save_picture
+from gansuite.imaging import Picture, files_below, picture_image, save_picture
 from gansuite.runs import write_json
+from gansuite.stacks import is_stack
 
 _NOTHING = "an entry is scored on all of them or not at all"
 
@@ -139,11 +139,11 @@ def _chosen(folder: Path, comparison: str | None, known: Sequence[str]) -> dict[
     return found
 
 
-def _pictures_in(folder: Path) -> dict[str, Path]:
+def _pictures_in(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     """Relative path without suffix -> file."""
     found: dict[str, Path] = {}
     for path in files_below(folder):
-        if not (is_image(path) and path.is_file()):
+        if not (is_image(path, suffixes) and path.is_file()):
             continue
         key = _key(path.relative_to(folder).as_posix())
         if key in found:
@@ -181,7 +181,7 @@ def _translated(
         for source in sources
         for key in picture_names(module, source, share)
     ]
-    found = _pictures_in(folder)
+    found = _pictures_in(folder, module.source.suffixes)
     missing = [key for key in wanted if key not in found]
     if missing:
         raise UserError(
@@ -211,7 +211,7 @@ def _generated(
     folder: Path, module: DataModule, limit: int, note: Callable[[str], None]
 ) -> Comparison:
     real = module.pictures("test", None, limit)
-    found = list(_pictures_in(folder).values())
+    found = list(_pictures_in(folder, module.source.suffixes).values())
     if len(found) < len(real):
         raise UserError(
             f"'{folder}' holds {len(found)} pictures, the protocol scores {len(real)}; make "
@@ -223,17 +223,18 @@ def _generated(
 
 
 def export_test(data: Sequence[str], folder: Path) -> dict[str, int]:
-    """Write the test pictures that are to be translated, ``folder/<domain>/<name>.png``, at the
-    size and with the names under which `score_folder` expects the results; how many by domain."""
+    """Write the test pictures that are to be translated, ``folder/<domain>/<name>.png`` (.npy
+    where they are no grey or colour pictures), at the size and with the names under which
+    `score_folder` expects the results; how many by domain."""
     experiment = experiment_of(data)
     module = engine.build_data(experiment)
     limit = experiment.evaluate.pictures
+    suffix = ".npy" if is_stack(module.spec.channels) else ".png"
     written = {}
     for domain in module.spec.domains:
         pictures = module.pictures("test", domain, limit)
         for key, picture in zip(picture_names(module, domain, limit), pictures, strict=True):
             array = picture.permute(1, 2, 0).numpy()
-            image = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
-            save_picture(image, folder / domain / f"{key}.png")
+            save_picture(picture_image(Picture(array)), folder / domain / f"{key}{suffix}")
         written[domain] = len(pictures)
     return written

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gansuite.errors import UserError
+from gansuite.networks.layers import SharedStatistics
 
 _FAINT = 1e-6  # of the weight of a tile's outermost pixels: they count where no other tile reaches
 
@@ -50,6 +51,44 @@ class Tiles:
         edge = torch.minimum(place, length - place)
         quarter = max(self.overlap / 4, 0.25)
         return ((edge - quarter) / (2 * quarter)).clamp(_FAINT, 1)
+
+    def sample(self, x: Tensor, stride: int) -> Tensor:
+        """Parts of the picture ``x`` [1, C, H, W] that lie evenly all over it, [N, C, h, w], about
+        as much in all as four tiles."""
+        height, width = x.shape[2:]
+        least = max(self.side // 4, 2 * stride, 64)
+        part = math.ceil(least / stride) * stride
+        h, w = min(part, height), min(part, width)
+        many = max(1, round(4 * self.side**2 / (h * w)))
+        rows = min(max(1, round(math.sqrt(many * height / width))), math.ceil(height / h))
+        columns = min(max(1, many // rows), math.ceil(width / w))
+
+        def middles(length: int, part: int, count: int) -> list[int]:
+            return [
+                round((length - part) / 2 + (i - (count - 1) / 2) * length / count)
+                for i in range(count)
+            ]
+
+        tops, lefts = middles(height, h, rows), middles(width, w, columns)
+        tops = [min(max(0, top), height - h) for top in tops]
+        lefts = [min(max(0, left), width - w) for left in lefts]
+        return torch.cat([x[..., t : t + h, s : s + w] for t in tops for s in lefts])
+
+    def translate_alike(self, x: Tensor, call: Callable[[Tensor], Tensor], stride: int) -> Tensor:
+        """`translate`, of each picture apart, whose instance norms take the statistics of a
+        `sample` of the picture: each tile's own would give each tile another tint."""
+        made = []
+        for picture in x.split(1):
+            shared = SharedStatistics()
+            with shared.gathering():
+                call(self.sample(picture, stride))
+
+            def alike(part: Tensor, shared: SharedStatistics = shared) -> Tensor:
+                with shared.using():
+                    return call(part)
+
+            made.append(self.translate(picture, alike))
+        return torch.cat(made)
 
     def translate(self, x: Tensor, call: Callable[[Tensor], Tensor]) -> Tensor:
         """``call`` of ``x`` [N, C, H, W], tile by tile; in an overlap the means of the tiles, each

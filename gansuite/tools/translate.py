@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import glob
 import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, cast
 
 import numpy as np
@@ -24,6 +27,8 @@ from gansuite.imaging import (
     read_picture,
     save_picture,
 )
+from gansuite.networks.layers import NORMS
+from gansuite.stacks import STACK_SUFFIXES, is_stack
 from gansuite.tools.style import Style, check_mask, read_mask, read_style
 from gansuite.tools.tiles import Tiles
 
@@ -31,6 +36,7 @@ LARGE = 1024  # pixels of the longer side from which a picture's size is worth a
 _SMALLEST = 16  # networks that pad by reflection inside need a few pixels at every depth
 _PIXELS = 1 << 22  # at most this many in one batch, unless a single picture has more
 _ROWS = 256
+VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 Progress = Callable[[int, int], None]
 """Told how many pictures are done, and of how many."""
 _LUMINANCE = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601, as PIL
@@ -50,6 +56,7 @@ def translate(
     overlap: int = 64,
     batch: int = 8,
     device: torch.device | str | None = None,
+    devices: Sequence[torch.device | str] = (),
     note: Callable[[str], None] = lambda line: None,
     progress: Progress = lambda done, total: None,
 ) -> list[Path]:
@@ -59,14 +66,18 @@ def translate(
     ``inputs`` is a file, a folder (searched through, sub-folders are kept) or a pattern with
     ``*``, ``?``, ``[...]`` or ``**``. ``output`` is a folder, or a file name when ``inputs`` is one
     file. Pictures keep their size (padded to ``method.stride`` by reflection, cropped back), their
-    alpha, 16 bits and grey. A picture whose format cannot hold the result becomes PNG.
+    alpha, 16 bits and grey. A picture whose format cannot hold the result becomes PNG. A method of
+    other numbers of channels than 1 and 3 takes .npy and TIFF, and gives back their type and order
+    of axes.
     ``note`` gets one line for each thing worth knowing, ``progress`` the counts.
 
     ``to`` may be left out when the method knows two domains: then it is the second. ``style``: see
     :func:`gansuite.tools.style.read_style`. ``mask``: a picture as large as each of the inputs,
     white where they are translated and black where they stay as they are. ``tile``: work in
     squares of so many pixels that share ``overlap`` (see `Tiles`), in bounded memory. ``device``
-    moves the method there; by default it stays where its parameters are.
+    moves the method there; by default it stays where its parameters are. ``devices``: one copy of
+    the method on each, which share the pictures. ``batch``: how many of one size are translated at
+    once.
 
     Raises UserError, before anything is written, when the method does not translate, ``to`` is
     unknown or missing, nothing is found, a picture is unreadable, a result would replace an input
@@ -78,7 +89,10 @@ def translate(
     target = target_of(method, to, note) if chosen is None else chosen
     region = None if mask is None else read_mask(mask)
     tiles = None if tile is None else Tiles.of(tile, overlap, method.stride)
-    sources, targets = _plan(inputs, Path(output))
+    check_batch(batch)
+    channels = method.spec.channels
+    suffixes = STACK_SUFFIXES if is_stack(channels) else IMAGE_SUFFIXES
+    sources, targets = _plan(inputs, Path(output), suffixes)
     survey = _survey(sources, method, note, tiles)
     for source, (_, size) in zip(sources, survey, strict=True) if mask is not None else ():
         check_mask(cast(np.ndarray, region), cast(Path, mask), source, size)
@@ -86,16 +100,57 @@ def translate(
     if device is not None and isinstance(method, nn.Module):
         method.to(device)
     place = torch.device(device or device_of(method))
-    for group, padded in _batches([size for _, size in survey], method.stride, batch):
-        pictures = [read_picture(sources[i]) for i in group]
-        x = torch.stack([to_network(p, method.spec.channels, padded) for p in pictures])
-        call = partial(run, method, to=target, device=place, first=sources[group.start])
-        results = call(x) if tiles is None else tiles.translate(x, call)
+    if devices and not isinstance(method, nn.Module):
+        raise UserError("an exported model runs on the CPU; leave --devices out")
+    workers: SimpleQueue[tuple[Any, torch.device]] = SimpleQueue()
+    for i, one in enumerate(devices or [place]):
+        there = copy.deepcopy(method) if i else method
+        workers.put((there.to(one) if devices else there, torch.device(one)))
+
+    def work(job: tuple[range, tuple[int, int]]) -> range:
+        group, padded = job
+        pictures = [read_picture(sources[i], channels) for i in group]
+        x = torch.stack([to_network(p, channels, padded) for p in pictures])
+        worker = workers.get()
+        try:
+            call = partial(run, worker[0], to=target, device=worker[1], first=sources[group.start])
+            results = call(x) if tiles is None else in_tiles(tiles, x, call, target, worker[0])
+        finally:
+            workers.put(worker)
         for i, picture, result in zip(group, pictures, results, strict=True):
             done = from_network(result, picture, region)
             save_picture(picture_image(done), targets[i], icc=done.icc)
-            progress(i + 1, len(sources))
+        return group
+
+    jobs = _batches([size for _, size in survey], method.stride, batch)
+    with ThreadPoolExecutor(max(1, len(devices))) as pool:
+        # threads for several devices alone: one can be interrupted
+        for group in pool.map(work, jobs) if len(devices) > 1 else map(work, jobs):
+            for i in group:
+                progress(i + 1, len(sources))
     return targets
+
+
+def is_video(path: Path) -> bool:
+    """Whether the name is that of a film."""
+    return path.suffix.lower() in VIDEOS
+
+
+def check_batch(batch: int) -> None:
+    """Raise `UserError` unless so many pictures can be translated at once."""
+    if not 1 <= batch <= 1024:
+        raise UserError(f"--batch is {batch}; give 1 to 1024 pictures")
+
+
+def in_tiles(
+    tiles: Tiles, x: Tensor, call: Callable[[Tensor], Tensor], to: str | Style, method: Any
+) -> Tensor:
+    """``call`` of ``x`` in ``tiles``; norms take statistics of the whole picture, unless a style
+    has a say in them."""
+    layers = method.modules() if isinstance(method, nn.Module) else ()
+    if isinstance(to, Style) or not any(isinstance(m, NORMS) for m in layers):
+        return tiles.translate(x, call)
+    return tiles.translate_alike(x, call, method.stride)
 
 
 def device_of(method: Any) -> torch.device:
@@ -125,12 +180,15 @@ def target_of(method: Any, to: str | None, note: Callable[[str], None]) -> str:
     return chosen
 
 
-def _plan(inputs: str, output: Path) -> tuple[list[Path], list[Path]]:
+def _plan(inputs: str, output: Path, suffixes: Sequence[str]) -> tuple[list[Path], list[Path]]:
     """The files to read and, for each, the file to write with the same name."""
     start = Path(inputs)
-    accepted = f"accepted are {' '.join(sorted(IMAGE_SUFFIXES))}"
+    named = output.suffix.lower() in {*IMAGE_SUFFIXES, *STACK_SUFFIXES} and not output.is_dir()
+    accepted = f"accepted are {' '.join(sorted(suffixes))}"
+    if is_video(output) and not output.is_dir():
+        raise UserError(f"'{output}' names a film, and '{inputs}' is none; name a folder")
     if start.is_file():
-        if output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir():
+        if named:
             sources, targets = [start], [output]
         else:
             sources, targets = [start], [output / start.name]
@@ -151,11 +209,13 @@ def _plan(inputs: str, output: Path) -> tuple[list[Path], list[Path]]:
         sources = [
             path
             for path in found
-            if is_image(path) and path.is_file() and not (inside and own in path.resolve().parents)
+            if is_image(path, suffixes)
+            and path.is_file()
+            and not (inside and own in path.resolve().parents)
         ]
         if not sources:
             raise UserError(missing)
-        if output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir():
+        if named:
             raise UserError(f"'{inputs}' is {len(sources)} pictures but '{output}' names one file")
         targets = [output / path.relative_to(root) for path in sources]
     for folder in (output, *output.parents):
@@ -177,7 +237,7 @@ def _survey(
     notes: set[str] = set()
     for path in sources:
         try:
-            picture = read_picture(path)
+            picture = read_picture(path, method.spec.channels)
         except UserError as error:
             broken.append(str(error))
             continue
@@ -218,6 +278,8 @@ def _holding(
     for source, wanted, kind in zip(sources, targets, kinds, strict=True):
         target = wanted
         if kind not in WRITABLE.get(target.suffix.lower(), ("", frozenset()))[1]:
+            if kind == "stack":
+                raise UserError(f"'{target}' cannot hold this picture; name it .npy or .tif")
             what = kind.replace("16", " with 16 bits").replace("L", "grey", 1)
             if target.name != source.name:  # the user chose this name
                 raise UserError(f"'{target}' cannot hold this picture ({what}); name it .png")
@@ -239,9 +301,7 @@ def _batches(
     sizes: Sequence[tuple[int, int]], stride: int, batch: int
 ) -> Iterator[tuple[range, tuple[int, int]]]:
     """Runs of consecutive pictures that are equally large when padded, and that padded size."""
-    padded = [
-        tuple(math.ceil(max(side, _SMALLEST) / stride) * stride for side in size) for size in sizes
-    ]
+    padded = [padded_size(size, stride) for size in sizes]
     start = 0
     while start < len(padded):
         height, width = padded[start]
@@ -253,9 +313,20 @@ def _batches(
         start = stop
 
 
+def _top(dtype: np.dtype) -> int:
+    """The brightest value."""
+    return 1 if dtype.kind == "f" else int(np.iinfo(dtype).max)
+
+
+def padded_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """``size`` (height, width) in multiples of ``stride``, and at least a few pixels."""
+    height, width = (math.ceil(max(side, _SMALLEST) / stride) * stride for side in size)
+    return height, width
+
+
 def to_network(picture: Picture, channels: int, padded: Sequence[int]) -> Tensor:
     """float32 [channels, *padded] in [-1, 1]; the picture sits in the middle of its reflection."""
-    top = np.iinfo(picture.colour.dtype).max
+    top = _top(picture.colour.dtype)
     x = torch.from_numpy(picture.colour.astype(np.float32)).div_(top / 2).sub_(1)
     if channels == 1 and x.shape[2] == 3:
         x = x @ _LUMINANCE[:, None]
@@ -275,10 +346,10 @@ def from_network(result: Tensor, picture: Picture, region: np.ndarray | None) ->
     for start in range(0, height, _ROWS):  # eight bytes a value: not of a whole large picture
         rows = slice(start, start + _ROWS)
         x = whole[rows] @ _LUMINANCE[:, None] if grey else whole[rows]
-        array = ((x.clamp(-1, 1).double() + 1) * (np.iinfo(dtype).max / 2)).numpy()
+        array = ((x.clamp(-1, 1).double() + 1) * (_top(dtype) / 2)).numpy()
         if region is not None:
             array = region[rows] * array + (1 - region[rows]) * picture.colour[rows]
-        made[rows] = array.round()
+        made[rows] = array if dtype.kind == "f" else array.round()
     return replace(picture, colour=made)
 
 

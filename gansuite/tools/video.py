@@ -17,17 +17,21 @@ from torch import nn
 from gansuite.errors import UserError
 from gansuite.files import replacing
 from gansuite.imaging import Picture
+from gansuite.stacks import is_stack
 from gansuite.tools.tiles import Tiles
-from gansuite.tools.translate import Progress, from_network, run, target_of, to_network
+from gansuite.tools.translate import (
+    Progress,
+    check_batch,
+    from_network,
+    in_tiles,
+    run,
+    target_of,
+    to_network,
+)
 
-VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 _FILMS = (".mp4", ".mov", ".mkv", ".m4v")  # that hold H.264
 ANIMATIONS = (".gif", ".webp", ".mp4")
 _SHOWN = 256  # pixels to which an animation of smaller pictures is enlarged
-
-
-def is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEOS
 
 
 def load_av(path: Path) -> Any:
@@ -146,6 +150,12 @@ def translate_video(
         raise UserError(f"'{output}' cannot hold the film; name it {', '.join(_FILMS)}.")
     if output.resolve() == source.resolve():
         raise UserError(f"'{output}' is the input; give another place for the result.")
+    if is_stack(method.spec.channels):
+        raise UserError(f"This model takes pictures of {method.spec.channels} channels, no films.")
+    for folder in output.parents:
+        if folder.is_file():
+            raise UserError(f"'{folder}' is a file, so nothing can be written into it")
+    check_batch(batch)
     target = target_of(method, to, note)
     tiles = None if tile is None else Tiles.of(tile, overlap, method.stride)
     if device is not None and isinstance(method, nn.Module):
@@ -158,7 +168,7 @@ def translate_video(
             size = pictures[0].colour.shape[:2]
             padded = tuple(-(-max(side, 16) // method.stride) * method.stride for side in size)
             x = torch.stack([to_network(p, method.spec.channels, padded) for p in pictures])
-            results = call(x) if tiles is None else tiles.translate(x, call)
+            results = call(x) if tiles is None else in_tiles(tiles, x, call, target, method)
             for frame, picture, result in zip(group, pictures, results, strict=True):
                 yield frame, from_network(result, picture, None).colour
 

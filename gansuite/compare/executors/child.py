@@ -15,7 +15,7 @@ from typing import Any
 
 from gansuite.compare.entry import ERROR_FILE, LOG_FILE
 from gansuite.compare.jobs import State
-from gansuite.errors import SCHEDULER, STOPPED, UserError
+from gansuite.errors import RESUMES, SCHEDULER, STOPPED, UserError
 from gansuite.runs import Run, write_text
 
 # what a launcher tells the processes that it starts itself
@@ -60,7 +60,8 @@ def _with_parent() -> None:
 
 
 class Child:
-    """The process of the run in the folder ``path``, begun by this.
+    """The process of the run in the folder ``path``, begun by this; or, with a ``launcher``, its
+    processes on several nodes, begun by that one.
 
     It has a session of its own, so that what a terminal or a scheduler sends to a whole group
     reaches it through this process alone.
@@ -69,14 +70,20 @@ class Child:
         OSError: the folder cannot be written.
     """
 
-    def __init__(self, path: Path, arguments: Sequence[str], environment: Mapping[str, str]):
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        launcher: Sequence[str] = (),
+    ) -> None:
+        self.path, self.launcher = path, launcher
         path.mkdir(parents=True, exist_ok=True)
         (path / ERROR_FILE).unlink(missing_ok=True)
         with open(path / LOG_FILE, "ab") as log:
             self.begun = log.tell()  # where in the log this attempt begins
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gansuite", "exp", *arguments],
+                [*launcher, sys.executable, "-m", "gansuite", "exp", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -88,11 +95,14 @@ class Child:
     def send(self, number: int) -> None:
         """A signal to the process; SIGKILL to all that it has started."""
         send = os.killpg if number == signal.SIGKILL else os.kill
+        if self.launcher and number == signal.SIGTERM:
+            number = signal.SIGUSR1  # means the same, and srun hands it on instead of ending
         with contextlib.suppress(ProcessLookupError):  # not Popen's: that reaps what has ended
             send(self.process.pid, number)
 
     def conclude(self, code: int) -> tuple[State, str]:
-        """What the exit code means for the run, and why; a failure is noted in its folder."""
+        """What the exit code means for the run, and why; a failure is noted in its folder. Where
+        one of several nodes was lost, the run is to come again like one that was stopped."""
         run = Run(self.path)
         if code == 0 and run.done:
             return "done", ""
@@ -100,7 +110,10 @@ class Child:
             return "stopped", "it was asked to stop; the same command resumes it"
         if run.held():  # another process was quicker
             return "elsewhere", ""
-        return "failed", note_failure(self.path, self._why(code))
+        why = self._why(code)
+        if self.launcher and why.endswith(f"; {RESUMES}."):
+            return "stopped", why
+        return "failed", note_failure(self.path, why)
 
     def _why(self, code: int) -> str:
         """One sentence from the log of this attempt."""

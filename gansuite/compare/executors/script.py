@@ -8,31 +8,28 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gansuite.compare.executors.options import SlurmOptions
+from gansuite.compare.executors.options import Shape, SlurmOptions, shape_of
 from gansuite.compare.executors.task import Task
 from gansuite.compare.jobs import Job
-from gansuite.runs import write_text
+from gansuite.files import cache_folder
+from gansuite.runs import is_remote, write_text
 
 FOLDER = "slurm"
 """Within the folder of a comparison: what its jobs are made of, and what they print."""
 
 
-def task_of(job: Job) -> Task:
+def task_of(job: Job, shape: Shape, options: SlurmOptions) -> Task:
     """What a job of the cluster does for ``job``."""
-    return Task(job.planned.arguments, str(job.path.absolute()), str(Path.cwd()))
-
-
-def gpus(jobs: Sequence[Job], options: SlurmOptions) -> int:
-    """GPUs of each run: what is asked for, else 1 unless all are told to stay on the CPU."""
-    if options.gpus_per_node is not None:
-        return options.gpus_per_node
-    return int(any(job.planned.experiment.trainer.accelerator != "cpu" for job in jobs))
+    path, folder = str(job.path.absolute()), str(Path.cwd())
+    cache = str(cache_folder().absolute()) if is_remote(job.path) else ""
+    return Task(job.planned.arguments, path, folder, shape.launcher(options), cache)
 
 
 def write_script(jobs: Sequence[Job], folder: Path, options: SlurmOptions) -> Path:
     """Write the tasks of ``jobs`` and the script that does them as a job array; the script."""
     tasks, script = folder / FOLDER / "tasks.json", folder / FOLDER / "submit.sh"
-    listed = [task_of(job).plain() for job in jobs]
+    shape = shape_of([job.planned.experiment for job in jobs], options)
+    listed = [task_of(job, shape, options).plain() for job in jobs]
     write_text(tasks, json.dumps(listed, indent=1) + "\n")
     flags = {
         "job-name": folder.name,
@@ -42,10 +39,10 @@ def write_script(jobs: Sequence[Job], folder: Path, options: SlurmOptions) -> Pa
         "signal": f"B:USR2@{options.notice}",
         "output": (folder / FOLDER / "%A_%a.out").absolute(),
         "open-mode": "append",
-        "nodes": 1,
-        "ntasks": 1,
+        "nodes": shape.nodes,
+        "ntasks-per-node": shape.tasks,
         "cpus-per-task": options.cpus_per_task,
-        "gpus-per-node": gpus(jobs, options) or None,
+        "gpus-per-node": shape.gpus or None,
         "mem": None if options.mem_gb is None else f"{round(options.mem_gb * 1024)}M",
         "partition": options.partition or None,
         "account": options.account or None,

@@ -20,8 +20,8 @@ from typing import Any, Protocol
 
 from gansuite.compare.entry import ERROR_FILE
 from gansuite.compare.executors.child import images_seen, note_failure
-from gansuite.compare.executors.options import SlurmOptions
-from gansuite.compare.executors.script import FOLDER, gpus, task_of
+from gansuite.compare.executors.options import Shape, SlurmOptions, shape_of
+from gansuite.compare.executors.script import FOLDER, task_of
 from gansuite.compare.executors.task import Task
 from gansuite.compare.jobs import Job
 from gansuite.errors import UserError
@@ -32,14 +32,16 @@ from gansuite.runs.lease import Lease
 _RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
 _QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 _NO_LIMIT = 1_000_000  # of restarts: progress is what counts
+# the task of a job of several nodes, which starts the processes of the run on all of them
+_FIRST_NODE = ["--nodes=1", "--ntasks=1", "--overlap"]
 _SURE = 2  # looks that must find a job ended: a folder that is shared shows results with a delay
 
 
 class Cluster(Protocol):
     """What is asked of a scheduler."""
 
-    def submit(self, tasks: Sequence[Task]) -> list[str]:
-        """The ids of the jobs that do ``tasks``, in their order."""
+    def submit(self, tasks: Sequence[Task], shape: Shape) -> list[str]:
+        """The ids of the jobs of this ``shape`` that do ``tasks``, in their order."""
 
     def states(self, jobs: Iterable[str]) -> dict[str, str] | None:
         """How these jobs stand, in SLURM's words, as far as it is known; None for no answer."""
@@ -63,10 +65,10 @@ def check_installed() -> None:
 class Submitit:
     """The cluster that ``sbatch`` and ``squeue`` of this machine speak to."""
 
-    def __init__(self, folder: Path, name: str, options: SlurmOptions, gpus: int) -> None:
-        self.folder, self.name, self.options, self.gpus = folder, name, options, gpus
+    def __init__(self, folder: Path, name: str, options: SlurmOptions) -> None:
+        self.folder, self.name, self.options = folder, name, options
 
-    def submit(self, tasks: Sequence[Task]) -> list[str]:
+    def submit(self, tasks: Sequence[Task], shape: Shape) -> list[str]:
         import submitit
 
         o = self.options
@@ -76,10 +78,10 @@ class Submitit:
         wanted: dict[str, Any] = {
             "name": self.name,
             "timeout_min": o.timeout_min,
-            "nodes": 1,
-            "tasks_per_node": 1,
+            "nodes": shape.nodes,
+            "tasks_per_node": shape.tasks,
             "cpus_per_task": o.cpus_per_task,
-            "gpus_per_node": self.gpus or None,
+            "gpus_per_node": shape.gpus or None,
             "mem_gb": o.mem_gb,
             "slurm_partition": o.partition,
             "slurm_account": o.account,
@@ -89,6 +91,7 @@ class Submitit:
             "slurm_signal_delay_s": o.notice,
             "slurm_setup": [o.setup] if o.setup else None,
             "slurm_additional_parameters": {"requeue": True},
+            "slurm_srun_args": _FIRST_NODE if shape.nodes > 1 else None,
         }
         executor.update_parameters(**{k: v for k, v in wanted.items() if v not in (None, "")})
         try:
@@ -167,7 +170,7 @@ class Slurm:
 
     def submit(self, jobs: Sequence[Job]) -> list[Job]:
         if self.cluster is None:
-            self.cluster = Submitit(self.folder, self.name, self.options, gpus(jobs, self.options))
+            self.cluster = Submitit(self.folder, self.name, self.options)
         if not self._adopted:
             self._adopt(jobs)
             self._adopted = True
@@ -204,13 +207,15 @@ class Slurm:
             self.say(f"{len(found)} jobs of an earlier command go on; they are followed.")
 
     def _submit(self, new: Sequence[Job]) -> None:
+        shape = shape_of([job.planned.experiment for job in new], self.options)
         for job in new:
             (job.path / ERROR_FILE).unlink(missing_ok=True)
         images = [images_seen(job.path) for job in new]
         # a Ctrl-C must not end sbatch between its submitting and its saying so
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
         try:
-            ids = self._cluster.submit([task_of(job) for job in new])
+            tasks = [task_of(job, shape, self.options) for job in new]
+            ids = self._cluster.submit(tasks, shape)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for job, name, seen in zip(new, ids, images, strict=True):

@@ -12,6 +12,7 @@ run's own checkpoint, so the very same job is put back.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -30,28 +31,42 @@ from gansuite.compare.executors.child import (
     own_environment,
     threads,
 )
-from gansuite.errors import STOPPED
+from gansuite.errors import SCHEDULER, STOPPED, UserError
 from gansuite.runs import Run
-from gansuite.runs.lease import EXPIRES, JOB, START, Lease, job_id, start_of_job
+from gansuite.runs.lease import EXPIRES, JOB, START, job_id, start_of_job
 
 _POLL = 0.1
 
 
 class Task:
     """The run in the folder ``path`` by the command that ``arguments`` give, in ``folder``; called,
-    it returns the exit code of its process. Made to be pickled."""
+    it returns the exit code of its process. On several nodes ``launcher`` starts that process on
+    each, from the first. A run that is kept elsewhere has its copy in ``cache``. Made to be
+    pickled."""
 
-    def __init__(self, arguments: Sequence[str], path: str, folder: str) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        path: str,
+        folder: str,
+        launcher: Sequence[str] = (),
+        cache: str = "",
+    ) -> None:
         self.arguments, self.path, self.folder = tuple(arguments), path, folder
+        self.launcher, self.cache = tuple(launcher), cache
         self._before = 0
+        self.lost = False  # it ended with a node that was lost, and has got on: it may come again
         self._child: Child | None = None
 
     def plain(self) -> dict[str, Any]:
         """What it is made from."""
-        return {"arguments": self.arguments, "path": self.path, "folder": self.folder}
+        found = {"arguments": self.arguments, "path": self.path, "folder": self.folder}
+        return {**found, "launcher": self.launcher, "cache": self.cache}
 
     def __call__(self) -> int:
         os.chdir(self.folder)
+        if self.cache:
+            os.environ["GANSUITE_CACHE"] = self.cache
         path = Path(self.path)
         if Run(path).done:
             return 0
@@ -60,7 +75,10 @@ class Task:
         environment = own_environment()
         environment[JOB], environment[START] = job_id(), str(start_of_job())
         environment["OMP_NUM_THREADS"] = threads(_cores())
-        self._child = Child(path, self.arguments, environment)
+        launcher = self.launcher
+        if launcher:  # the job is all that it need know of its surroundings
+            launcher = (*launcher, f"--jobid={os.environ['SLURM_JOB_ID']}")
+        self._child = Child(path, self.arguments, environment, launcher)
         # SIGUSR2 is taken by who has made this task: by submitit, or by `main`
         again = signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGUSR2))
         leave = signal.signal(signal.SIGTERM, lambda *_: self.ask())
@@ -69,7 +87,11 @@ class Task:
         finally:
             signal.signal(signal.SIGUSR1, again)
             signal.signal(signal.SIGTERM, leave)
-        self._child.conclude(code)
+        state, why = self._child.conclude(code)
+        if state == "stopped" and code not in (STOPPED, *(-n for n in SCHEDULER)):
+            self.lost = images_seen(path) > self._before
+            if not self.lost:
+                note_failure(path, why)
         return code
 
     def ask(self) -> None:
@@ -115,10 +137,10 @@ class Task:
 
     def _wait_for(self, path: Path) -> None:
         """The process of an earlier job may have died with its node: its lease must run out."""
-        self._since = time.monotonic()
-        lease = Lease(path / ".lock")
-        while lease.holder() and time.monotonic() < self._since + EXPIRES + 10:
-            time.sleep(1.0)
+        begun = time.monotonic()
+        with contextlib.suppress(UserError):  # not to be reached: the run says so itself
+            while Run(path).held() and time.monotonic() < begun + EXPIRES + 30:
+                time.sleep(1.0)
         self._since = time.monotonic()
 
 
@@ -140,6 +162,8 @@ def main(file: str) -> int:
 
     signal.signal(signal.SIGUSR2, notice)
     code = task()
+    if task.lost:
+        subprocess.run(["scontrol", "requeue", job_id()], check=False, timeout=60)
     return 0 if code == STOPPED else code
 
 

@@ -17,10 +17,11 @@ from tqdm import tqdm
 
 from gansuite.config import user_path
 from gansuite.data.cache import cached_array
-from gansuite.data.images import RESIZE_POLICIES, resize_uint8
+from gansuite.data.images import IMAGE_SUFFIXES, RESIZE_POLICIES, resize_uint8
 from gansuite.data.sources.pictures import PicturesBySplit
 from gansuite.data.spec import DataSpec, LabelSet
 from gansuite.errors import UserError
+from gansuite.stacks import STACK_SUFFIXES, is_stack
 
 _CACHE_VERSION = 2  # raise it when the file of a cache is written in another way
 
@@ -31,11 +32,13 @@ class Source(ABC):
     name: ClassVar[str] = ""
     summary: ClassVar[str] = ""
     expected: ClassVar[str] = ""  # the tree of files, for people
-    channels: ClassVar[int] = 3  # what the pictures usually have
+    channels: int = 3  # what the pictures usually have
     paired = False  # training pictures are pairs
     exclusive: ClassVar[bool] = True  # a picture has exactly one label
     aligned = False  # test picture i shows the same scene in every domain
     downloads: ClassVar[bool] = False  # a published set, which :meth:`fetch` gets
+    stacks: ClassVar[bool] = False  # its files may have any number of channels
+    suffixes: tuple[str, ...] = IMAGE_SUFFIXES  # of the files that are looked for
 
     def __init__(self, root: str = "") -> None:
         self.root = user_path(root, "data.root")
@@ -46,6 +49,23 @@ class Source(ABC):
         self.joint: tuple[LabelSet, ...] = ()
         self.notes: list[str] = []  # what a person should know: splits made up, files ignored
         self._digest: str | None = None
+
+    def expect(self, channels: int | None) -> None:
+        """Look for files with so many channels: pictures, or for other numbers than 1 and 3 (None:
+        what there is) .npy and TIFF; before :meth:`prepare`.
+
+        Raises:
+            UserError: this source has pictures alone.
+        """
+        if not is_stack(channels):
+            return
+        if not self.stacks or self.downloads:
+            raise UserError(
+                f"data.channels is {channels}, but data '{self.name}' has 1 (grey) or 3 (colour); "
+                "other numbers are read from .npy and TIFF files in folders of your own "
+                "(data.name=folders, labelled, paired or unpaired)"
+            )
+        self.suffixes, self.channels = STACK_SUFFIXES, int(channels or 0)
 
     @property
     def where(self) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from gansuite.data.downloads import is_missing
-from gansuite.data.images import IMAGE_SUFFIXES
 from gansuite.data.sources.base import Source, printable
 from gansuite.data.sources.pictures import PicturesBySplit, file_pictures
 from gansuite.data.sources.tree import Places, pictures_below
@@ -49,7 +48,7 @@ class FileSource(Source):
     def _some(self, folder: Path, own: Sequence[Path] = ()) -> list[Path]:
         """The pictures in ``folder`` and below; raises :class:`UserError` for none. Links that are
         not followed are noted; see :func:`pictures_below`."""
-        found, left = pictures_below(folder, self.root, own)
+        found, left = pictures_below(folder, self.root, own, self.suffixes)
         told = f"{left} link(s) in '{folder}' not followed: {_LINKS}"
         if left and told not in self.notes:
             self.notes.append(told)
@@ -57,7 +56,7 @@ class FileSource(Source):
             links = f" ({left} link(s) not followed: {_LINKS})" if left else ""
             raise UserError(
                 f"folder '{folder}' holds no pictures{links}; accepted are "
-                f"{' '.join(IMAGE_SUFFIXES)} in any case, in it and below"
+                f"{' '.join(self.suffixes)} in any case, in it and below"
             )
         return found
 

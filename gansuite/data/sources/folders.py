@@ -13,6 +13,7 @@ class Folders(Splitting):
     name = "folders"
     summary = "a folder per domain, with or without train/ and test/ (or val/) above"
     expected = "<domain>/ folders with pictures, or train/<domain>/ and test/<domain>/"
+    stacks = True
 
     def __init__(
         self,

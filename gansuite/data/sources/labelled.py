@@ -13,6 +13,7 @@ class Labelled(Splitting):
     name = "labelled"
     summary = "a folder per class, pooled into one domain with the class as label"
     expected = "<class>/ folders with pictures, or train/<class>/ and test/<class>/"
+    stacks = True
 
     def __init__(
         self,

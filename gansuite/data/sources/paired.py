@@ -21,6 +21,7 @@ class Paired(Splitting):
         "train/ and test/ (or val/) with pictures side by side, or two folders with equal file "
         "names: trainA/ trainB/ testA/ testB/, train/<domain>/ test/<domain>/, or <domain>/"
     )
+    stacks = True
     paired = True
     aligned = True
 

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from gansuite.data.images import is_image
+from gansuite.data.images import IMAGE_SUFFIXES, is_image
 from gansuite.errors import UserError, nearest
 from gansuite.imaging import unlike_a_file
 
@@ -26,7 +26,12 @@ def subfolders(folder: Path) -> list[str]:
     )
 
 
-def pictures_below(folder: Path, root: Path, own: Sequence[Path] = ()) -> tuple[list[Path], int]:
+def pictures_below(
+    folder: Path,
+    root: Path,
+    own: Sequence[Path] = (),
+    suffixes: Sequence[str] = IMAGE_SUFFIXES,
+) -> tuple[list[Path], int]:
     """The pictures in ``folder`` and below, sorted by their relative path, equal everywhere; and
     how many links were not followed.
 
@@ -52,7 +57,7 @@ def pictures_below(folder: Path, root: Path, own: Sequence[Path] = ()) -> tuple[
             seen.add(real)
             with os.scandir(here) as entries:
                 for entry in entries:
-                    picture = is_image(Path(entry.name))
+                    picture = is_image(Path(entry.name), suffixes)
                     if entry.is_symlink():
                         links.append(entry.path)
                     elif entry.is_dir():
@@ -70,7 +75,7 @@ def pictures_below(folder: Path, root: Path, own: Sequence[Path] = ()) -> tuple[
         link = links.pop()
         name, target = os.path.basename(link), os.path.realpath(link)
         is_folder = os.path.isdir(target)
-        if name.startswith((".", "__")) or not (is_folder or is_image(Path(name))):
+        if name.startswith((".", "__")) or not (is_folder or is_image(Path(name), suffixes)):
             continue
         if not is_folder and (reason := unlike_a_file(Path(link))):
             raise UserError(f"'{link}' {reason}; remove it")

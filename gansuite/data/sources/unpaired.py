@@ -14,6 +14,7 @@ class Unpaired(Splitting):
     name = "unpaired"
     summary = "two folders trainA and trainB, with testA and testB (or valA, valB)"
     expected = "trainA/ trainB/ testA/ testB/"
+    stacks = True
 
     def __init__(
         self,
