@@ -11,12 +11,13 @@ handed on where a second derivative is 0.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from typing_extensions import Self
 
 
 def _pair(value: int | Sequence[int]) -> list[int]:
@@ -163,6 +164,17 @@ class TwiceDifferentiable(TorchFunctionMode):
 
     Values and both derivatives are those of PyTorch (to rounding); a third is not intended.
     """
+
+    active: ClassVar[int] = 0  # how many are entered
+
+    def __enter__(self) -> Self:
+        TwiceDifferentiable.active += 1
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        TwiceDifferentiable.active -= 1
+        super().__exit__(*error)
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None

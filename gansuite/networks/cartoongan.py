@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from gansuite.networks.layers import Norm, Upsample, init_normal_, norm_layer
+from gansuite.networks.recompute import Chain
 from gansuite.networks.resnet import ResnetGenerator
 
 
@@ -50,7 +51,7 @@ class CartoonDiscriminator(nn.Module):
             norm_layer(norm, 8 * w),
             nn.LeakyReLU(0.2, True),
         ]
-        self.body = nn.Sequential(*layers, nn.Conv2d(8 * w, 1, 3, 1, 1))
+        self.body = Chain(*layers, nn.Conv2d(8 * w, 1, 3, 1, 1))
         init_normal_(self)
 
     def forward(self, x: Tensor) -> Tensor:

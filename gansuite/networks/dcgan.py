@@ -7,6 +7,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from gansuite.networks.layers import Norm, halvings, init_normal_, norm_layer, spectral_norm_
+from gansuite.networks.recompute import Chain
 
 
 class DCGANGenerator(nn.Module):
@@ -34,7 +35,7 @@ class DCGANGenerator(nn.Module):
             ]
         layers += [norm_layer(norm, width), nn.ReLU(True)]
         layers += [nn.ConvTranspose2d(width, channels, 4, 2, 1, bias=False), nn.Tanh()]
-        self.body = nn.Sequential(*layers)
+        self.body = Chain(*layers)
         init_normal_(self)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -65,7 +66,7 @@ class DCGANDiscriminator(nn.Module):
             layers += [nn.LeakyReLU(0.2, True), nn.Conv2d(a, b, 4, 2, 1, bias=norm == "none")]
             layers += [norm_layer(norm, b)]
         layers += [nn.LeakyReLU(0.2, True), nn.Conv2d(widths[-1], outputs, 4, bias=False)]
-        self.body = nn.Sequential(*layers)
+        self.body = Chain(*layers)
         init_normal_(self)
         if spectral:
             spectral_norm_(self)

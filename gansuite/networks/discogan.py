@@ -13,6 +13,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from gansuite.networks.layers import Upsample, check_multiple, upsampling
+from gansuite.networks.recompute import Chain
 
 
 class DiscoGANGenerator(nn.Module):
@@ -49,7 +50,7 @@ class DiscoGANGenerator(nn.Module):
             layers += [nn.BatchNorm2d(widths[-1]), nn.ReLU(True)]
         for a, b in zip(widths[:0:-1], widths[-2::-1], strict=True):
             layers += [upsampling(a, b, upsample), nn.BatchNorm2d(b), nn.ReLU(True)]
-        self.body = nn.Sequential(*layers, upsampling(width, out_channels or channels, upsample))
+        self.body = Chain(*layers, upsampling(width, out_channels or channels, upsample))
 
     def forward(self, x: Tensor) -> Tensor:
         return (self.body((x + 1) / 2) / 2).tanh()  # 2 sigmoid(y) - 1
@@ -64,11 +65,9 @@ class DiscoGANDiscriminator(nn.Module):
     def __init__(self, size: int, channels: int = 3, width: int = 64) -> None:
         super().__init__()
         check_multiple(size, 16, "DiscoGAN")
-        self.first = nn.Sequential(
-            nn.Conv2d(channels, width, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, True)
-        )
+        self.first = Chain(nn.Conv2d(channels, width, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, True))
         self.layers = nn.ModuleList(
-            nn.Sequential(
+            Chain(
                 nn.Conv2d(width << i, width << i + 1, 4, 2, 1, bias=False),
                 nn.BatchNorm2d(width << i + 1),
                 nn.LeakyReLU(0.2, True),

@@ -16,6 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils import parametrizations, parametrize
 
 from gansuite.errors import UserError, nearest
+from gansuite.networks.recompute import Block
 
 Norm = Literal["batch", "instance", "instance_affine", "group", "none"]
 Upsample = Literal["deconv", "resize_conv"]
@@ -38,21 +39,6 @@ def check_multiple(size: int, of: int, what: str) -> None:
             f"{what} needs a size that is a multiple of {of}, not {size}"
             f": choose {max(1, -(-size // of)) * of}."
         )
-
-
-@contextlib.contextmanager
-def keeping_statistics(module: nn.Module) -> Iterator[None]:
-    """Inside, batch norms (of any dimension, synchronised or not) in train mode normalise as ever,
-    but do not learn what they see."""
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
-    before = [m.momentum for m in norms]
-    for m in norms:
-        m.momentum = 0.0
-    try:
-        yield
-    finally:
-        for m, momentum in zip(norms, before, strict=True):
-            m.momentum = momentum
 
 
 def judges_alone(module: nn.Module) -> bool:
@@ -374,7 +360,7 @@ def upsampling(
     )
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(Block):
     """x + (conv3 norm ReLU conv3 norm)(x), nothing after the sum (CycleGAN and StarGAN)."""
 
     def __init__(self, channels: int, norm: Norm, reflect: bool, bias: bool) -> None:

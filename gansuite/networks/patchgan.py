@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gansuite.networks.blur import BlurDown
 from gansuite.networks.layers import Norm, init_normal_, norm_layer
+from gansuite.networks.recompute import Chain
 
 
 class PatchDiscriminator(nn.Module):
@@ -39,7 +40,7 @@ class PatchDiscriminator(nn.Module):
             body += [norm_layer(norm, b), nn.LeakyReLU(0.2, True)]
             body += [halve() for halve in blur if i < layers]
         body += [nn.Conv2d(widths[-1], 1, 4, 1, 1)]
-        self.body = nn.Sequential(*body)
+        self.body = Chain(*body)
         init_normal_(self)
 
     def forward(self, x: Tensor) -> Tensor:

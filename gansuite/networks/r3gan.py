@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gansuite.networks.blur import Fir
 from gansuite.networks.layers import PointwiseConv2d, halvings
+from gansuite.networks.recompute import Block
 
 _SLOPE = 0.2
 
@@ -41,7 +42,7 @@ def pointwise(inputs: int, outputs: int) -> nn.Conv2d:
     return conv
 
 
-class FixupBlock(nn.Module):
+class FixupBlock(Block):
     """x + conv1(lrelu(grouped conv3(lrelu(conv1 x)))): C -> 2C -> 2C -> C channels.
 
     The last convolution begins at 0 and has no bias, so a new block is the identity. The first two

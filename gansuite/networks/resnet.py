@@ -18,6 +18,7 @@ from gansuite.networks.layers import (
     norm_layer,
     upsampling,
 )
+from gansuite.networks.recompute import Chain
 
 
 class Tap(NamedTuple):
@@ -80,7 +81,7 @@ class ResnetGenerator(nn.Module):
             layers += end(b)
         last = ThinConv2d(w, out_channels or channels, 7, padding=(3, 0), padding_mode="reflect")
         layers += [ReflectionPad2d(3, 0), last, nn.Tanh()]
-        self.body = nn.Sequential(*layers)
+        self.body = Chain(*layers)
         init_normal_(self)
 
     def forward(self, x: Tensor) -> Tensor:

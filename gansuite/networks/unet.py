@@ -16,6 +16,7 @@ from gansuite.networks.layers import (
     norm_layer,
     upsampling,
 )
+from gansuite.networks.recompute import Chain
 
 
 class UNet(nn.Module):
@@ -65,7 +66,7 @@ class UNetGenerator(UNet):
         down: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1, bias=bias)]
         for i, (a, b) in enumerate(pairwise(widths), start=2):
             layers = [nn.LeakyReLU(0.2, True), InnerConv2d(a, b, 4, 2, 1, bias=bias)]
-            down.append(nn.Sequential(*layers, norm_layer(norm if i < downs else "none", b)))
+            down.append(Chain(*layers, norm_layer(norm if i < downs else "none", b)))
         up: list[nn.Module] = []
         for i in reversed(range(downs)):
             a = widths[i] * (1 if i == downs - 1 else 2)
@@ -73,8 +74,6 @@ class UNetGenerator(UNet):
             end = [norm_layer(norm, b) if i else nn.Tanh()]
             if dropout and 4 <= i < downs - 1:
                 end += [nn.Dropout(dropout)]
-            up.append(
-                nn.Sequential(nn.ReLU(True), upsampling(a, b, upsample, bias=bias or not i), *end)
-            )
+            up.append(Chain(nn.ReLU(True), upsampling(a, b, upsample, bias=bias or not i), *end))
         super().__init__(down, up)
         init_normal_(self)
