@@ -65,7 +65,7 @@ def lean() -> Iterator[None]:
     signal = ModuleType("scipy.signal")
     signal.hamming = None  # type: ignore[attr-defined]
     stands_in = sys.modules.setdefault("scipy.signal", signal) is signal
-    RequirementCache._check_available = checked  # type: ignore[method-assign]
+    RequirementCache._check_available = checked  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:
