@@ -19,6 +19,7 @@ from gansuite.compare.curves import curves, scatters
 from gansuite.compare.document import embed, render
 from gansuite.compare.entry import Entry
 from gansuite.compare.format import duration, flat, human, listed, metric, percent
+from gansuite.evaluation.table import DISTANCES
 from gansuite.evaluation.verdict import nothing_done
 from gansuite.runs import write_text
 
@@ -57,10 +58,11 @@ def _answers(c: ComparedRuns) -> list[dict[str, str]]:
 def _cheapest(c: ComparedRuns, seconds: dict[str, float]) -> dict[str, str]:
     """The row that takes the fewest of ``seconds``, of those that did more than nothing."""
 
-    def gaps(key: str) -> list[float]:
-        return [g for g in (c.gap(name, key, c.rank_by) for name in c.names) if g is not None]
+    def gaps(key: str, by: str = c.rank_by) -> list[float]:
+        return [g for g in (c.gap(name, key, by) for name in c.names) if g is not None]
 
-    failed = {key for key in seconds if min(gaps(key), default=1.0) <= 0}
+    judges = {c.rank_by, *DISTANCES}
+    failed = {k for k in seconds if min((g for m in judges for g in gaps(k, m)), default=1) <= 0}
     kept = seconds.keys() - failed or seconds.keys()
     key = min(kept, key=lambda k: seconds[k])
     rest = f"with {duration(seconds[key])} of training a run"

@@ -94,7 +94,7 @@ def verdict(
 
 
 def _share(
-    metric: str, name: str, scores: Scores, references: Mapping[str, Scores]
+    metric: str, name: str, scores: Mapping[str, Any], references: Mapping[str, Scores]
 ) -> float | None:
     nothing, floor = (
         references[k].get(name, {}).get(metric) for k in ("do_nothing", "real_vs_real")
