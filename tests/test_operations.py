@@ -105,8 +105,8 @@ EXPECTED = {
     # none
     "cartoongan": Work(52, 39, 110_432_256, 0, 2),
     # G 12 once for both pictures, 2 D of 8 (real and fake in one, then G's), 7 of G's for the
-    # maps of 2 reals and 2 fakes, of which the fakes' go backward; 14 low-passes go backward
-    "cut": Work(56 + 14, 42 - 14, 267_418_112, 0, 2),
+    # maps of the reals, and of the fakes, which go backward; so do 12 low-passes
+    "cut": Work(42 + 12, 35 - 12, 267_418_112, 0, 2),
     # 4 G of 8 (fake and identity in one, then the cycle, each way), 4 D of 5 (2 for G, 2 of real
     # and fake for D), all backward;
     # 18 g - 4 g1 + 16 d - 4 d1, with g 7,176,192, g1 2,408,448, d 761,856, d1 196,608
