@@ -167,8 +167,7 @@ class Health(Section):
 
 class Trainer(Section):
     """Where and how a run computes. ``data.batch`` is global: each of devices x num_nodes
-    processes takes ``accumulate`` chunks of batch / (devices x num_nodes x accumulate).
-    ``recompute``: whether maps are computed again in the backward pass instead of being kept."""
+    processes takes ``accumulate`` chunks of batch / (devices x num_nodes x accumulate)."""
 
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     """``auto``: a GPU if there is one."""
@@ -186,8 +185,9 @@ class Trainer(Section):
     sync_batchnorm: bool = False
     """Whether batch norm sees the pictures of all processes."""
     channels_last: bool = False
-    recompute: bool = False
     """The memory layout that GPUs in mixed precision are faster with."""
+    recompute: bool = False
+    """Whether maps within the networks are computed again in the backward pass, to save memory."""
 
 
 class DataOptions(Section):
