@@ -35,7 +35,7 @@ from gansuite.tools.translate import translate
 EXPERIMENTS = sorted(configuration.experiment_files())
 MODELS = (
     *(f"{name}_coats" for name in method_names()),
-    *("fastcut_coats", "pix2pix_facades", "stargan_coats_joint"),
+    *("cyclegan_facades", "fastcut_coats", "pix2pix_facades", "stargan_coats_joint"),
     *("vanilla_cifar10_sngan", "vanilla_mnist"),
 )
 HAS_ONNX = all(importlib.util.find_spec(p) for p in ("onnx", "onnxscript", "onnxruntime"))
@@ -291,7 +291,7 @@ def kind(name: str) -> tuple[str, ...]:
 
 
 def test_every_method_and_preset_is_exported() -> None:
-    assert len(MODELS) == 16
+    assert len(MODELS) == 17
     assert {kind(name)[0] for name in MODELS} == set(method_names())
     assert {kind(name) for name in EXPERIMENTS} == {kind(name) for name in MODELS}
 
