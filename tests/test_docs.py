@@ -107,7 +107,7 @@ def flat(value: Any, prefix: str = "") -> Iterator[str]:
 
 def test_every_message_of_the_troubleshooting_is_in_the_source() -> None:
     page = (DOCS / "troubleshooting.md").read_text()
-    quoted = [" ".join(q.split()) for q in re.findall(r"^> (.*)$", page, re.M)]
+    quoted = [q.replace("\\*", "*") for q in re.findall(r"^> (.*)$", page, re.M)]
     assert len(quoted) >= 20
     patterns = [re.compile(p, re.S) for p in set(sentences())]
     missing = [q for q in quoted if not any(p.fullmatch(q) for p in patterns)]
@@ -455,7 +455,7 @@ def test_every_block_runs(session: Path, monkeypatch: pytest.MonkeyPatch) -> Non
                     run(ours)
                     ran += 1
     assert found["shell"] >= 28
-    assert found["python"] >= 10
+    assert found["python"] >= 9
     assert ran >= 43  # commands, and blocks of Python
 
 

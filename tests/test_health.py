@@ -130,6 +130,14 @@ def test_verdicts() -> None:
     assert said(fd_random=3.1) == "fell back: a2b was better at 4 kimg"
     assert said(diversity=0.2) == "collapsed: a2b has 20% of the real variety"
     assert said(correlation=-0.8).startswith("inverted: a2b turns its input into the negative")
+    # the random network has its say where the learned features rank
+    references = {row: {"a2b": {"fd_learned": 100 * v, "fd_random": v}} for row, v in ends.items()}
+    assert said(fd_learned=400.0).startswith("learned: a2b closed 50%")
+    assert said(fd_learned=400.0, fd_random=9.5) == (
+        "doubtful: a2b closed 50% of the gap, but to a random network it is no closer to real than "
+        "doing nothing"
+    )
+    assert said(fd_learned=950.0).startswith("not learned")
     assert said([event("identity", "end")]) == "unchanged: a2b hands back its input"
     assert said([event("identity", "warn")]).startswith("learned")  # and it got over it
     assert said([event("collapse", "rollback")] * 2).endswith("of the gap (after 2 rollbacks)")

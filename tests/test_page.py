@@ -9,6 +9,7 @@ import io
 import itertools
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,34 @@ def test_every_number_appears(full: tuple[str, Page, ComparedRuns]) -> None:
     said = " ".join(parsed.text.split())
     assert "From horse to zebra: cyclegan comes closest to real and closed 75 % of the gap" in said
     assert "Cheapest to train: vanilla with 1 min 24 s of training a run" in said
+
+
+def test_two_rows_of_one_method_are_called_by_what_differs(tmp_path: Path) -> None:
+    runs = make_runs(tmp_path, ("cyclegan", "discogan", "vanilla"), (0,))
+
+    def labels(*methods: str) -> list[str]:
+        found = zip(map(read_entry, runs), methods, strict=True)
+        entries = [replace(e, results={**e.results, "method": m}) for e, m in found]
+        return [row.label for row in gather("demo", tmp_path, entries).table_rows.values()]
+
+    assert labels("cyclegan", "discogan", "vanilla") == ["cyclegan", "discogan", "vanilla"]
+    assert labels("cut", "cut", "vanilla") == ["cyclegan", "discogan", "vanilla"]
+    assert labels("cut", "cut", "discogan") == ["cyclegan", "discogan_coats", "discogan"]
+
+
+def test_a_cheap_method_that_does_nothing_is_no_answer(tmp_path: Path) -> None:
+    runs = make_runs(tmp_path, ("cyclegan", "vanilla"), (0,))
+    (file,) = (run / "results.json" for run in runs if run.parent.name.startswith("vanilla"))
+    results = json.loads(file.read_text())
+    results["final"]["gen"]["fd_random"] = 99.0
+    file.write_text(json.dumps(results))
+    _, parsed, _ = written(tmp_path, runs)
+    said = " ".join(parsed.text.split())
+    assert (
+        "vanilla is the only one scored, but is no closer than a Gaussian of the training" in said
+    )
+    lead = "Cheapest to train of those that are closer to real than doing nothing: cyclegan with"
+    assert lead in said
 
 
 def test_it_is_well_made(full: tuple[str, Page, ComparedRuns]) -> None:
@@ -285,6 +314,7 @@ def test_colours_can_be_told_apart(theme: str) -> None:
     contrast = (np.maximum(light, ground) + 0.05) / (np.minimum(light, ground) + 0.05)
     assert contrast.min() >= 3
     assert len({mark(i)["glyph"] for i in range(8)}) == 8
+    assert len({tuple(mark(i).values()) for i in range(20)}) == 20
 
 
 def test_a_chart_is_the_same_every_time_and_its_names_stand_apart() -> None:

@@ -218,6 +218,8 @@ def test_only_what_has_changed_is_copied_and_sent(
     last.parent.mkdir(parents=True)
     last.write_bytes(b"1")
     (path / "config.yaml").write_text("a: 1\n")
+    (path / "slurm").mkdir()
+    (path / "slurm/jobs.json").write_text("{}")  # stays here, and stays
     done: list[tuple[str, ...]] = []
     put, get = Remote._put, Remote._get
     monkeypatch.setattr(Remote, "_put", lambda s, n, a: (done.append((n, a)), put(s, n, a))[1])
@@ -242,6 +244,7 @@ def test_only_what_has_changed_is_copied_and_sent(
     assert done[4:] == [("config.yaml",)]
     assert (path / "config.yaml").read_text() == "a: 2\n"
     assert not previous.exists()
+    assert (path / "slurm/jobs.json").exists()
     another_machine(tmp_path / "b", monkeypatch)
     assert fetched("memory://bucket/run", checkpoints=False) != path
     assert [n for n, *_ in done[5:]] == ["config.yaml"]

@@ -59,8 +59,15 @@ class Dot:
 
 def mark(style: int) -> dict[str, str]:
     """``colour`` (for CSS) and ``glyph`` of series number ``style``, for legends and tables."""
-    index = style % len(COLOURS)
-    return {"colour": f"var(--c{index})", "glyph": _GLYPHS[index]}
+    colour, shape = _look(style)
+    return {"colour": f"var(--c{colour})", "glyph": _GLYPHS[shape]}
+
+
+def _look(style: int) -> tuple[int, int]:
+    """The colour and the shape of series number ``style``: from the ninth on the same colours have
+    another shape each, so that 64 can be told apart."""
+    again, colour = divmod(style, len(COLOURS))
+    return colour, (colour + again) % len(_MARKERS)
 
 
 @dataclass
@@ -133,8 +140,8 @@ def _for_page(svg: str) -> Markup:
 
 def _drawn(style: int) -> tuple[str, str, str]:
     """Colour, marker and dashes of series number ``style``."""
-    index = style % len(COLOURS)
-    return COLOURS[index], _MARKERS[index], "-" if style < len(COLOURS) else "--"
+    colour, shape = _look(style)
+    return COLOURS[colour], _MARKERS[shape], "-" if style < len(COLOURS) else "--"
 
 
 def _label(

@@ -105,16 +105,23 @@ class ComparedRuns:
 
     @cached_property
     def table_rows(self) -> dict[str, Row]:
-        """All rows by key; a row is called as its method is, unless another one is of that too."""
+        """All rows by key; a row is called as its method is, unless another one is of that too:
+        then by its key, without the ending that all of them share (``_coats``)."""
         methods = {
             row: next((e.method for e in self.of(row) if e.method), row) for row in self.rows
         }
+        ending = "_" + self.rows[0].rpartition("_")[2] if self.rows else ""
+        shared = len(self.rows) > 1 and all(row.endswith(ending) for row in self.rows)
+        short = {row: row.removesuffix(ending) if shared else row for row in self.rows}
+        for row in self.rows:  # nor as another method is
+            if short[row] in set(methods.values()) - {methods[row]}:
+                short[row] = row
         found = {}
         for style, row in enumerate(self.rows):
             unique = list(methods.values()).count(methods[row]) == 1
             entries = self.of(row)
             done = tuple(e for e in entries if e.status == "done")
-            found[row] = Row(row, methods[row] if unique else row, style, done, entries)
+            found[row] = Row(row, methods[row] if unique else short[row], style, done, entries)
         return found
 
     def metrics(self, name: str) -> tuple[str, ...]:

@@ -19,6 +19,8 @@ from gansuite.compare.curves import curves, scatters
 from gansuite.compare.document import embed, render
 from gansuite.compare.entry import Entry
 from gansuite.compare.format import duration, flat, human, listed, metric, percent
+from gansuite.evaluation.table import DISTANCES
+from gansuite.evaluation.verdict import nothing_done
 from gansuite.runs import write_text
 
 MAX_PICTURE_BYTES = 6_000_000  # of all pictures together; base64 makes 8 MB of it
@@ -35,7 +37,7 @@ def _answers(c: ComparedRuns) -> list[dict[str, str]]:
         gap = c.gap(name, first.name, c.rank_by)
         said = "comes closest to real" if len(ranking) > 1 else "is the only one scored"
         if gap is not None and gap <= 0:
-            said += ", but is no closer than doing nothing"
+            said += f", but is no closer than {nothing_done(name)}"
         elif gap is not None:
             said += f" and closed {percent(gap)} of the gap"
         if first.tied:
@@ -49,12 +51,26 @@ def _answers(c: ComparedRuns) -> list[dict[str, str]]:
     seconds = {key: row.cost("seconds") for key, row in c.table_rows.items()}
     known = {key: value for key, value in seconds.items() if value is not None}
     if len(known) > 1:
-        key = min(known, key=lambda k: known[k])
-        gaps = [g for g in (c.gap(name, key, c.rank_by) for name in c.names) if g is not None]
-        rest = f"with {duration(known[key])} of training a run"
-        rest += f", {percent(fmean(gaps))} of the gap closed" if gaps else ""
-        found.append({"lead": "Cheapest to train", "strong": c.table_rows[key].label, "rest": rest})
+        found.append(_cheapest(c, known))
     return found
+
+
+def _cheapest(c: ComparedRuns, seconds: dict[str, float]) -> dict[str, str]:
+    """The row that takes the fewest of ``seconds``, of those that did more than nothing."""
+
+    def gaps(key: str, by: str = c.rank_by) -> list[float]:
+        return [g for g in (c.gap(name, key, by) for name in c.names) if g is not None]
+
+    judges = {c.rank_by, *DISTANCES}
+    failed = {k for k in seconds if min((g for m in judges for g in gaps(k, m)), default=1) <= 0}
+    kept = seconds.keys() - failed or seconds.keys()
+    key = min(kept, key=lambda k: seconds[k])
+    rest = f"with {duration(seconds[key])} of training a run"
+    rest += f", {percent(fmean(gaps(key)))} of the gap closed" if gaps(key) else ""
+    lead = "Cheapest to train"
+    if seconds[key] > min(seconds.values()):
+        lead += " of those that are closer to real than doing nothing"
+    return {"lead": lead, "strong": c.table_rows[key].label, "rest": rest}
 
 
 def _strips(c: ComparedRuns, name: str) -> list[dict[str, Any]]:

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gansuite.evaluation.health import COLLAPSED, INVERTED, WORSE, Scores
-from gansuite.evaluation.table import METRICS, distance
+from gansuite.evaluation.table import DISTANCES, METRICS, distance
 
-__all__ = ["COLLAPSED", "WORSE", "gap_closed", "verdict"]
+__all__ = ["COLLAPSED", "WORSE", "gap_closed", "nothing_done", "verdict"]
 
 
 def gap_closed(
@@ -36,6 +36,11 @@ def gap_closed(
     return (start - reached) / (start - end) if start > end else None
 
 
+def nothing_done(name: str) -> str:
+    """What *do nothing* is of comparison ``name``."""
+    return "a Gaussian of the training pictures" if name == "gen" else "doing nothing"
+
+
 def verdict(
     final: Scores,
     best: Scores,
@@ -54,9 +59,6 @@ def verdict(
     sentences: list[tuple[int, str]] = []
     for name, scores in final.items():
         metric = distance(scores)
-        nothing, floor = (
-            references[k].get(name, {}).get(metric) for k in ("do_nothing", "real_vs_real")
-        )
         reached, diversity = scores.get(metric), scores.get("diversity")
         if diversity is not None and diversity < COLLAPSED:
             sentences.append((0, f"collapsed: {name} has {diversity:.0%} of the real variety"))
@@ -65,25 +67,39 @@ def verdict(
             sentences.append((1, f"inverted: {name} turns its input into the negative ({said})"))
         if name in idle:
             sentences.append((2, f"unchanged: {name} hands back its input"))
-        share = gap_closed(reached, nothing, floor, METRICS[metric].squared)
+        shares = {m: _share(m, name, scores, references) for m in DISTANCES}
+        share = shares[metric]
         if share is None or reached is None:
             continue
+        second = min((s for s in shares.values() if s is not None), default=share)
         lowest = best.get(name, {}).get(metric)
         if share <= 0:
-            than = "a Gaussian of the training pictures" if name == "gen" else "doing nothing"
+            than = nothing_done(name)
             sentences.append((3, f"not learned: {name} is no closer to real than {than}"))
+        elif second <= 0:
+            text = f"doubtful: {name} closed {share:.0%} of the gap, but to a random network it is"
+            sentences.append((4, f"{text} no closer to real than {nothing_done(name)}"))
         elif lowest is not None and reached > WORSE * lowest:
             kimg = best[name]["images_seen"] / 1000
-            sentences.append((4, f"fell back: {name} was better at {kimg:g} kimg"))
+            sentences.append((5, f"fell back: {name} was better at {kimg:g} kimg"))
         else:
             trend = {True: ", still improving", False: ", flat at the end", None: ""}
             text = f"{name} closed {share:.0%} of the gap{trend[better.get(name)]}"
-            sentences.append((5, text))
+            sentences.append((6, text))
     if not sentences:
         return "not scored"
     worst = min(rank for rank, _ in sentences)
     chosen = "; ".join(text for rank, text in sentences if rank == worst)
-    return (f"learned: {chosen}" if worst == 5 else chosen) + _aside(events)
+    return (f"learned: {chosen}" if worst == 6 else chosen) + _aside(events)
+
+
+def _share(
+    metric: str, name: str, scores: Mapping[str, Any], references: Mapping[str, Scores]
+) -> float | None:
+    nothing, floor = (
+        references[k].get(name, {}).get(metric) for k in ("do_nothing", "real_vs_real")
+    )
+    return gap_closed(scores.get(metric), nothing, floor, METRICS[metric].squared)
 
 
 def _aside(events: Sequence[Mapping[str, Any]]) -> str:

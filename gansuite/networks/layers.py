@@ -112,6 +112,7 @@ class SharedStatistics:
 
     @contextlib.contextmanager
     def gathering(self) -> Iterator[None]:
+        """One call of which every norm's statistics are noted."""
         self._noted, self._next = [], None
         token = _SHARED.set(self)
         try:
@@ -121,6 +122,7 @@ class SharedStatistics:
 
     @contextlib.contextmanager
     def using(self) -> Iterator[None]:
+        """One call that takes what was noted."""
         self._next = 0
         token = _SHARED.set(self)
         try:

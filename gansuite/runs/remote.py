@@ -31,6 +31,7 @@ from gansuite.runs.lease import EVERY, Lease, of_whom, over, statement
 
 _RECORD = ".remote.json"
 _LOCK = ".lock"
+_JOBS = "slurm"
 _LAST = ("checkpoints/last.prev.ckpt", "checkpoints/last.ckpt", "results.json")
 _FILES = (".ckpt", ".safetensors", ".onnx", ".pt2")
 _OWN = ("error.txt", "log.txt")  # of whoever starts a run on this machine
@@ -390,6 +391,8 @@ def _look(file: Path | None) -> list[int] | None:
 
 
 def _hidden(name: str) -> bool:
-    """Locks, records and what is being written; also inside a hidden folder."""
+    """Locks, records and what is being written, also inside a hidden folder; what the jobs of a
+    cluster are made of, which only their machines share."""
     parts = PurePosixPath(name).parts
-    return any(part.startswith(".") for part in parts) or name.endswith(".part")
+    hidden = any(part.startswith(".") or part == _JOBS for part in parts)
+    return hidden or name.endswith(".part")

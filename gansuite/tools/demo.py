@@ -20,7 +20,7 @@ import torch
 from gansuite.errors import UserError
 from gansuite.imaging import Picture, picture_image, read_picture, save_picture
 from gansuite.tools.models import load_model
-from gansuite.tools.showing import Made, names_of, sampled, translated, truncates
+from gansuite.tools.showing import Made, bounded, names_of, sampled, translated, truncates
 from gansuite.tools.style import Style, read_style
 
 HOST, PORT = "127.0.0.1", 7860
@@ -147,8 +147,8 @@ def demo(
                 ),
             )
             note(f"http://{HOST}:{port} shows {len(shown)} model(s); Ctrl-C ends it.")
-            while True:
-                time.sleep(3600)
+            while True:  # shortly: a signal may reach another thread, which does not wake this one
+                time.sleep(0.5)
         except KeyboardInterrupt:
             page.close(verbose=False)
 
@@ -255,7 +255,7 @@ def _checked(gr: Any, path: str | None) -> tuple[Any, str | None]:
 
 @functools.lru_cache(maxsize=2)
 def _read(path: str) -> Picture:
-    return read_picture(Path(path))
+    return bounded(read_picture(Path(path)))
 
 
 def _named(text: str, path: str | None) -> str:

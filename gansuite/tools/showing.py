@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gansuite.data.images import resize_uint8
 from gansuite.errors import UserError
 from gansuite.imaging import Picture, to_bytes
 from gansuite.rng import torch_generator
@@ -98,20 +99,32 @@ def _worked(picture: Picture, shorter: int | None) -> tuple[int, int]:
     return max(1, round(height * factor)), max(1, round(width * factor))
 
 
+def bounded(picture: Picture) -> Picture:
+    """``picture``, reduced where its longer side is more than `LARGEST`."""
+    return resized(picture, _worked(picture, None))
+
+
 def resized(picture: Picture, size: tuple[int, int]) -> Picture:
     """``picture`` with sides ``size`` (height, width), bicubic and antialiased."""
     if picture.colour.shape[:2] == size:
         return picture
+    alpha = picture.alpha
+    return replace(
+        picture,
+        colour=_resized(picture.colour, size),
+        alpha=None if alpha is None else _resized(alpha[:, :, None], size)[:, :, 0],
+    )
 
-    def plane(values: np.ndarray) -> np.ndarray:
-        x = torch.from_numpy(values.astype(np.float32))[None, None]
+
+def _resized(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    if array.dtype == np.uint8:
+        return resize_uint8(array, size)
+    planes = []  # Pillow has no 16 bits
+    for plane in np.moveaxis(array, 2, 0):
+        x = torch.from_numpy(plane.astype(np.float32))[None, None]
         made = F.interpolate(x, size, mode="bicubic", antialias=True, align_corners=False)[0, 0]
-        top = np.iinfo(values.dtype).max
-        return made.round().clamp(0, top).numpy().astype(values.dtype)
-
-    colour = np.stack([plane(values) for values in np.moveaxis(picture.colour, 2, 0)], 2)
-    alpha = None if picture.alpha is None else plane(picture.alpha)
-    return Picture(colour, alpha, picture.icc, picture.note)
+        planes.append(made.round().clamp(0, np.iinfo(array.dtype).max).numpy().astype(array.dtype))
+    return np.stack(planes, 2)
 
 
 def sampled(
