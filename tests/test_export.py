@@ -44,14 +44,16 @@ needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason="needs onnx, onnxscript and
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return untrained("cyclegan_coats", tmp_path_factory.mktemp("cyclegan"))
+    folder = tmp_path_factory.mktemp("cyclegan")
+    return untrained("cyclegan_coats", folder, "method.generator=resnet")  # of any size
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with averaged weights."""
     more = ("evaluate.learned=false", "evaluate.best_by=swd", "ema.half_life_kimg=0.004")
-    e = experiment("cyclegan_coats", tmp_path_factory.mktemp("run"), 2, *more)
+    resnet = "method.generator=resnet"
+    e = experiment("cyclegan_coats", tmp_path_factory.mktemp("run"), 2, resnet, *more)
     engine.train(e)
     return e.run_dir
 
