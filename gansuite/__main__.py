@@ -9,9 +9,10 @@ def main() -> None:
     # what is lost is said in a sentence, and not in C++; read once, when torch is imported
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
-        from gansuite import cli
+        from gansuite import cli, errors
     except KeyboardInterrupt:
         sys.exit(130)
+    errors.ends_with_its_command()
     cli.main()
 
 

@@ -22,7 +22,9 @@ SCHEDULER = tuple(
 @contextlib.contextmanager
 def leaving_when_asked() -> Iterator[None]:
     """Inside, a signal of a scheduler ends the command with 75, so that it is started again.
-    Training heeds these signals itself, and saves before it leaves."""
+    Training heeds these signals itself, and saves before it leaves. Behind it a process that ends
+    with its command (`ends_with_its_command`) heeds none: a scheduler sends several, and the last
+    would end by force what is ending."""
 
     def leave(number: int, frame: Any) -> None:
         for other in SCHEDULER:
@@ -37,7 +39,25 @@ def leaving_when_asked() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+            handler = signal.SIG_DFL if handler is None else handler
+            signal.signal(number, signal.SIG_IGN if _ends else handler)
+
+
+_ends = False
+
+
+def ends_with_its_command() -> None:
+    """Say that this process is one command and nothing else."""
+    global _ends
+    _ends = True
+
+
+def heed_no_more() -> None:
+    """Have further signals of a scheduler change nothing, if this process ends with its command:
+    it leaves, as it was asked, and has saved."""
+    with contextlib.suppress(ValueError):  # not the main thread
+        for number in SCHEDULER if _ends else ():
+            signal.signal(number, signal.SIG_IGN)
 
 
 class UserError(Exception):

@@ -137,6 +137,13 @@ def test_every_page_is_in_a_list_of_the_index() -> None:
     assert sorted(links) == sorted(str(p.relative_to(DOCS)) for p in pages)
 
 
+def test_the_citation_is_of_this_version() -> None:
+    told = reference.yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert str(told["version"]) == reference.gansuite.__version__
+    assert told["authors"] == [{"name": "gansuite maintainers"}]
+    assert not {"doi", "url", "repository-code"} & told.keys()
+
+
 def test_links_of_pages_outside_the_site_lead_somewhere() -> None:
     for page in ("README.md", "CONTRIBUTING.md"):
         for link in re.findall(r"\]\(([^)#:]+)[^)]*\)", (ROOT / page).read_text()):

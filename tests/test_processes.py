@@ -9,6 +9,7 @@ import os
 import random
 import re
 import signal
+import subprocess
 import sys
 import time
 from multiprocessing.process import BaseProcess
@@ -17,10 +18,12 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import command, difference, experiment
+from helpers import EachBatch, command, difference, experiment
+from helpers import train as train_with
 from ranks import child, together, train
 
 from gansuite import cli, devices, engine, processes
+from gansuite.callbacks import checkpoint
 from gansuite.callbacks.budget import StopAtBudget
 from gansuite.callbacks.memory import PeakMemory
 from gansuite.config import Experiment
@@ -51,6 +54,12 @@ STARTED = {
     "half by hand": (BY_HAND, None),
     "our own": ({"GANSUITE_RANK": f"{os.getppid()}:1:2:/x"}, ("gansuite", 1, 2, 2)),
 }
+
+
+TINY = (
+    *("evaluate.every_kimg=0.06", "evaluate.learned=false", "evaluate.best_by=fd_random"),
+    *("evaluate.pictures=2", "log.loggers=[]"),
+)
 
 
 def clean(patch: pytest.MonkeyPatch) -> None:
@@ -115,6 +124,45 @@ def test_a_signal_before_training_ends_the_command_resumably(
     assert ended.value.code == STOPPED
     assert capsys.readouterr().out.startswith(f"Stopped by {number.name}; the same command ")
     assert [signal.getsignal(n) for n in SCHEDULER] == before
+
+
+def test_a_command_that_is_asked_twice_ends_once() -> None:
+    """The second signal comes when the process has nothing to do but to end."""
+    code = (
+        "import atexit, os, signal, sys\n"
+        "from gansuite import __main__, cli, errors\n"
+        "@errors.leaving_when_asked()\n"
+        "def main():\n"
+        "    os.kill(os.getpid(), signal.SIGUSR2)\n"
+        "cli.main = main\n"
+        "for n in errors.SCHEDULER:\n"
+        "    atexit.register(os.kill, os.getpid(), n)\n"
+        "__main__.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == STOPPED, done.stderr
+    assert done.stdout == "Stopped by SIGUSR2; the same command resumes it.\n"
+
+
+@pytest.mark.slow
+def test_a_second_signal_does_not_cut_the_save_off(tmp_path: Path, monkeypatch: Any) -> None:
+    """SIGTERM of a scheduler and then of the job, which reaches the run while it saves."""
+    save = checkpoint.save
+
+    def asked_again(session: Any, *words: Any, **more: Any) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        save(session, *words, **more)
+
+    def ask(method: Any) -> None:
+        if method.batches == 3:
+            monkeypatch.setattr(checkpoint, "save", asked_again)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    e = experiment("vanilla_coats", tmp_path, 8, *TINY, "log.checkpoint_every_kimg=1")
+    with leaving_when_asked():
+        session = train_with(monkeypatch, e, EachBatch(ask))
+    assert session.stopped in ("SIGTERM", "SIGUSR1")
+    assert read_checkpoint(e.run_dir)["method"]["counters"]["batches"] == 4
 
 
 def test_slurm_does_not_requeue(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,12 +299,6 @@ def test_which_reason_is_told(
 
 
 # --- two ranks of a real run ----------------------------------------------------------------------
-
-
-TINY = (
-    *("evaluate.every_kimg=0.06", "evaluate.learned=false", "evaluate.best_by=fd_random"),
-    *("evaluate.pictures=2", "log.loggers=[]"),
-)
 
 
 def two(tmp_path: Path, out: str, *more: str) -> Experiment:

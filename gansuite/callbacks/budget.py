@@ -7,7 +7,7 @@ from types import FrameType
 from typing import Any
 
 from gansuite.callbacks.session import Session
-from gansuite.errors import SCHEDULER
+from gansuite.errors import SCHEDULER, heed_no_more
 from gansuite.processes import all_reduce_sum
 
 _AGREE_EVERY = 1.0  # seconds, about, between two looks at one another's flags (several processes)
@@ -67,6 +67,8 @@ class StopAtBudget:
             session.stopped = self._asked or "SIGTERM"
 
     def end(self) -> None:
-        """Signals are whose they were."""
+        """Signals are whose they were; a process that leaves because it was asked heeds none."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self.session.stopped:
+            heed_no_more()

@@ -159,8 +159,8 @@ class TrainingRun(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         session = self.session
         session.clock.stop()
-        self.budget.end()
         if not session.stopped:
+            self.budget.end()
             self._once("log", self.log_losses, trainer)
             self._once("score", self.score, trainer)
             if session.main:
@@ -171,7 +171,9 @@ class TrainingRun(Callback):
             # with what is noted only now, even if it was saved at the last batch
             session.notes["last_acted"].pop("save", None)
         self._once("save", self.save, trainer)  # of a run that was stopped, that is what is resumed
-        if not session.stopped:
+        if session.stopped:
+            self.budget.end()  # only now: a scheduler sends several signals, none may cut that off
+        else:
             self.finish(trainer)
         self.progress.end()
 

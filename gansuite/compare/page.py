@@ -40,6 +40,9 @@ def _answers(c: ComparedRuns) -> list[dict[str, str]]:
             said += f", but is no closer than {nothing_done(name)}"
         elif gap is not None:
             said += f" and closed {percent(gap)} of the gap"
+            second = c.gap(name, first.name, "fd_random")
+            if second is not None and second <= 0:
+                said += f", but to a random network it is no closer than {nothing_done(name)}"
         if first.tied:
             equals = listed([c.table_rows[r].label for r in first.tied])
             said += f"; {equals} can't be told apart from it"

@@ -177,7 +177,7 @@ class Trainer(Section):
     num_nodes: int = Field(default=1, ge=1, le=1024)
     """[machines] Started by torchrun or SLURM."""
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"
-    """As Lightning names it; ``bf16-mixed`` halves the memory of activations."""
+    """As Lightning names it; ``bf16-mixed`` takes less memory."""
     accumulate: int = Field(default=1, ge=1, le=65_536)
     """[chunks] That a batch is computed in, one after the other, to save memory."""
     deterministic: bool = False

@@ -106,7 +106,8 @@ class Child:
         run = Run(self.path)
         if code == 0 and run.done:
             return "done", ""
-        if code == STOPPED or -code in SCHEDULER:
+        # srun adds 128 to the signal that ended a process, as when it had not yet begun
+        if code == STOPPED or (code - 128 if self.launcher else -code) in SCHEDULER:
             return "stopped", "it was asked to stop; the same command resumes it"
         if run.held():  # another process was quicker
             return "elsewhere", ""

@@ -31,7 +31,7 @@ from gansuite.compare.executors.child import (
     own_environment,
     threads,
 )
-from gansuite.errors import SCHEDULER, STOPPED, UserError
+from gansuite.errors import RESUMES, STOPPED, UserError
 from gansuite.runs import Run
 from gansuite.runs.lease import EXPIRES, JOB, START, job_id, start_of_job
 
@@ -88,7 +88,7 @@ class Task:
             signal.signal(signal.SIGUSR1, again)
             signal.signal(signal.SIGTERM, leave)
         state, why = self._child.conclude(code)
-        if state == "stopped" and code not in (STOPPED, *(-n for n in SCHEDULER)):
+        if state == "stopped" and why.endswith(f"; {RESUMES}."):
             self.lost = images_seen(path) > self._before
             if not self.lost:
                 note_failure(path, why)
