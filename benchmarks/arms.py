@@ -21,6 +21,7 @@ import torch
 
 from gansuite.callbacks.memory import PeakMemory
 from gansuite.core.flops import OperationCounter
+from gansuite.lazy import uncollected
 
 
 @dataclass(frozen=True)
@@ -157,11 +158,12 @@ def published(case: Case, device: str, answers: TextIO) -> None:
 
 
 def ours(case: Case, device: str, precision: str, answers: TextIO) -> None:
-    from step import Log
+    with uncollected():  # as the command does
+        from step import Log
 
-    from gansuite import catalogue, engine
-    from gansuite.callbacks.session import Session
-    from gansuite.runs import Run
+        from gansuite import catalogue, engine
+        from gansuite.callbacks.session import Session
+        from gansuite.runs import Run
 
     engine.keep_freed_memory()
     engine.quiet()

@@ -2,8 +2,10 @@
 
     python benchmarks/memory.py [--methods ...] [--size 64 256] [--batch 4] [--batches 20]
                                 [--device cuda] [--precision bf16-mixed] [--out build/bench]
+                                [--set trainer.recompute=true ...]
 
-The published widths, one process for each method. Peak memory is what training had
+The published widths, one process for each method; on a CPU images per second of its time with one
+thread. Peak memory is what training had
 allocated on the device, on a CPU that of the process. A wait is an operation for which the host
 waits for the device (PyTorch's sync debug mode), in the batches between two log points: there is
 to be none, and the exit code is 1 where there is one. Written: ``memory.md`` and ``memory.json``.
@@ -26,23 +28,28 @@ MORE = {"cartoongan": {"init": 0}}  # not the batches before its discriminator c
 
 
 def train(method: str, size: int, args: argparse.Namespace) -> dict[str, Any]:
-    import torch
-    from arms import OURS
-    from lightning import Callback
-    from step import Log
+    from gansuite.lazy import uncollected
 
-    from gansuite import catalogue, engine
-    from gansuite.callbacks.memory import PeakMemory
-    from gansuite.callbacks.session import Session
-    from gansuite.runs import Run
+    with uncollected():  # as the command does
+        import torch
+        from arms import OURS
+        from lightning import Callback
+        from step import Log
+
+        from gansuite import catalogue, engine
+        from gansuite.callbacks.memory import PeakMemory
+        from gansuite.callbacks.session import Session
+        from gansuite.runs import Run
 
     cuda = args.device == "cuda"
+    clock = time.perf_counter if cuda else time.process_time
     if not cuda:
+        torch.set_num_threads(1)
         engine.keep_freed_memory()
     engine.quiet()
     asked = [f"data.size={size}", f"data.batch={args.batch}", f"data.train={4 * args.batch}"]
     asked += [f"trainer.precision={args.precision}", "log.every_kimg=1e6"]
-    asked += [f"trainer.accelerator={'gpu' if cuda else 'cpu'}"]
+    asked += [f"trainer.accelerator={'gpu' if cuda else 'cpu'}", *args.set]
     experiment = catalogue.load_experiment(f"{method}_coats", [*OURS, *asked])
     widths = {"name": method, **MORE.get(method, {})}  # the class's own, not those for minutes
     experiment = experiment.model_copy(update={"method": widths})
@@ -57,7 +64,7 @@ def train(method: str, size: int, args: argparse.Namespace) -> dict[str, Any]:
                 if cuda:
                     torch.cuda.synchronize()
                 peak.start(made.device)
-                took["begin"] = time.perf_counter()
+                took["begin"] = clock()
                 if cuda:
                     torch.cuda.set_sync_debug_mode("warn")
 
@@ -66,7 +73,7 @@ def train(method: str, size: int, args: argparse.Namespace) -> dict[str, Any]:
                 if cuda:
                     torch.cuda.set_sync_debug_mode("default")
                     torch.cuda.synchronize()
-                took["end"] = time.perf_counter()
+                took["end"] = clock()
                 trainer.should_stop = True
 
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as told:
@@ -97,6 +104,7 @@ def main() -> None:
     parser.add_argument("--warm-up", type=int, default=WARM_UP)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
     parser.add_argument("--precision", default="bf16-mixed")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
     parser.add_argument("--out", type=Path, default=Path("build/bench"))
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -125,7 +133,7 @@ def main() -> None:
 
 def table(rows: dict[str, Any], args: argparse.Namespace) -> str:
     lines = [
-        f"Batch {args.batch}, {args.precision}, {args.device}.",
+        ", ".join((f"Batch {args.batch}", args.precision, args.device, *args.set)) + ".",
         "",
         "| | parameters M | images/s | peak MB | waits |",
         "|---|---|---|---|---|",

@@ -39,6 +39,7 @@ from gansuite.losses.precision import full_float32
 from gansuite.methods import method_class, method_names
 from gansuite.methods.base import Method
 from gansuite.networks.layers import prefers_channels_last
+from gansuite.networks.recompute import recompute_
 from gansuite.processes import is_main
 from gansuite.rehearsal import rehearse
 from gansuite.rng import derive
@@ -320,6 +321,8 @@ def _ready(experiment: Experiment, data: DataModule, spec: DataSpec) -> Method:
     method = build_method(experiment.method, spec, experiment.seed)
     if experiment.trainer.channels_last and prefers_channels_last(method):
         method = method.to(memory_format=torch.channels_last)
+    if experiment.trainer.recompute:
+        recompute_(method)
     method.configure(make_settings(experiment, data))
     return method
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
+import importlib.util
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
 from typing import Any
 
 
@@ -27,14 +29,48 @@ def attributes(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
 
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
-    """Inside, no garbage is looked for: the half million objects that PyTorch and Lightning bring
-    are none, and looking for it among them takes a fifth of the time of their import."""
+    """Inside, for the imports of a command, no garbage is looked for: the half million objects that
+    PyTorch and Lightning bring are none, and looking for it among them takes a fifth of the time of
+    their import. Nor is imported what only metrics of text and sound need (`lean`)."""
     was = gc.isenabled()
     gc.disable()
     try:
-        yield
+        with lean():
+            yield
     finally:
         gc.freeze()  # and back, to the oldest: else the first three collections look at all of it
         gc.unfreeze()
         if was:
             gc.enable()
+
+
+@contextlib.contextmanager
+def lean() -> Iterator[None]:
+    """Inside, an import of torchmetrics does without what it looks for beside PyTorch: transformers
+    for texts, matplotlib for plots, and ``scipy.signal`` in case an old package wants it. These
+    are half of the memory and of the time of importing Lightning, which imports it."""
+    if "torchmetrics" in sys.modules or importlib.util.find_spec("lightning_utilities") is None:
+        yield
+        return
+    from lightning_utilities.core.imports import RequirementCache
+
+    check = RequirementCache._check_available
+
+    def checked(cache: RequirementCache) -> None:
+        wanted = re.match(r"\w+", cache.requirement or cache.module or "")
+        if wanted and wanted[0] in ("transformers", "matplotlib"):
+            cache.available, cache.message = False, f"{wanted[0]} is left out"
+        check(cache)
+
+    signal = ModuleType("scipy.signal")
+    signal.hamming = None  # type: ignore[attr-defined]
+    stands_in = sys.modules.setdefault("scipy.signal", signal) is signal
+    RequirementCache._check_available = checked  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    finally:
+        RequirementCache._check_available = check  # type: ignore[method-assign]
+        if stands_in:
+            del sys.modules["scipy.signal"]
+            if (scipy := sys.modules.get("scipy")) and vars(scipy).get("signal") is signal:
+                del scipy.signal

@@ -26,8 +26,9 @@ from gansuite.methods.dualgan import DualGAN
 from gansuite.methods.stargan import StarGAN
 from gansuite.methods.vanilla import VanillaGAN
 from gansuite.networks.dualgan import DualGANCritic
-from gansuite.networks.layers import InstanceNorm2d, keeping_statistics
+from gansuite.networks.layers import InstanceNorm2d
 from gansuite.networks.mlp import MLPDiscriminator
+from gansuite.networks.recompute import keeping_statistics
 from gansuite.rng import derive, torch_generator
 
 ATTRIBUTES = ("black", "blond", "brown", "male", "young")

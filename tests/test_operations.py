@@ -94,9 +94,9 @@ SIZES = {"stylegan": 8}
 
 # G and D: the convolutions of one pass of one network; g and d their FLOPs, g1 and d1 those of the
 # first layer. A pass with all gradients costs 3 g, one without the weights' 2 g, and real pictures
-# (or noise) need no gradient: g1 less. A penalty runs D's backward once for the slope and once more
-# through the slope, whose own backward is two convolutions for each layer (one for each of its
-# groups in place of the second: a low-pass of 8 channels has 9), and then D's passes.
+# (or noise) need no gradient: g1 less. The backward of a low-pass is a convolution. A penalty runs
+# D's backward once for the slope; through the slope, each layer has a convolution and a call for
+# its weight; then D's passes where a second derivative is not 0, with a call for each gradient.
 EXPECTED = {
     # 17 for the fake (encoder twice 6, decoder 5), 6 each for phi of x, s and y, 3 D of 5;
     # backward: the decoder, phi of y and D
@@ -105,8 +105,8 @@ EXPECTED = {
     # none
     "cartoongan": Work(52, 39, 110_432_256, 0, 2),
     # G 12 once for both pictures, 2 D of 8 (real and fake in one, then G's), 7 of G's for the
-    # maps of 2 reals and 2 fakes, of which the fakes' go backward
-    "cut": Work(56, 42, 267_418_112, 0, 2),
+    # maps of the reals, and of the fakes, which go backward; so do 12 low-passes
+    "cut": Work(42 + 12, 35 - 12, 267_418_112, 0, 2),
     # 4 G of 8 (fake and identity in one, then the cycle, each way), 4 D of 5 (2 for G, 2 of real
     # and fake for D), all backward;
     # 18 g - 4 g1 + 16 d - 4 d1, with g 7,176,192, g1 2,408,448, d 761,856, d1 196,608
@@ -116,22 +116,27 @@ EXPECTED = {
     # 2 g + 4 (3 d - d1) + 2 (2 (3 g - g1) + 6 g + 6 d), g 1,179,648, g1 = d1 196,608, d 590,336
     "discogan": Work(140, 104, 43_266_048, 0, 3),
     # 4 G of 8 and 2 in the middle that are products of matrices, 6 D of 3 (2 for G, 2 of real and
-    # fake for D, 2 for its penalty), the penalty's slope 2 * 3 * 2;
-    # backward: as many, and 2 * 3 for the slope
-    "dualgan": Work(62, 56, 30_816_256, 0, 2),
+    # fake for D, 2 for its penalty), through the slope 2 * 3;
+    # backward: as many as the former, 2 * 3 for the slope, for its weights, and since the
+    # penalty's D has a call for each gradient
+    "dualgan": Work(50 + 6, 50 + 18, 30_816_256, 0, 2),
     # G 8 and 2 in the middle that are products of matrices, 3 D of 5;
     # 3 g - g1 + 8 d - 2 d1, g 1,900,544, g1 196,608, d 958,464, d1 393,216
     "pix2pix": Work(23, 23, 12_386_304, 0, 2),
-    # 2 G of 16 (D's without a graph), 4 D of 17, and 2 slopes of 13 * 2 and, for the 4 layers of
-    # 4 groups, 4 * 5; backward: G, D of its fakes, and 2 * 2 D
-    "r3gan": Work(192, 101, 68_464_976, 0, 2),
+    # 2 G of 16 (D's without a graph), 4 D of 17, of which 3 each are low-passes: 6 backward for G
+    # and D of its fakes, and in each of 2 penalties 3 for the slope, 17 through it, and 3;
+    # backward without the low-passes: G, D of its fakes, and for each penalty 14 for the slope,
+    # for the weights, and 2 * 14
+    "r3gan": Work(32 + 68 + 6 + 46, 13 + 14 + 2 * 56, 68_292_944, 0, 2),
     # 6 G of 8 (5 fakes, 4 of them without a graph, and the way back), 10 D of 5 (real and fake in
-    # one, and the penalty's) and one for G, 5 slopes of 4 * 2; backward: 2 G, D for G, and in each
-    # of 5 batches 5, 4 for the slope, and the 3 of D in front of an activation
-    "stargan": Work(143, 81, 127_273_984, 0, 6),
-    # in 4 batches G 7, 3 D of 7; 2 G for the path; R1: D, and its slope, 5 * 2 and low-passes of
-    # 8 channels 2 * 9; the path's slopes, 2 (5 * 2 + 9 + 4)
-    "stylegan": Work(207, 148, 15_126_112, 0, 11),
+    # one, and the penalty's) and one for G, 3 through each of 5 slopes; backward: 2 G, D for G, and
+    # in each of 5 batches 5, 4 for the slope and 4 for its weights: behind the penalty's leaky
+    # ReLUs there is nothing
+    "stargan": Work(103 + 15, 21 + 5 * 13, 122_640_384, 0, 6),
+    # in 4 batches G 7, 3 D of 7, of which 2 each are low-passes, 4 * 8 of them backward; 2 G for
+    # the path, 7 for and through its slope and back; D for R1, 2 + 7 + 2;
+    # backward without the low-passes: 4 (G 5, 3 D of 5), the path's 2 * 3 * 5, R1's 4 * 5
+    "stylegan": Work(4 * 28 + 32 + 14 + 14 + 7 + 11, 80 + 30 + 20, 14_869_088, 0, 11),
     # G 4, 3 D of 4; 3 g - g1 + 8 d - 2 d1, g 466,944, g1 8,192, d 459,776, d1 196,608
     "vanilla": Work(16, 16, 4_677_632, 0, 2),
 }

@@ -108,3 +108,30 @@ def test_ctrl_c_while_the_command_is_imported(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 130
+
+
+_LEAN = """
+import sys
+from gansuite.lazy import uncollected
+with uncollected():
+    from gansuite import engine
+found = {"lightning", "torchmetrics", "transformers", "matplotlib", "scipy.signal"} & {*sys.modules}
+assert found == {"lightning", "torchmetrics"}, found
+import scipy.signal
+assert callable(scipy.signal.convolve)
+from lightning_utilities.core.imports import RequirementCache
+assert RequirementCache("matplotlib"), "it is left out beside those imports as well"
+"""
+
+
+@pytest.mark.slow
+def test_a_command_does_not_import_what_other_metrics_need() -> None:
+    pytest.importorskip("matplotlib")
+    root = str(Path(__file__).resolve().parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", _LEAN],
+        env={**os.environ, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr

@@ -167,7 +167,8 @@ class Health(Section):
 
 class Trainer(Section):
     """Where and how a run computes. ``data.batch`` is global: each of devices x num_nodes
-    processes takes ``accumulate`` chunks of batch / (devices x num_nodes x accumulate)."""
+    processes takes ``accumulate`` chunks of batch / (devices x num_nodes x accumulate).
+    ``recompute``: whether maps are computed again in the backward pass instead of being kept."""
 
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     """``auto``: a GPU if there is one."""
@@ -185,6 +186,7 @@ class Trainer(Section):
     sync_batchnorm: bool = False
     """Whether batch norm sees the pictures of all processes."""
     channels_last: bool = False
+    recompute: bool = False
     """The memory layout that GPUs in mixed precision are faster with."""
 
 
@@ -278,8 +280,13 @@ class Experiment(Section):
 
     def plain(self) -> dict[str, Any]:
         """Dicts, lists and scalars only, in a fixed order: what is saved and compared. Of a run
-        from scratch there is no word of what it might begin with."""
-        unused = set() if self.init_from else {"init_from", "init_weights", "freeze"}
+        from scratch there is no word of what it might begin with, and of ``trainer.recompute``
+        only where it is on, so that older runs can be resumed."""
+        unused: dict[str, Any] = {}
+        if not self.init_from:
+            unused |= dict.fromkeys(("init_from", "init_weights", "freeze"), True)
+        if not self.trainer.recompute:
+            unused["trainer"] = {"recompute"}
         return self.model_dump(mode="python", exclude=unused)
 
     def yaml(self) -> str:

@@ -13,13 +13,15 @@ from torch import Tensor, nn
 
 from gansuite.draws import Draws
 from gansuite.losses.precision import full, full_float32, no_autocast
+from gansuite.losses.twice import TwiceDifferentiable
 
 
 def _input_gradient(critic: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     """The outputs and d(their sum)/dx as [N, C*H*W]: each sample's patch outputs are summed."""
     x = full(x.detach()).requires_grad_(True)
     with no_autocast(x.device), full_float32():
-        outputs = critic(x)
+        with TwiceDifferentiable():
+            outputs = critic(x)
         (gradient,) = torch.autograd.grad(outputs.sum(), x, create_graph=True)
     return outputs, gradient.flatten(1)
 

@@ -15,7 +15,7 @@ from gansuite.losses.reconstruction import feature_matching, mse
 from gansuite.methods._two_way import TwoWay
 from gansuite.methods.base import Step, terms
 from gansuite.networks.discogan import DiscoGANDiscriminator, DiscoGANGenerator
-from gansuite.networks.layers import keeping_statistics
+from gansuite.networks.recompute import keeping_statistics
 
 Rates = Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)]
 SIDES = {"a": ("fake_A", 0), "b": ("fake_B", 1)}

@@ -14,6 +14,7 @@ from gansuite.losses.adversarial import NonSaturating
 from gansuite.losses.path_length import path_length_penalty
 from gansuite.losses.penalties import r1
 from gansuite.losses.precision import no_autocast
+from gansuite.losses.twice import TwiceDifferentiable
 from gansuite.methods._unconditional import Augment, Unconditional
 from gansuite.methods.base import Inference, Step, terms
 from gansuite.networks.stylegan2 import PRESETS, StyleDiscriminator, StyleGenerator, mixing_cutoff
@@ -103,8 +104,10 @@ class StyleGAN(Unconditional):
             return {}
         ws = self.ws(max(1, len(batch.images[0]) // 2), step).to(self.path_mean)
         with no_autocast(self.device):
+            with TwiceDifferentiable():
+                images = self.g.synthesis(ws, draws=step.draws)
             penalty, mean, lengths = path_length_penalty(
-                self.g.synthesis(ws, draws=step.draws),
+                images,
                 ws,
                 self.path_mean,
                 step.draws,

@@ -20,9 +20,10 @@ from gansuite.networks.layers import (
     ResidualBlock,
     ThinConv2d,
 )
+from gansuite.networks.recompute import Chain
 
 
-class VGGDecoder(nn.Sequential):
+class VGGDecoder(Chain):
     """The mirror of VGG-19 from relu<levels>_1 to the picture, not limited to [-1, 1].
 
     Reflection padding, nearest-neighbour enlargement where the encoder pools, ReLU but after the
@@ -102,11 +103,11 @@ class CodeGenerator(nn.Module):
     def __init__(self, width: int = 32, channels: int = 3, code: int = 8) -> None:
         super().__init__()
         w, wide = width, 4 * width
-        self.content = nn.Sequential(
+        self.content = Chain(
             *_down(channels, (w, 2 * w, wide), norm=True),
             *(ResidualBlock(wide, "instance", reflect=True, bias=True) for _ in range(2)),
         )
-        self.style = nn.Sequential(
+        self.style = Chain(
             *_down(channels, (w, 2 * w, wide, wide), norm=False),
             nn.AdaptiveAvgPool2d(1),
             nn.Conv2d(wide, code, 1),
@@ -122,7 +123,7 @@ class CodeGenerator(nn.Module):
         for a in (wide, 2 * w):
             up += [NearestUpsample(), ReflectionPad2d(2), nn.Conv2d(a, a // 2, 5), nn.ReLU()]
         thin = ThinConv2d(w, channels, 7, padding=(3, 0), padding_mode="reflect")
-        self.decoder = nn.Sequential(*up, ReflectionPad2d(3, 0), thin, nn.Tanh())
+        self.decoder = Chain(*up, ReflectionPad2d(3, 0), thin, nn.Tanh())
 
     def code(self, picture: Tensor) -> Tensor:
         """The style of [N, C, H, W] pictures: [N, code]."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from gansuite.networks.layers import Norm, Upsample, init_normal_, norm_layer
+from gansuite.networks.recompute import Chain
 from gansuite.networks.resnet import ResnetGenerator
 
 
@@ -36,13 +37,21 @@ class CartoonDiscriminator(nn.Module):
     def __init__(self, channels: int = 3, width: int = 32, norm: Norm = "instance") -> None:
         super().__init__()
         w = width
-        layers: list[nn.Module] = [nn.Conv2d(channels, w, 3, 1, 1), nn.LeakyReLU(0.2)]
+        layers: list[nn.Module] = [nn.Conv2d(channels, w, 3, 1, 1), nn.LeakyReLU(0.2, True)]
         for a in (w, 4 * w):
             b = 2 * w if a == w else 4 * w
-            layers += [nn.Conv2d(a, b, 3, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(b, 2 * b, 3, 1, 1)]
-            layers += [norm_layer(norm, 2 * b), nn.LeakyReLU(0.2)]
-        layers += [nn.Conv2d(8 * w, 8 * w, 3, 1, 1), norm_layer(norm, 8 * w), nn.LeakyReLU(0.2)]
-        self.body = nn.Sequential(*layers, nn.Conv2d(8 * w, 1, 3, 1, 1))
+            layers += [
+                nn.Conv2d(a, b, 3, 2, 1),
+                nn.LeakyReLU(0.2, True),
+                nn.Conv2d(b, 2 * b, 3, 1, 1),
+            ]
+            layers += [norm_layer(norm, 2 * b), nn.LeakyReLU(0.2, True)]
+        layers += [
+            nn.Conv2d(8 * w, 8 * w, 3, 1, 1),
+            norm_layer(norm, 8 * w),
+            nn.LeakyReLU(0.2, True),
+        ]
+        self.body = Chain(*layers, nn.Conv2d(8 * w, 1, 3, 1, 1))
         init_normal_(self)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from gansuite.networks.layers import Norm, halvings, init_normal_, norm_layer, spectral_norm_
+from gansuite.networks.recompute import Chain
 
 
 class DCGANGenerator(nn.Module):
@@ -27,10 +28,14 @@ class DCGANGenerator(nn.Module):
         bias = norm == "none"
         layers: list[nn.Module] = [nn.ConvTranspose2d(z_dim, widths[0], 4, bias=bias)]
         for a, b in pairwise(widths):
-            layers += [norm_layer(norm, a), nn.ReLU(), nn.ConvTranspose2d(a, b, 4, 2, 1, bias=bias)]
-        layers += [norm_layer(norm, width), nn.ReLU()]
+            layers += [
+                norm_layer(norm, a),
+                nn.ReLU(True),
+                nn.ConvTranspose2d(a, b, 4, 2, 1, bias=bias),
+            ]
+        layers += [norm_layer(norm, width), nn.ReLU(True)]
         layers += [nn.ConvTranspose2d(width, channels, 4, 2, 1, bias=False), nn.Tanh()]
-        self.body = nn.Sequential(*layers)
+        self.body = Chain(*layers)
         init_normal_(self)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -58,10 +63,10 @@ class DCGANDiscriminator(nn.Module):
         widths = [width << i for i in range(n)]
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1, bias=False)]
         for a, b in pairwise(widths):
-            layers += [nn.LeakyReLU(0.2), nn.Conv2d(a, b, 4, 2, 1, bias=norm == "none")]
+            layers += [nn.LeakyReLU(0.2, True), nn.Conv2d(a, b, 4, 2, 1, bias=norm == "none")]
             layers += [norm_layer(norm, b)]
-        layers += [nn.LeakyReLU(0.2), nn.Conv2d(widths[-1], outputs, 4, bias=False)]
-        self.body = nn.Sequential(*layers)
+        layers += [nn.LeakyReLU(0.2, True), nn.Conv2d(widths[-1], outputs, 4, bias=False)]
+        self.body = Chain(*layers)
         init_normal_(self)
         if spectral:
             spectral_norm_(self)

@@ -13,6 +13,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from gansuite.networks.layers import Upsample, check_multiple, upsampling
+from gansuite.networks.recompute import Chain
 
 
 class DiscoGANGenerator(nn.Module):
@@ -36,16 +37,20 @@ class DiscoGANGenerator(nn.Module):
         super().__init__()
         widths = [width, 2 * width, 4 * width, 8 * width]
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1, bias=False)]
-        layers += [nn.LeakyReLU(0.2)]
+        layers += [nn.LeakyReLU(0.2, True)]
         for a, b in pairwise(widths):
-            layers += [nn.Conv2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU(0.2)]
+            layers += [
+                nn.Conv2d(a, b, 4, 2, 1, bias=False),
+                nn.BatchNorm2d(b),
+                nn.LeakyReLU(0.2, True),
+            ]
         if extra:
             layers += [nn.Conv2d(widths[-1], 100, 4, bias=False), nn.BatchNorm2d(100)]
-            layers += [nn.LeakyReLU(0.2), nn.ConvTranspose2d(100, widths[-1], 4, bias=False)]
-            layers += [nn.BatchNorm2d(widths[-1]), nn.ReLU()]
+            layers += [nn.LeakyReLU(0.2, True), nn.ConvTranspose2d(100, widths[-1], 4, bias=False)]
+            layers += [nn.BatchNorm2d(widths[-1]), nn.ReLU(True)]
         for a, b in zip(widths[:0:-1], widths[-2::-1], strict=True):
-            layers += [upsampling(a, b, upsample), nn.BatchNorm2d(b), nn.ReLU()]
-        self.body = nn.Sequential(*layers, upsampling(width, out_channels or channels, upsample))
+            layers += [upsampling(a, b, upsample), nn.BatchNorm2d(b), nn.ReLU(True)]
+        self.body = Chain(*layers, upsampling(width, out_channels or channels, upsample))
 
     def forward(self, x: Tensor) -> Tensor:
         return (self.body((x + 1) / 2) / 2).tanh()  # 2 sigmoid(y) - 1
@@ -60,14 +65,12 @@ class DiscoGANDiscriminator(nn.Module):
     def __init__(self, size: int, channels: int = 3, width: int = 64) -> None:
         super().__init__()
         check_multiple(size, 16, "DiscoGAN")
-        self.first = nn.Sequential(
-            nn.Conv2d(channels, width, 4, 2, 1, bias=False), nn.LeakyReLU(0.2)
-        )
+        self.first = Chain(nn.Conv2d(channels, width, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, True))
         self.layers = nn.ModuleList(
-            nn.Sequential(
+            Chain(
                 nn.Conv2d(width << i, width << i + 1, 4, 2, 1, bias=False),
                 nn.BatchNorm2d(width << i + 1),
-                nn.LeakyReLU(0.2),
+                nn.LeakyReLU(0.2, True),
             )
             for i in range(3)
         )

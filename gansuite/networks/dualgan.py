@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gansuite.networks.layers import InnerConv2d, InstanceNorm2d, Upsample, halvings, upsampling
+from gansuite.networks.recompute import Chain
 from gansuite.networks.unet import UNet
 
 
@@ -82,12 +83,12 @@ class DualGANGenerator(UNet):
         widths = [width * min(2**i, 8) for i in range(n)]
         down: list[nn.Module] = [SameConv2d(channels, width, 5)]
         for a, b in pairwise(widths):
-            down.append(nn.Sequential(nn.LeakyReLU(0.2), SameConv2d(a, b, 3), _norm(b)))
+            down.append(Chain(nn.LeakyReLU(0.2, True), SameConv2d(a, b, 3), _norm(b)))
         up: list[nn.Module] = []
         for i in reversed(range(n)):
             a = widths[i] * (1 if i == n - 1 else 2)
             b, kernel = (widths[i - 1], 3) if i else (channels, 5)
-            layers: list[nn.Module] = [nn.ReLU()]
+            layers: list[nn.Module] = [nn.ReLU(True)]
             if upsample == "deconv":
                 layers += [SameConvTranspose2d(a, b, kernel)]
             else:
@@ -95,7 +96,7 @@ class DualGANGenerator(UNet):
             layers += [_norm(b)] if i else [nn.Tanh()]
             if dropout and i >= n - 3:
                 layers += [nn.Dropout(dropout)]
-            up.append(nn.Sequential(*layers))
+            up.append(Chain(*layers))
         super().__init__(down, up)
         _init_tensorflow_(self)
 
@@ -117,14 +118,14 @@ class DualGANCritic(nn.Module):
         super().__init__()
         n = min(5, halvings(size, "DualGAN", 32) - 2)
         widths = [width * min(2**i, 8) for i in range(n)]
-        layers: list[nn.Module] = [SameConv2d(channels, width, 5), nn.LeakyReLU(0.2)]
+        layers: list[nn.Module] = [SameConv2d(channels, width, 5), nn.LeakyReLU(0.2, True)]
         for a, b in pairwise(widths):
-            layers += [SameConv2d(a, b, 3), _norm(b), nn.LeakyReLU(0.2)]
+            layers += [SameConv2d(a, b, 3), _norm(b), nn.LeakyReLU(0.2, True)]
         if head == "global":
             layers += [nn.Flatten(), nn.Linear(widths[-1] * (size >> n) ** 2, 1), nn.Flatten(0)]
         else:
             layers += [SameConv2d(widths[-1], 1, 3)]
-        self.body = nn.Sequential(*layers)
+        self.body = Chain(*layers)
         _init_tensorflow_(self)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gansuite.networks.blur import BlurDown
 from gansuite.networks.layers import Norm, init_normal_, norm_layer
+from gansuite.networks.recompute import Chain
 
 
 class PatchDiscriminator(nn.Module):
@@ -30,16 +31,16 @@ class PatchDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         stride, blur = (1, [BlurDown]) if antialias else (2, [])
-        body: list[nn.Module] = [nn.Conv2d(channels, width, 4, stride, 1), nn.LeakyReLU(0.2)]
+        body: list[nn.Module] = [nn.Conv2d(channels, width, 4, stride, 1), nn.LeakyReLU(0.2, True)]
         body += [halve() for halve in blur]
         widths = [width * min(2**i, 8) for i in range(layers + 1)]
         for i, (a, b) in enumerate(pairwise(widths), start=1):
             bias = norm != "batch"
             body += [nn.Conv2d(a, b, 4, stride if i < layers else 1, 1, bias=bias)]
-            body += [norm_layer(norm, b), nn.LeakyReLU(0.2)]
+            body += [norm_layer(norm, b), nn.LeakyReLU(0.2, True)]
             body += [halve() for halve in blur if i < layers]
         body += [nn.Conv2d(widths[-1], 1, 4, 1, 1)]
-        self.body = nn.Sequential(*body)
+        self.body = Chain(*body)
         init_normal_(self)
 
     def forward(self, x: Tensor) -> Tensor:

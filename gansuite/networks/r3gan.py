@@ -11,10 +11,12 @@ import math
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gansuite.networks.blur import Fir
-from gansuite.networks.layers import halvings
+from gansuite.networks.layers import PointwiseConv2d, halvings
+from gansuite.networks.recompute import Block
 
 _SLOPE = 0.2
 
@@ -35,12 +37,12 @@ def normal_(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> None:
 
 def pointwise(inputs: int, outputs: int) -> nn.Conv2d:
     """A 1x1 convolution without bias, gain 1."""
-    conv = nn.Conv2d(inputs, outputs, 1, bias=False)
+    conv = PointwiseConv2d(inputs, outputs, bias=False)
     normal_(conv)
     return conv
 
 
-class FixupBlock(nn.Module):
+class FixupBlock(Block):
     """x + conv1(lrelu(grouped conv3(lrelu(conv1 x)))): C -> 2C -> 2C -> C channels.
 
     The last convolution begins at 0 and has no bias, so a new block is the identity. The first two
@@ -53,17 +55,17 @@ class FixupBlock(nn.Module):
         super().__init__()
         inner = 2 * channels
         groups = next(g for g in range(max(1, inner // group), 0, -1) if inner % g == 0)
-        self.expand = nn.Conv2d(channels, inner, 1)
+        self.expand = PointwiseConv2d(channels, inner)
         self.mix = nn.Conv2d(inner, inner, 3, padding=1, groups=groups)
-        self.project = nn.Conv2d(inner, channels, 1, bias=False)
+        self.project = PointwiseConv2d(inner, channels, bias=False)
         gain = math.sqrt(2 / (1 + _SLOPE**2)) * blocks**-0.25
         normal_(self.expand, gain)
         normal_(self.mix, gain)
         nn.init.zeros_(self.project.weight)
-        self.act = nn.LeakyReLU(_SLOPE)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.project(self.act(self.mix(self.act(self.expand(x)))))
+        inner = F.leaky_relu(self.expand(x), _SLOPE)
+        out: Tensor = self.project(F.leaky_relu_(self.mix(inner), _SLOPE))
         return x + out
 
 

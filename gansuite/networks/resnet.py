@@ -18,6 +18,7 @@ from gansuite.networks.layers import (
     norm_layer,
     upsampling,
 )
+from gansuite.networks.recompute import Chain
 
 
 class Tap(NamedTuple):
@@ -60,10 +61,10 @@ class ResnetGenerator(nn.Module):
 
         def end(b: int) -> list[nn.Module]:
             more = [nn.Conv2d(b, b, 3, 1, 1)] if refine else []
-            return [*more, norm_layer(norm, b), nn.ReLU()]
+            return [*more, norm_layer(norm, b), nn.ReLU(True)]
 
         layers: list[nn.Module] = [ReflectionPad2d(3), nn.Conv2d(channels, w, 7)]
-        layers += [norm_layer(norm, w), nn.ReLU()]
+        layers += [norm_layer(norm, w), nn.ReLU(True)]
         self.taps = {"pixels": Tap(0, channels)}
         for i, (a, b) in enumerate(((w, 2 * w), (2 * w, 4 * w)), start=1):
             self.taps[f"down{i}"] = Tap(len(layers), b)
@@ -80,7 +81,7 @@ class ResnetGenerator(nn.Module):
             layers += end(b)
         last = ThinConv2d(w, out_channels or channels, 7, padding=(3, 0), padding_mode="reflect")
         layers += [ReflectionPad2d(3, 0), last, nn.Tanh()]
-        self.body = nn.Sequential(*layers)
+        self.body = Chain(*layers)
         init_normal_(self)
 
     def forward(self, x: Tensor) -> Tensor:

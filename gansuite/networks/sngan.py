@@ -18,6 +18,7 @@ from gansuite.networks.layers import (
     init_normal_,
     spectral_norm_,
 )
+from gansuite.networks.recompute import Block, Chain
 
 
 class SNGANGenerator(nn.Module):
@@ -35,8 +36,8 @@ class SNGANGenerator(nn.Module):
         layers: list[nn.Module] = [nn.Linear(z_dim, 8 * w * side * side)]
         layers += [nn.Unflatten(1, (8 * w, side, side))]
         for a, b in ((8 * w, 4 * w), (4 * w, 2 * w), (2 * w, w)):
-            layers += [nn.ConvTranspose2d(a, b, 4, 2, 1), nn.BatchNorm2d(b), nn.ReLU()]
-        self.body = nn.Sequential(*layers, nn.Conv2d(w, channels, 3, 1, 1), nn.Tanh())
+            layers += [nn.ConvTranspose2d(a, b, 4, 2, 1), nn.BatchNorm2d(b), nn.ReLU(True)]
+        self.body = Chain(*layers, nn.Conv2d(w, channels, 3, 1, 1), nn.Tanh())
         init_normal_(self)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -59,11 +60,11 @@ class SNGANDiscriminator(nn.Module):
         layers: list[nn.Module] = []
         a = channels
         for b in (w, 2 * w, 4 * w):
-            layers += [nn.Conv2d(a, b, 3, 1, 1), nn.LeakyReLU(0.1)]
-            layers += [nn.Conv2d(b, b, 4, 2, 1), nn.LeakyReLU(0.1)]
+            layers += [nn.Conv2d(a, b, 3, 1, 1), nn.LeakyReLU(0.1, True)]
+            layers += [nn.Conv2d(b, b, 4, 2, 1), nn.LeakyReLU(0.1, True)]
             a = b
-        layers += [nn.Conv2d(4 * w, 8 * w, 3, 1, 1), nn.LeakyReLU(0.1), nn.Flatten()]
-        self.body = nn.Sequential(*layers, nn.Linear(8 * w * side * side, 1))
+        layers += [nn.Conv2d(4 * w, 8 * w, 3, 1, 1), nn.LeakyReLU(0.1, True), nn.Flatten()]
+        self.body = Chain(*layers, nn.Linear(8 * w * side * side, 1))
         init_normal_(self)
         if spectral:
             spectral_norm_(self)
@@ -81,7 +82,7 @@ def _init_xavier_(module: nn.Module) -> None:
                 nn.init.zeros_(m.bias)
 
 
-class UpBlock(nn.Module):
+class UpBlock(Block):
     """Residual block that doubles the sides: [BN ReLU up conv3 BN ReLU conv3] + up(conv1)."""
 
     def __init__(self, channels: int) -> None:
@@ -102,7 +103,7 @@ class UpBlock(nn.Module):
         return self.residual(x) + self.shortcut(x)
 
 
-class DownBlock(nn.Module):
+class DownBlock(Block):
     """Residual block of a critic, without norm; ``halve`` averages 2x2, ``first`` sees pixels."""
 
     def __init__(self, inputs: int, outputs: int, halve: bool = False, first: bool = False) -> None:
@@ -135,7 +136,7 @@ class SNResnetGenerator(nn.Module):
         super().__init__()
         self.z_dim = z_dim
         blocks = halvings(size, "The SNGAN ResNet", 16) - 2
-        self.body = nn.Sequential(
+        self.body = Chain(
             nn.Linear(z_dim, width * 16),
             nn.Unflatten(1, (width, 4, 4)),
             *(UpBlock(width) for _ in range(blocks)),
@@ -169,7 +170,7 @@ class SNResnetDiscriminator(nn.Module):
         super().__init__()
         self.pool = pool
         halving = halvings(size, "The SNGAN ResNet", 16) - 3
-        self.blocks = nn.Sequential(
+        self.blocks = Chain(
             DownBlock(channels, width, halve=True, first=True),
             *(DownBlock(width, width, halve=True) for _ in range(halving - 1)),
             DownBlock(width, width),

@@ -15,6 +15,7 @@ from gansuite.networks.layers import (
     norm_layer,
     upsampling,
 )
+from gansuite.networks.recompute import Chain
 
 
 class StarGANGenerator(nn.Module):
@@ -40,14 +41,14 @@ class StarGANGenerator(nn.Module):
         super().__init__()
         w, norm = width, self.norm
         layers: list[nn.Module] = [nn.Conv2d(channels + labels, w, 7, 1, 3, bias=False)]
-        layers += [norm_layer(norm, w), nn.ReLU()]
+        layers += [norm_layer(norm, w), nn.ReLU(True)]
         for a, b in ((w, 2 * w), (2 * w, 4 * w)):
-            layers += [nn.Conv2d(a, b, 4, 2, 1, bias=False), norm_layer(norm, b), nn.ReLU()]
+            layers += [nn.Conv2d(a, b, 4, 2, 1, bias=False), norm_layer(norm, b), nn.ReLU(True)]
         layers += [ResidualBlock(4 * w, norm, reflect=False, bias=False) for _ in range(blocks)]
         for a, b in ((4 * w, 2 * w), (2 * w, w)):
-            layers += [upsampling(a, b, upsample), norm_layer(norm, b), nn.ReLU()]
+            layers += [upsampling(a, b, upsample), norm_layer(norm, b), nn.ReLU(True)]
         last = ThinConv2d(w, channels, 7, padding=3, bias=False)
-        self.body = nn.Sequential(*layers, last, nn.Tanh())
+        self.body = Chain(*layers, last, nn.Tanh())
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         planes = label.to(x)[:, :, None, None].expand(-1, -1, *x.shape[2:])
@@ -69,7 +70,7 @@ class StarGANDiscriminator(nn.Module):
         body: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.01)]
         for i in range(layers - 1):
             body += [InnerConv2d(width << i, width << i + 1, 4, 2, 1), nn.LeakyReLU(0.01)]
-        self.body = nn.Sequential(*body)
+        self.body = Chain(*body)
         last = width << layers - 1
         self.adv_head = nn.Conv2d(last, 1, 3, 1, 1, bias=False)
         self.cls_head = nn.Conv2d(last, labels, size >> layers, bias=False)

@@ -16,12 +16,14 @@ from gansuite.networks.layers import (
     norm_layer,
     upsampling,
 )
+from gansuite.networks.recompute import Chain
 
 
 class UNet(nn.Module):
     """``downs`` one after the other, then ``ups``, each fed its predecessor and the equal down.
 
-    The maps are joined before any activation, so the activation that opens an ``up`` acts on both.
+    The maps are joined before any activation, so the activation that opens an ``up`` acts on both:
+    a ReLU, so that it is of no account whether a ``down`` has opened with a leaky one in place.
     H and W must be multiples of ``stride`` = 2^len(downs).
     """
 
@@ -63,8 +65,8 @@ class UNetGenerator(UNet):
         widths, bias = [width * min(2**i, 8) for i in range(downs)], norm != "batch"
         down: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1, bias=bias)]
         for i, (a, b) in enumerate(pairwise(widths), start=2):
-            layers = [nn.LeakyReLU(0.2), InnerConv2d(a, b, 4, 2, 1, bias=bias)]
-            down.append(nn.Sequential(*layers, norm_layer(norm if i < downs else "none", b)))
+            layers = [nn.LeakyReLU(0.2, True), InnerConv2d(a, b, 4, 2, 1, bias=bias)]
+            down.append(Chain(*layers, norm_layer(norm if i < downs else "none", b)))
         up: list[nn.Module] = []
         for i in reversed(range(downs)):
             a = widths[i] * (1 if i == downs - 1 else 2)
@@ -72,8 +74,6 @@ class UNetGenerator(UNet):
             end = [norm_layer(norm, b) if i else nn.Tanh()]
             if dropout and 4 <= i < downs - 1:
                 end += [nn.Dropout(dropout)]
-            up.append(
-                nn.Sequential(nn.ReLU(), upsampling(a, b, upsample, bias=bias or not i), *end)
-            )
+            up.append(Chain(nn.ReLU(True), upsampling(a, b, upsample, bias=bias or not i), *end))
         super().__init__(down, up)
         init_normal_(self)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gansuite.losses.precision import full
+from gansuite.networks.recompute import Block
 from gansuite.networks.stylegan2.layers import EqualizedConv2d, EqualizedLinear, resolutions
 
 
@@ -32,7 +33,7 @@ def minibatch_stddev(x: Tensor, group: int) -> Tensor:
     return torch.cat([x, channel.to(x.dtype)], 1)
 
 
-class DiscriminatorBlock(nn.Module):
+class DiscriminatorBlock(Block):
     """[N, in, H, W] -> [N, out, H/2, W/2]: two 3x3 convolutions, the second strided; ``residual``
     adds a linear 1x1 path and scales both by sqrt(1/2) (StyleGAN2 §4.1)."""
 

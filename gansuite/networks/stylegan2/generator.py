@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from gansuite.draws import Draws
 from gansuite.networks.blur import Fir
+from gansuite.networks.recompute import Block
 from gansuite.networks.stylegan2.layers import (
     GAIN,
     SLOPE,
@@ -35,7 +36,7 @@ def num_ws(size: int) -> int:
     return 2 * len(resolutions(size))
 
 
-class SynthesisLayer(nn.Module):
+class SynthesisLayer(Block):
     """Modulated 3x3 convolution, then noise, then bias, then leaky ReLU with gain sqrt(2).
 
     One noise map per sample is shared by all channels and scaled by one learned strength, which

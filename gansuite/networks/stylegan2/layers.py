@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from gansuite.errors import UserError
 from gansuite.losses.precision import full, no_autocast
 from gansuite.networks.blur import Fir
+from gansuite.networks.layers import pointwise
 
 SLOPE = 0.2
 GAIN = math.sqrt(2.0)
@@ -85,8 +86,12 @@ class EqualizedConv2d(nn.Module):
         if self.fir is not None:
             x = self.fir(x)
         bias = None if self.bias is None else self.bias * self.bias_gain
-        x = F.conv2d(x, self.weight * self.weight_gain, bias, self.stride, self.padding)
-        return x if bias is None else F.leaky_relu_(x, SLOPE)
+        weight = self.weight * self.weight_gain
+        if bias is not None:
+            return F.leaky_relu_(F.conv2d(x, weight, bias, self.stride, self.padding), SLOPE)
+        if weight.shape[2] == 1:
+            return pointwise(x, weight)
+        return F.conv2d(x, weight, None, self.stride, self.padding)
 
 
 class ModulatedConv2d(nn.Module):
