@@ -211,7 +211,7 @@ BAD = {
     "one domain": (f"{PHOTOS} data.root=half", "no 'trainB'"),
     "one coat": (f"{COATS} data.domains=[horse]", "cyclegan needs 2 domains"),
     "three coats": (f"{COATS} data.domains=[horse,zebra,giraffe]", "exactly 2 domains"),
-    "size": (f"{COATS} data.size=34", "multiple of 4: 32 or 36."),
+    "size": (f"{COATS} data.size=34", "multiple of 32: 32 or 64."),
     "load size": (f"{PHOTOS} data.root=two data.load_size=30", "data.load_size is 30"),
     "chunks": (f"{COATS} trainer.accumulate=3", "use a multiple of 3"),
     "no gpu": (f"{COATS} trainer.accelerator=tpu", "'trainer.accelerator' is 'tpu'"),
@@ -334,7 +334,7 @@ def test_indivisible_batch_is_met_before_a_process_is_launched(
     monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("launched"))
     code, _, err = say("exp", "cyclegan_coats", "trainer.devices=3", "trainer.accelerator=cpu")
     assert (code, tree(here)) == (2, [])
-    assert "'data.batch' is 8 for all processes together, which 3 process(es)" in err
+    assert "'data.batch' is 4 for all processes together, which 3 process(es)" in err
     started = {"RANK": 1, "WORLD_SIZE": 5, "LOCAL_RANK": 1, "MASTER_ADDR": "h", "MASTER_PORT": 9}
     for name, value in started.items():
         monkeypatch.setenv(name, str(value))

@@ -35,7 +35,7 @@ from gansuite.tools.translate import translate
 EXPERIMENTS = sorted(configuration.experiment_files())
 MODELS = (
     *(f"{name}_coats" for name in method_names()),
-    *("fastcut_coats", "pix2pix_facades", "stargan_coats_joint"),
+    *("cyclegan_facades", "fastcut_coats", "pix2pix_facades", "stargan_coats_joint"),
     *("vanilla_cifar10_sngan", "vanilla_mnist"),
 )
 HAS_ONNX = all(importlib.util.find_spec(p) for p in ("onnx", "onnxscript", "onnxruntime"))
@@ -44,14 +44,16 @@ needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason="needs onnx, onnxscript and
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return untrained("cyclegan_coats", tmp_path_factory.mktemp("cyclegan"))
+    folder = tmp_path_factory.mktemp("cyclegan")
+    return untrained("cyclegan_coats", folder, "method.generator=resnet")  # of any size
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with averaged weights."""
     more = ("evaluate.learned=false", "evaluate.best_by=swd", "ema.half_life_kimg=0.004")
-    e = experiment("cyclegan_coats", tmp_path_factory.mktemp("run"), 2, *more)
+    resnet = "method.generator=resnet"
+    e = experiment("cyclegan_coats", tmp_path_factory.mktemp("run"), 2, resnet, *more)
     engine.train(e)
     return e.run_dir
 
@@ -291,7 +293,7 @@ def kind(name: str) -> tuple[str, ...]:
 
 
 def test_every_method_and_preset_is_exported() -> None:
-    assert len(MODELS) == 16
+    assert len(MODELS) == 17
     assert {kind(name)[0] for name in MODELS} == set(method_names())
     assert {kind(name) for name in EXPERIMENTS} == {kind(name) for name in MODELS}
 

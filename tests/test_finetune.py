@@ -18,7 +18,7 @@ from gansuite.config import Experiment
 from gansuite.errors import UserError
 from gansuite.runs import Run, read_checkpoint, read_json
 
-TINY = ("evaluate.learned=false", "evaluate.best_by=swd")
+TINY = ("evaluate.learned=false", "evaluate.best_by=swd", "method.generator=resnet")
 NEW = ("name=fine", "data.domains=[giraffe,leopard]")
 
 
@@ -36,7 +36,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, of no run, untrained."""
-    return untrained("cyclegan_coats", tmp_path_factory.mktemp("untrained"))
+    folder = tmp_path_factory.mktemp("untrained")
+    return untrained("cyclegan_coats", folder, "method.generator=resnet")
 
 
 def state_of(run: Path) -> dict[str, Any]:

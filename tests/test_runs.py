@@ -228,7 +228,7 @@ def test_unreadable_config(tmp_path: Path) -> None:
         ("data.workers=2", ""),
         ("trainer.devices=2", ""),
         ("data.batch=4", "data.batch: 2 -> 4"),
-        ("ema.half_life_kimg=1", "ema.half_life_kimg: None -> 1.0"),
+        ("ema.half_life_kimg=1", "ema.half_life_kimg: 0.5 -> 1.0"),
         ("method.weights.cycle=5", "method.weights.cycle: 10.0 -> 5.0"),
         ("evaluate.pictures=5", "evaluate.pictures: 8 -> 5"),
     ],

@@ -117,6 +117,7 @@ class Exported:
         return _scaled(made, (x.shape[2], x.shape[3]))
 
     def _call(self, **given: Tensor) -> Tensor:
+        given = {name: x.cpu() for name, x in given.items()}  # where a program computes
         if not self.says["uint8"]:
             return self.program(**{name: x.float().contiguous() for name, x in given.items()})
         pictures = {k: to_bytes(x) for k, x in given.items() if k in ("image", "reference")}
