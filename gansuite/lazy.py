@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib.util
+import importlib
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -49,14 +49,15 @@ def lean() -> Iterator[None]:
     """Inside, an import of torchmetrics does without what it looks for beside PyTorch: transformers
     for texts, matplotlib for plots, and ``scipy.signal`` in case an old package wants it. These
     are half of the memory and of the time of importing Lightning, which imports it."""
-    if "torchmetrics" in sys.modules or importlib.util.find_spec("lightning_utilities") is None:
+    cache_class: Any = None
+    with contextlib.suppress(ImportError):
+        from lightning_utilities.core.imports import RequirementCache as cache_class
+    check = getattr(cache_class, "_check_available", None)  # theirs, and not promised
+    if check is None or "torchmetrics" in sys.modules:
         yield
         return
-    from lightning_utilities.core.imports import RequirementCache
 
-    check = RequirementCache._check_available
-
-    def checked(cache: RequirementCache) -> None:
+    def checked(cache: Any) -> None:
         wanted = re.match(r"\w+", cache.requirement or cache.module or "")
         if wanted and wanted[0] in ("transformers", "matplotlib"):
             cache.available, cache.message = False, f"{wanted[0]} is left out"
@@ -65,11 +66,11 @@ def lean() -> Iterator[None]:
     signal = ModuleType("scipy.signal")
     signal.hamming = None  # type: ignore[attr-defined]
     stands_in = sys.modules.setdefault("scipy.signal", signal) is signal
-    RequirementCache._check_available = checked  # type: ignore[assignment, method-assign]
+    cache_class._check_available = checked
     try:
         yield
     finally:
-        RequirementCache._check_available = check  # type: ignore[method-assign]
+        cache_class._check_available = check
         if stands_in:
             del sys.modules["scipy.signal"]
             if (scipy := sys.modules.get("scipy")) and vars(scipy).get("signal") is signal:
