@@ -50,9 +50,10 @@ CASES = {
     for case in (
         Case("vanilla", 64, 64, {}, _widths(width=64, d_width=64, augment="none")),
         Case(
-            "cyclegan", 64, 4, {"width": 32, "blocks": 6}, _widths(width=32, d_width=32, blocks=6)
+            "cyclegan", 64, 4, {"width": 32, "blocks": 6},
+            _widths(generator="resnet", width=32, d_width=32, blocks=6),
         ),
-        Case("cyclegan", 256, 1, {}, _widths(width=64, d_width=64, blocks=9)),
+        Case("cyclegan", 256, 1, {}, _widths(generator="resnet", width=64, d_width=64, blocks=9)),
         Case("dualgan", 64, 4, {}, _widths(width=64, d_width=64)),
         Case("discogan", 64, 16, {}, _widths(width=64, d_width=64)),
         Case(

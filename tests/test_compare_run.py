@@ -113,6 +113,10 @@ def test_the_two_comparisons_have_every_method() -> None:
             "'rank_by' is 'diversity', by which nothing can be",
         ),
         (["cyclegan_coats", "rank_by=fid"], "rank_by is 'fid', which needs a network's weights"),
+        (
+            ["cyclegan_coats", "evaluate.learned=false", "evaluate.best_by=fd_random"],
+            "needs 'evaluate.learned', which is switched off; give rank_by=fd_random",
+        ),
         (["cyclegan_coats", "name=../x"], "'name' is '../x'; it names a folder"),
         (["cyclegan_coats", "evaluate.picture=3"], "did you mean 'evaluate.pictures'?"),
         (["cyclegan_coats", "vanilla_coats"], "'budget.kimg' is 30.0 for cyclegan_coats and 128.0"),
@@ -291,12 +295,15 @@ def command(*arguments: str) -> list[str]:
 
 # the embedded set with one run of each kind: one that makes pictures, one that translates
 ARGUMENTS = ("vanilla_coats", "discogan_coats", "budget.kimg=0.4", "name=c", *TINY)
-RARE = ("evaluate.every_kimg=0.2", "evaluate.learned=false", "evaluate.best_by=fd_random")
-POINTS = 40  # log points of both runs
+RARE = (
+    *("evaluate.every_kimg=0.2", "evaluate.learned=false", "evaluate.best_by=fd_random"),
+    "rank_by=fd_random",
+)
+POINTS = 44  # of both runs: 20 at which losses are logged, 2 scores
 
 
 def points(folder: Path) -> int:
-    """How many log points the runs below a folder have passed."""
+    """How many points of their log the runs below a folder have passed."""
     return sum(f.read_bytes().count(b"\n") for f in folder.rglob("timing.jsonl"))
 
 

@@ -117,10 +117,14 @@ def make_plan(
             runs.append(PlannedRun(loaded, (experiment, *own)))
     option = NEEDS.get(spec.rank_by)
     if runs and option and not _given(runs[0].experiment, option):
-        raise UserError(
-            f"rank_by is '{spec.rank_by}', which needs a network's weights; give "
-            f"evaluate.{option} ('gansuite fetch-metrics' gets the files)."
-        )
+        if option in ("learned", "style"):  # is scored unless it was switched off
+            missing = f"'evaluate.{option}', which is switched off; give rank_by=fd_random"
+        else:
+            missing = (
+                f"a network's weights; give evaluate.{option} ('gansuite fetch-metrics' gets the "
+                f"files)"
+            )
+        raise UserError(f"rank_by is '{spec.rank_by}', which needs {missing}.")
     for planned in runs:
         Run(planned.path).refresh(checkpoints=False)
         Run(planned.path).refuse_changes(planned.experiment)
