@@ -306,7 +306,7 @@ def test_mapping() -> None:
     m.train()(z)
     assert not m.w_avg.any()
     for _ in range(2):
-        m.follow(x.mean(0).detach())
+        m.update_average(x.mean(0).detach())
     torch.testing.assert_close(m.w_avg, (1 - 0.995**2) * x.mean(0).detach())
 
 

@@ -107,13 +107,9 @@ class StyleGAN(Unconditional):
             with TwiceDifferentiable():
                 images = self.g.synthesis(ws, draws=step.draws)
             penalty, mean, lengths = path_length_penalty(
-                images,
-                ws,
-                self.path_mean,
-                step.draws,
-                decay=0.01 / self.settings.accumulate,
-                over_ranks=self.mean_over_ranks,
-            )
+                images, ws, self.path_mean, step.draws,
+                decay=0.01 / self.settings.accumulate, over_ranks=self.mean_over_ranks,
+            )  # fmt: skip
         self.path_mean.copy_(mean)
         self.record("path/length", lengths.mean())
         return {"path": penalty * self.path_every}
@@ -135,7 +131,7 @@ class StyleGAN(Unconditional):
         passes, self.passes = self.passes, {}  # D's pass is over the pictures of G's, once more
         found = [torch.stack(passes[p]).mean(0) for p in ("g", "g.path", "g") if p in passes]
         for mean in self.mean_over_ranks(torch.stack(found)):
-            self.g.mapping.follow(mean)
+            self.g.mapping.update_average(mean)
 
     def latent_pairs(
         self, n: int, generator: torch.Generator, epsilon: float

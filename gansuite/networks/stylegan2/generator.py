@@ -80,7 +80,7 @@ class MappingNetwork(nn.Module):
     """z [N, z_dim] -> w [N, w_dim]: z scaled to unit mean square, then ``layers`` dense layers
     that learn at ``lr_mult`` of the rate (StyleGAN §2, StyleGAN2 app. B).
 
-    ``w_avg`` is for truncation; `follow` moves it towards the mean w of a batch (factor .995).
+    ``w_avg`` is for truncation; `update_average` moves it by 0.005 towards the mean w of a batch.
     """
 
     w_avg: Tensor
@@ -99,7 +99,7 @@ class MappingNetwork(nn.Module):
         w: Tensor = self.layers(z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt())
         return w
 
-    def follow(self, mean: Tensor) -> None:
+    def update_average(self, mean: Tensor) -> None:
         """Move ``w_avg`` towards the ``mean`` [w_dim] of the w of a pass."""
         self.w_avg.lerp_(mean, 0.005)
 
