@@ -115,7 +115,7 @@ def test_the_two_comparisons_have_every_method() -> None:
         (["cyclegan_coats", "rank_by=fid"], "rank_by is 'fid', which needs a network's weights"),
         (
             ["cyclegan_coats", "evaluate.learned=false", "evaluate.best_by=fd_random"],
-            "needs 'evaluate.learned', which is switched off; give rank_by=fd_random",
+            "needs 'evaluate.learned', which is off here; give rank_by=fd_random",
         ),
         (["cyclegan_coats", "name=../x"], "'name' is '../x'; it names a folder"),
         (["cyclegan_coats", "evaluate.picture=3"], "did you mean 'evaluate.pictures'?"),

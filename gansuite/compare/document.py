@@ -16,10 +16,10 @@ from PIL import Image
 
 
 @functools.cache
-def templates() -> Environment:
-    """The templates of this package; what they are given is escaped."""
+def templates(package: str = "gansuite.compare") -> Environment:
+    """The templates of a package; what they are given is escaped."""
     return Environment(
-        loader=PackageLoader("gansuite.compare", ""),
+        loader=PackageLoader(package, ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -117,8 +117,8 @@ def make_plan(
             runs.append(PlannedRun(loaded, (experiment, *own)))
     option = NEEDS.get(spec.rank_by)
     if runs and option and not _given(runs[0].experiment, option):
-        if option in ("learned", "style"):  # is scored unless it was switched off
-            missing = f"'evaluate.{option}', which is switched off; give rank_by=fd_random"
+        if option in ("learned", "style"):  # no files are wanted for these
+            missing = f"'evaluate.{option}', which is off here; give rank_by=fd_random"
         else:
             missing = (
                 f"a network's weights; give evaluate.{option} ('gansuite fetch-metrics' gets the "

@@ -16,10 +16,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from torch import Tensor
 
+from gansuite.compare.document import templates
 from gansuite.errors import UserError
 
 SEEDS = 1000
@@ -88,7 +88,7 @@ def page(model: bytes, says: Mapping[str, Any], runtime: Runtime, z: Tensor | No
     code = _file("page.js")
     digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
     text = (
-        _templates()
+        templates(__name__)
         .get_template("page.html")
         .render(
             style=_file("style.css", "gansuite.compare") + "\n" + _file("page.css"),
@@ -115,13 +115,3 @@ def _packed(data: bytes) -> str:
 
 def _file(name: str, package: str = "gansuite.tools.webpage") -> Markup:
     return Markup(files(package).joinpath(name).read_text("utf-8").strip())
-
-
-def _templates() -> Environment:
-    return Environment(
-        loader=PackageLoader("gansuite.tools.webpage", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
