@@ -27,6 +27,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             parser.print_help()
             sys.exit(0)
         code = args.call(args)
+        if processes := _processes():
+            processes.part()
+    except SystemExit as error:  # it was asked to stop before there was anything to save
+        code = error.code
     except UserError as error:
         _failed(2, error)
         print(f"gansuite: {error}", file=sys.stderr)
@@ -47,14 +51,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     except Exception as error:
         _failed(1, error)
         raise
-    sys.exit(code or 0)
+    _end(code or 0)
+
+
+def _end(code: Any) -> NoReturn:
+    if processes := _processes():
+        processes.leave(code)
+    sys.exit(code)
 
 
 def _failed(code: int, error: BaseException) -> None:
-    if "gansuite.processes" in sys.modules:  # imported by whatever trains
-        from gansuite import processes
-
+    if processes := _processes():
         processes.fail(code, error)
+
+
+def _processes() -> Any:
+    """The module of that name, if it was imported: by whatever trains."""
+    return sys.modules.get("gansuite.processes")
 
 
 def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:

@@ -144,6 +144,42 @@ def test_a_command_that_is_asked_twice_ends_once() -> None:
     assert done.stdout == "Stopped by SIGUSR2; the same command resumes it.\n"
 
 
+ENDS: dict[str, Any] = {
+    "well": (lambda args: 0, ["parted", 0]),
+    "stopped": (lambda args: STOPPED, ["parted", STOPPED]),
+    "stopped before training": (lambda args: sys.exit(STOPPED), ["at once", STOPPED]),
+    "interrupted": (lambda args: signal.raise_signal(signal.SIGINT), ["at once", 130]),
+}
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_a_rank_ends_the_connections_or_ends_without_the_interpreter(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gloo's threads must not outlive the interpreter; a rank that fails waits for nobody."""
+    clean(monkeypatch)
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)  # further Ctrl-C stay heeded here
+    call, expected = ENDS[case]
+    found: list[Any] = []
+    connected = [True]
+
+    def destroy() -> None:
+        found.append("parted")
+        connected.clear()
+
+    def leave(code: int) -> None:
+        found.append("at once")
+        raise SystemExit(code)
+
+    monkeypatch.setattr(processes.distributed, "is_initialized", lambda: bool(connected))
+    monkeypatch.setattr(processes.distributed, "destroy_process_group", destroy)
+    monkeypatch.setattr(processes, "_leave", leave)
+    monkeypatch.setattr(cli.commands, "list_all", call)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["list"])
+    assert [*found, ended.value.code] == expected
+
+
 @pytest.mark.slow
 def test_a_second_signal_does_not_cut_the_save_off(tmp_path: Path, monkeypatch: Any) -> None:
     """SIGTERM of a scheduler and then of the job, which reaches the run while it saves."""

@@ -25,7 +25,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import torch
 from lightning.fabric.plugins.environments import (
@@ -189,9 +189,7 @@ def _fail_among_others(code: int, error: BaseException) -> None:
         print(f"gansuite: {error}", file=sys.stderr)
     elif code == 1:
         traceback.print_exception(error)
-    if not distributed.is_initialized():  # nobody is left behind
-        raise SystemExit(code)
-    _leave(code)
+    leave(code)
 
 
 def _lost(why: str) -> None:
@@ -259,7 +257,25 @@ def is_loss(error: BaseException) -> bool:
     )
 
 
-def _leave(code: int) -> None:
+def part() -> None:
+    """End the connections to the other ranks, as the last thing a rank does that ends well.
+
+    Gloo's threads drop the tensors they have sent, which are Python's. One that comes to it only
+    while the interpreter ends aborts the process (pytorch/pytorch#190489); here they are joined.
+    """
+    if _several():
+        _group_of.cache_clear()
+        distributed.destroy_process_group()
+
+
+def leave(code: int) -> NoReturn:
+    """End this process with ``code``; one that is still connected to others without destructors."""
+    if not _several():
+        raise SystemExit(code)
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
     """End without destructors, which would wait for ranks that are gone or complain of them."""
     for child in multiprocessing.active_children():
         with contextlib.suppress(OSError):
