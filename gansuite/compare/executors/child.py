@@ -114,21 +114,14 @@ class Child:
         why = self._why(code)
         if self.launcher and why.endswith(f"; {RESUMES}."):
             return "stopped", why
-        # rank 0 has saved; what another one came to behind that is of no account
-        if self.launcher and any(line.startswith("Stopped by SIG") for line in self._lines()):
-            return "stopped", "it was asked to stop; the same command resumes it"
         return "failed", note_failure(self.path, why)
-
-    def _lines(self) -> list[str]:
-        """What this attempt has printed."""
-        with open(self.path / LOG_FILE, "rb") as log:
-            log.seek(self.begun)
-            text = log.read().decode(errors="replace")
-        return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
 
     def _why(self, code: int) -> str:
         """One sentence from the log of this attempt."""
-        lines = self._lines()
+        with open(self.path / LOG_FILE, "rb") as log:
+            log.seek(self.begun)
+            text = log.read().decode(errors="replace")
+        lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
         said = [line for line in lines if line.startswith("gansuite: ")]
         if said:
             return said[-1].removeprefix("gansuite: ")
