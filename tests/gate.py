@@ -21,6 +21,8 @@ if sys.orig_argv[1:4] == ["-m", "gansuite", "exp"]:
             (closed / (name + "." + os.environ.get("SLURM_PROCID", "0"))).touch()
             while closed.exists() and not self._asked:
                 time.sleep(0.05)
+            if self._asked:  # all are, behind the same batch; else they look about once a second
+                self._next = self._count + 1
         check(self)
     StopAtBudget.check = held
 """

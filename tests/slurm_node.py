@@ -51,7 +51,7 @@ SlurmdTimeout=60
 KillWait=60
 MinJobAge=3000
 SchedulerType=sched/backfill
-SchedulerParameters=bf_interval=2,sched_interval=2
+SchedulerParameters=bf_interval=1,sched_interval=1,batch_sched_delay=0
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 AccountingStorageType=accounting_storage/none
@@ -136,7 +136,7 @@ class Cluster:
         lines = CONF.format(host=host, network=network, folder=self.folder, port=port)
         hosts = f"127.0.0.1 localhost\n{network}.254 {host}\n"
         for i, name in enumerate(self.names, 1):
-            lines += f"NodeName={name} NodeHostname={name} NodeAddr={network}.{i} CPUs=1\n"
+            lines += f"NodeName={name} NodeHostname={name} NodeAddr={network}.{i} CPUs=2\n"
             hosts += f"{network}.{i} {name}\n"
         (self.folder / "slurm.conf").write_text(lines + PARTITION)
         version = 2 if Path("/sys/fs/cgroup/cgroup.controllers").exists() else 1

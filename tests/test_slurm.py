@@ -25,12 +25,21 @@ pytestmark = [
     pytest.mark.skipif(bool(slurm_node.missing()), reason=slurm_node.missing()),
 ]
 ROOT = Path(__file__).resolve().parents[1]
+OFTEN = """\
+if sys.orig_argv[1:4] == ["-m", "gansuite", "compare"]:
+    from gansuite.compare.executors.slurm import Slurm
+    Slurm.every = 0.5
+"""
 
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Gate:
-    """At which every start of a run in a job waits behind the third batch."""
-    return Gate(tmp_path / "gate", 3)
+    """At which every start of a run in a job waits behind the third batch; the command that
+    follows the jobs looks often."""
+    gate = Gate(tmp_path / "gate", 3)
+    with open(gate.path / "sitecustomize.py", "a") as code:
+        code.write(OFTEN)
+    return gate
 
 
 @pytest.fixture
@@ -79,7 +88,7 @@ class Comparison:
         folder = self.folder / out / "c"
         md, csv = ((folder / f"leaderboard.{kind}").read_bytes().decode() for kind in ("md", "csv"))
         # by how many processes they were made is part of the command
-        return [re.sub(r" trainer\.(devices|num_nodes)=2", "", md), csv]
+        return [re.sub(r" trainer\.(devices|num_nodes)=\d", "", md), csv]
 
 
 def running(cluster: Cluster, gate: Gate, ranks: int = 1) -> dict[str, str]:
@@ -102,32 +111,35 @@ def test_two_methods_and_all_that_happens_to_jobs(
     """A node is drained and its job requeued, a job reaches its time limit, another is signalled, a
     node dies, the command is left and given again: the tables are those of the local executor."""
     it = Comparison(tmp_path, "vanilla_coats", "discogan_coats", "seeds=0,1", "budget.kimg=0.06")
-    limits = ("slurm.parallel=2", "slurm.timeout_min=600", "slurm.signal_delay_s=170")
+    limits = ["slurm.parallel=2", "slurm.timeout_min=600", "slurm.signal_delay_s=170"]
+    limits.append("slurm.cpus_per_task=2")  # all of a node
     first = it.on(cluster, *limits)
     until(lambda: len(running(cluster, gate)) == 2 or first.poll() is not None)
     assert first.poll() is None, it.said("cut")
+    whole = it.locally("jobs=2")
     runs = {job: run for run, job in it.jobs().items()}
+    drained, limited = (running(cluster, gate)[node] for node in ("n1", "n2"))
+
+    # a job comes near its time limit, as SLURM finds out in half a minute; the rest comes meanwhile
+    hours, minutes, _ = map(int, cluster.job(limited)["RunTime"].split(":"))
+    cluster.control("update", f"JobId={limited}", f"TimeLimit={60 * hours + minutes + 3}")
 
     # a node is drained, and its job goes back into the queue
-    job = running(cluster, gate)["n1"]
     cluster.control("update", "NodeName=n1", "State=DRAIN", "Reason=test")
     assert cluster.node("n1") == "ALLOCATED+DRAIN"
-    cluster.control("requeue", job)
+    cluster.control("requeue", drained)
     until(lambda: cluster.node("n1") == "IDLE+DRAIN")
-    assert cluster.job(job)["JobState"] == "PENDING"
-    assert "Stopped by SIGTERM" in it.log(runs[job])
+    assert cluster.job(drained)["JobState"] == "PENDING"
+    assert "Stopped by SIGTERM" in it.log(runs[drained])
     cluster.control("update", "NodeName=n1", "State=RESUME")
     until(lambda: "n1" in running(cluster, gate))
 
-    # a job comes near its time limit: it saves, and comes again
-    job = running(cluster, gate)["n2"]
-    hours, minutes, _ = map(int, cluster.job(job)["RunTime"].split(":"))
-    cluster.control("update", f"JobId={job}", f"TimeLimit={60 * hours + minutes + 3}")
-    until(lambda: restarts(cluster, job) == 1)
-    cluster.control("update", f"JobId={job}", "TimeLimit=600")
-    told = "".join(p.read_text() for p in (tmp_path / "cut/c/slurm").glob(f"{job}_*.err"))
+    # the other job saves, and comes again
+    until(lambda: restarts(cluster, limited) == 1)
+    cluster.control("update", f"JobId={limited}", "TimeLimit=600")
+    told = "".join(p.read_text() for p in (tmp_path / "cut/c/slurm").glob(f"{limited}_*.err"))
     assert "Caught signal SIGUSR2" in told
-    assert it.log(runs[job]).count("Stopped by SIG") == 1
+    assert it.log(runs[limited]).count("Stopped by SIG") == 1
     until(lambda: "n2" in running(cluster, gate))
 
     # the same by hand
@@ -150,7 +162,7 @@ def test_two_methods_and_all_that_happens_to_jobs(
     # the command is left, and follows them again
     first.send_signal(signal.SIGINT)
     assert first.wait() == STOPPED
-    again, whole = it.on(cluster, *limits), it.locally("jobs=2")
+    again = it.on(cluster, *limits)
     until(lambda: "they are followed." in it.said("cut") or again.poll() is not None)
     gate.open()
     assert again.wait() == 0, it.said("cut")
@@ -172,7 +184,9 @@ def test_a_run_on_two_nodes_one_of_which_dies(tmp_path: Path, gate: Gate, cluste
     ((nodes, job),) = running(cluster, gate, 2).items()
     assert nodes == "n[1-2]"
     cluster.said("scancel", "--signal=USR2", job)
-    until(lambda: gate.waiting(job, 1, 2))
+    until(lambda: gate.waiting(job, 1, 2) or first.poll() is not None)
+    assert first.poll() is None, it.said("cut")
+    whole = it.locally("trainer.devices=2")
     (run,) = it.jobs()
     assert "Stopped by SIG" in it.log(run)
     cluster.lose("n2")
@@ -180,12 +194,26 @@ def test_a_run_on_two_nodes_one_of_which_dies(tmp_path: Path, gate: Gate, cluste
     until(lambda: cluster.job(job)["JobState"] == "PENDING" or it.jobs()[run] != job)
     cluster.begin("n2")
     gate.open()
-    whole = it.locally("trainer.devices=2")
     assert first.wait() == 0, it.said("cut")
     assert whole.wait() == 0, it.said("whole")
     until(lambda: not cluster.said("squeue", "-h"))  # what the runs print behind their results
     assert it.boards("cut") == it.boards("whole")
     assert it.log(run).count("Verdict") == 1
+
+
+def test_several_processes_on_each_of_two_nodes(
+    tmp_path: Path, gate: Gate, cluster: Cluster
+) -> None:
+    """Their tables are those of as many processes on this machine."""
+    it = Comparison(tmp_path, "vanilla_coats", "seeds=0", "budget.kimg=0.02")
+    on = it.on(cluster, "slurm.nodes=2", "trainer.devices=2")
+    until(lambda: running(cluster, gate, 4) or on.poll() is not None)
+    assert list(running(cluster, gate, 4)) == ["n[1-2]"], it.said("cut")
+    gate.open()
+    whole = it.locally("trainer.devices=4")
+    assert on.wait() == 0, it.said("cut")
+    assert whole.wait() == 0, it.said("whole")
+    assert it.boards("cut") == it.boards("whole")
 
 
 def test_what_the_cluster_refuses(tmp_path: Path, cluster: Cluster) -> None:
