@@ -34,8 +34,8 @@ def attributes(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
 def uncollected() -> Iterator[None]:
     """Inside, for the imports of a command, no garbage is looked for: the half million objects that
     PyTorch and Lightning bring are none, and looking for it among them takes a fifth of the time of
-    their import. Nor is imported what only metrics of text and sound need (`lean`), nor the compiler
-    before something is compiled (`without_compiler`)."""
+    their import. Nor is imported what only metrics of text and sound need (`lean`), nor PyTorch's
+    compiler before something is compiled (`without_compiler`)."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -143,7 +143,8 @@ def _whole(late: ModuleType) -> None:
     utils = sys.modules.get(f"{COMPILER}.utils")
     if utils is not None and utils.__spec__ is None:
         del sys.modules[utils.__name__]
-    assert late.__spec__ is not None and late.__spec__.loader is not None
+    assert late.__spec__ is not None
+    assert late.__spec__.loader is not None
     late.__spec__.loader.exec_module(late)
 
 
