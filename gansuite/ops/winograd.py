@@ -143,7 +143,7 @@ def _tiles(x: Tensor) -> Tensor:
 
 
 def _from_tiles(v: Tensor, n: int, h: int, w: int) -> Tensor:
-    """The transpose of `_tiles`: where tiles overlap they are added."""
+    """The transpose of `_tiles`: where tiles overlap they are added. Channels last."""
     down, across, edge = (h - 2) // OUTPUTS, (w - 2) // OUTPUTS, TILE - OUTPUTS
     v = v.view(TILE, TILE, n, down, across, -1).permute(2, 3, 0, 4, 1, 5)
     x = v.new_zeros(n, down + 1, OUTPUTS, across + 1, OUTPUTS, v.shape[-1])
@@ -152,7 +152,7 @@ def _from_tiles(v: Tensor, n: int, h: int, w: int) -> Tensor:
     x[:, 1:, :edge, :-1] += v[:, :, OUTPUTS:, :, :OUTPUTS]
     x[:, 1:, :edge, 1:, :edge] += v[:, :, OUTPUTS:, :, OUTPUTS:]
     x = x.view(n, (down + 1) * OUTPUTS, (across + 1) * OUTPUTS, -1)
-    return x[:, :h, :w].permute(0, 3, 1, 2).contiguous()
+    return x[:, :h, :w].permute(0, 3, 1, 2)
 
 
 def _outputs(y: Tensor) -> Tensor:
@@ -164,9 +164,14 @@ def _outputs(y: Tensor) -> Tensor:
 
 
 def _from_outputs(v: Tensor, n: int, h: int, w: int) -> Tensor:
-    """The inverse of `_outputs`."""
+    """The inverse of `_outputs`. Channels last."""
     v = v.view(OUTPUTS, OUTPUTS, n, h // OUTPUTS, w // OUTPUTS, -1)
-    return v.permute(2, 3, 0, 4, 1, 5).reshape(n, h, w, -1).permute(0, 3, 1, 2).contiguous()
+    return v.permute(2, 3, 0, 4, 1, 5).reshape(n, h, w, -1).permute(0, 3, 1, 2)
+
+
+def _laid_out(y: Tensor, like: Tensor) -> Tensor:
+    last = not like.is_contiguous() and like.is_contiguous(memory_format=torch.channels_last)
+    return y.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def _filters(g: Tensor, weight: Tensor) -> Tensor:
@@ -179,7 +184,7 @@ def _forward(x: Tensor, weight: Tensor) -> Tensor:
     a, g, b = _matrices(x.dtype)
     with _by_onednn():
         products = torch.bmm(_times(b, _tiles(x)), _filters(g, weight).mT)
-        return _from_outputs(_times(a, products), n, h - 2, w - 2)
+        return _laid_out(_from_outputs(_times(a, products), n, h - 2, w - 2), x)
 
 
 def _backward(gradient: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) -> list[Tensor]:
@@ -191,7 +196,7 @@ def _backward(gradient: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) -
         products = _times(a.T, _outputs(gradient))
         if wanted[0]:
             dx = torch.bmm(products, _filters(g, weight))
-            found.append(_from_tiles(_times(b.T, dx), n, h, w))
+            found.append(_laid_out(_from_tiles(_times(b.T, dx), n, h, w), x))
         if wanted[1]:
             dweight = torch.bmm(products.mT, _times(b, _tiles(x)))
             found.append((dweight.flatten(1).T @ g).view_as(weight))

@@ -12,7 +12,6 @@ from gansuite.errors import UserError
 from gansuite.losses.precision import full, no_autocast
 from gansuite.networks.blur import Fir
 from gansuite.networks.layers import pointwise
-from gansuite.ops.winograd import conv3x3
 
 SLOPE = 0.2
 GAIN = math.sqrt(2.0)
@@ -89,8 +88,6 @@ class EqualizedConv2d(nn.Module):
         bias = None if self.bias is None else self.bias * self.bias_gain
         weight = self.weight * self.weight_gain
         if bias is not None:
-            if (self.stride, self.padding) == (1, 1):
-                return F.leaky_relu_(conv3x3(x, weight, bias, 1), SLOPE)
             return F.leaky_relu_(F.conv2d(x, weight, bias, self.stride, self.padding), SLOPE)
         if weight.shape[2] == 1:
             return pointwise(x, weight)
@@ -133,8 +130,7 @@ class ModulatedConv2d(nn.Module):
             style = style * self.style_gain
         x = x * style[:, :, None, None]
         if self.fir is None:
-            convolve = conv3x3 if self.padding == 1 else F.conv2d
-            x = convolve(x, self.weight, padding=self.padding)
+            x = F.conv2d(x, self.weight, padding=self.padding)
         else:
             x = self.fir(F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2))
         if not self.demodulate:
