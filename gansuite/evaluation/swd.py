@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -58,9 +57,11 @@ def descriptors(level: Tensor, patches: int, seed: int, index: int) -> Tensor:
 
 
 def _sorted(x: Tensor) -> Tensor:
-    """Rows in ascending order; on a CPU NumPy needs a third of PyTorch's time for the same."""
+    """``x`` with its rows in ascending order; on a CPU in place, by NumPy in a third of PyTorch's
+    time."""
     if x.device.type == "cpu":
-        return torch.from_numpy(np.sort(x.numpy(), axis=1))
+        x.numpy().sort(axis=1)
+        return x
     return x.sort(dim=1).values
 
 
@@ -92,7 +93,12 @@ def projections(
 
 def between(a: list[Tensor], b: list[Tensor]) -> float:
     """Mean absolute difference of sorted projections, x 1e3, averaged over levels."""
-    levels = [float((x - y).abs().mean(dtype=torch.float64)) for x, y in zip(a, b, strict=True)]
+    levels = []
+    for level in zip(a, b, strict=True):
+        # a few rows at a time stay in the processor's cache
+        rows = zip(*(x.split(16) for x in level), strict=True)
+        sums = [(x - y).abs_().sum(dtype=torch.float64) for x, y in rows]
+        levels.append(float(torch.stack(sums).sum()) / level[0].numel())
     return 1e3 * sum(levels) / len(levels)
 
 
