@@ -160,6 +160,8 @@ def score(
         real = Statistics(c.real, protocol, extractor)
     elif real.protocol != protocol or not torch.equal(real.images, c.real):
         raise ValueError(f"{c.name}: the statistics given are of other pictures or settings")
+    if protocol.style and c.source is not None:
+        extractor.style.content(c.fake, c.source)  # at once with all else that it is asked for
     found, why = real.compare(c.fake)
     for name in protocol.metrics:
         inputs = METRICS[name].inputs

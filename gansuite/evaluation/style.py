@@ -38,13 +38,14 @@ class StyleStatistics:
 
     Contents and styles come again at every evaluation, so theirs are remembered (``again``), in
     ``folder`` also for other runs. Several metrics ask for what was made, so the last set is
-    remembered too, with the features of the network, which sees it once for both.
+    remembered too, with the features of the network and the distance to its contents: the network
+    sees it once for all.
     """
 
     def __init__(self, network: RandomVGG16, folder: Path | None = None) -> None:
         self.network, self.folder = network, folder
         self._known: dict[str, Tensor] = {}
-        self._last = ("", torch.empty(0))
+        self._last = self._content = ("", torch.empty(0))
 
     def __call__(self, images: Tensor, *, again: bool = False) -> Tensor:
         return self._both(images, again)[:, self.network.dim :]
@@ -53,11 +54,25 @@ class StyleStatistics:
         """What ``network`` itself makes of the pictures, [N, dim]."""
         return self._both(images)[:, : self.network.dim]
 
+    @torch.no_grad()
+    def content(self, images: Tensor, source: Tensor) -> Tensor:
+        """[N]: the `ContentDistance` of each of ``images`` to its ``source``."""
+        check_images(images)
+        name = _name(images)
+        key = f"{name} {_name(source)}"
+        if key != self._content[0]:
+            rows, apart = [], []
+            for one, other in zip(images.split(CHUNK), source.split(CHUNK), strict=True):
+                maps = list(self.network.maps(one))
+                pairs = zip(maps, self.network.maps(other), strict=True)
+                apart.append(torch.stack([_apart(a, b) for a, b in pairs]).mean(0).cpu())
+                rows.append(self._of(maps))
+            self._last, self._content = (name, torch.cat(rows)), (key, torch.cat(apart))
+        return self._content[1]
+
     def _both(self, images: Tensor, again: bool = False) -> Tensor:
         check_images(images)
-        key = hashlib.sha256(f"{images.shape}".encode())
-        key.update(images.contiguous().numpy().data)
-        name = key.hexdigest()
+        name = _name(images)
         if name == self._last[0]:
             return self._last[1]
         if name in self._known:
@@ -72,16 +87,23 @@ class StyleStatistics:
 
     @torch.no_grad()
     def _look(self, images: Tensor) -> Tensor:
-        rows = []
-        for chunk in images.split(CHUNK):
-            maps, parts = [], []
-            for x in self.network.maps(chunk):
-                maps.append(x)
-                variance, mean = torch.var_mean(x, (2, 3), correction=0)
-                parts += [mean, variance.sqrt()]
-            statistics = torch.cat(parts, 1).cpu().double()
-            rows.append(torch.cat([self.network.pooled(maps), statistics], 1))
-        return torch.cat(rows)
+        chunks = images.split(CHUNK)
+        return torch.cat([self._of(list(self.network.maps(chunk))) for chunk in chunks])
+
+    def _of(self, maps: list[Tensor]) -> Tensor:
+        """Features and statistics of the pictures of which the stages make ``maps``."""
+        parts: list[Tensor] = []
+        for x in maps:
+            variance, mean = torch.var_mean(x, (2, 3), correction=0)
+            parts += [mean, variance.sqrt()]
+        return torch.cat([self.network.pooled(maps), torch.cat(parts, 1).cpu().double()], 1)
+
+
+def _name(images: Tensor) -> str:
+    """Of a set of pictures on the CPU: equal for equal ones alone."""
+    key = hashlib.sha256(f"{tuple(images.shape)}".encode())
+    key.update(images.contiguous().numpy().data)
+    return key.hexdigest()
 
 
 class StyleReached(Metric):
@@ -159,18 +181,14 @@ class ContentDistance(Metric):
     found: list[Tensor]
     why = ""
 
-    def __init__(self, network: RandomVGG16, **kwargs: Any) -> None:
+    def __init__(self, network: StyleStatistics, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._look = network.maps  # not a part of the metric's own state
+        self._look = network
         self.add_state("found", default=[], dist_reduce_fx="cat")
 
-    @torch.no_grad()
     def update(self, preds: Tensor, source: Tensor) -> None:
         """Add stylised pictures and the contents they were made of, as many in the same order."""
-        for one, other in zip(preds.split(CHUNK), source.split(CHUNK), strict=True):
-            pairs = zip(self._look(one), self._look(other), strict=True)
-            stages = [_apart(a, b) for a, b in pairs]
-            self.found.append(torch.stack(stages).mean(0).cpu())
+        self.found.append(self._look.content(preds, source))
 
     def compute(self) -> Tensor:
         return dim_zero_cat(self.found).mean()

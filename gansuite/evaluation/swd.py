@@ -46,12 +46,11 @@ def descriptors(level: Tensor, patches: int, seed: int, index: int) -> Tensor:
     spot = torch.from_numpy(draw.random((n, patches, 2))).to(level.device)
     room = torch.tensor([h - PATCH + 1, w - PATCH + 1], device=level.device)
     top, left = (spot * room).long().unbind(-1)
+    picture = torch.arange(n, device=level.device)[:, None] * (c * h * w)
+    corner = (picture + top * w + left).view(-1, 1, 1)
     step = torch.arange(PATCH, device=level.device)
-    rows = (top[..., None] + step)[..., :, None]
-    columns = (left[..., None] + step)[..., None, :]
-    picture = torch.arange(n, device=level.device)[:, None, None, None]
-    cut = level.permute(0, 2, 3, 1)[picture, rows, columns]  # [n, patches, 7, 7, c]
-    cut = cut.permute(0, 1, 4, 2, 3).reshape(n * patches, c, PATCH**2)
+    channel = torch.arange(c, device=level.device)[:, None] * (h * w)
+    cut = level.take(corner + (channel + (step[:, None] * w + step).flatten()))
     std, mean = torch.std_mean(cut, (0, 2), keepdim=True, correction=0)
     return ((cut - mean) / std.clamp_min(1e-8)).flatten(1)
 
