@@ -190,6 +190,7 @@ def make_trainer(experiment: Experiment, callbacks: list[Any]) -> Trainer:
             "'trainer.precision' is 16-mixed, which needs a CUDA device; use bf16-mixed or 32-true."
         )
     devices, world = processes_of(experiment)
+    before = torch.are_deterministic_algorithms_enabled()
     try:
         return Trainer(
             accelerator=t.accelerator,
@@ -200,7 +201,8 @@ def make_trainer(experiment: Experiment, callbacks: list[Any]) -> Trainer:
             # where Lightning looks for checkpoints of its own, which no run has
             default_root_dir=experiment.run_dir,
             precision=t.precision,
-            deterministic=t.deterministic,
+            # told only where that changes something: it imports PyTorch's compiler
+            deterministic=t.deterministic or (False if before else None),
             sync_batchnorm=t.sync_batchnorm,
             max_epochs=-1,
             limit_val_batches=0,

@@ -8,10 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from helpers import experiment
 from torch import Tensor
 
+from gansuite import engine
+from gansuite.callbacks.evaluate import Comparisons
+from gansuite.callbacks.session import Session
 from gansuite.data.coats import render_many
 from gansuite.errors import UserError
 from gansuite.evaluation import (
@@ -30,6 +35,7 @@ from gansuite.evaluation.features import Inception, RandomVGG16
 from gansuite.evaluation.frechet import frechet_distance
 from gansuite.evaluation.score import score
 from gansuite.evaluation.weights import INCEPTION, VGG, WEIGHTS, Weights
+from gansuite.runs import Run
 
 N = 48
 
@@ -191,6 +197,58 @@ def test_reference_rows_are_computed_once_for_the_same_pictures(
     assert len(computed) == len(others) + 2
     assert kept.kept_reference_rows(None, c, few, extractor, train=train[0]) == first
     assert len(computed) == len(others) + 3
+
+
+def test_what_a_network_sees_of_real_pictures_is_kept(
+    tmp_path: Path, protocol: Protocol, extractor: Extractor
+) -> None:
+    """Another run on the same data reads it; a damaged file, or none, is no obstacle."""
+    few = replace(protocol, metrics=("fd_random", "kd_random"))
+    zebras, horses = coats("zebra", 0, 4)[0], coats("horse", 0, 4)[0]
+    seen: list[int] = []
+    hook = extractor.random.register_forward_hook(lambda m, i, o: seen.append(len(i[0])))
+
+    def compare(folder: Path | None, real: Tensor = zebras) -> dict[str, float]:
+        return Statistics(real, few, extractor, folder).compare(horses)[0]
+
+    first = compare(tmp_path)
+    assert first == compare(None)  # with nothing kept
+    (file,) = tmp_path.iterdir()
+    assert np.load(file).shape == (4, 112)
+    seen.clear()
+    assert compare(tmp_path) == first
+    assert seen == [4]  # what was made
+    whole = file.read_bytes()
+    for damage in (whole[:100], whole[:-1], b""):
+        file.write_bytes(damage)
+        assert compare(tmp_path) == first
+        assert file.read_bytes() == whole
+    assert compare(tmp_path, zebras.flip(3)) != first
+    closed = tmp_path / "closed"
+    closed.write_text("no folder")
+    assert compare(closed) == first
+    hook.remove()
+
+
+@pytest.mark.parametrize("name", ["cyclegan_coats", "vanilla_coats"])
+def test_reference_rows_need_nothing_that_a_method_makes(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    e = experiment(name, tmp_path, 1)
+    data = engine.build_data(e)
+    method = engine.ready_method(e, data).eval()
+    compare = Comparisons(Session(e, data, method, Run(tmp_path / "run")))
+    with torch.no_grad():
+        made = compare()
+    for key in ("translate", "sample"):
+        monkeypatch.setattr(method, key, None)
+    for c, idle in zip(made, compare(made=False), strict=True):
+        assert not torch.equal(c.fake, idle.fake)
+        for key in ("real", "source", "truth", "mask"):
+            x, y = getattr(c, key), getattr(idle, key)
+            assert (x is None and y is None) or torch.equal(x, y)
+        assert len(idle.fake) == len(c.fake)
+        assert idle.rec is None is idle.idt
 
 
 def test_the_truth_scores_perfectly(

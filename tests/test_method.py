@@ -67,6 +67,18 @@ def test_turns(turns: Any, expected: str) -> None:
     assert toy.player_batches == toy.update_counts
 
 
+def test_no_gradients_lie_beside_another_players_update() -> None:
+    class Watched(Toy):
+        def after_update(self, update: str, step: Step) -> None:
+            for name in self.players:
+                held = [p.grad is not None for p in self.player(name).parameters()]
+                assert all(held) if name == update else not any(held)
+
+    toy = fit(Watched([["d", "g"]]), 2)
+    assert toy.update_counts == {"d": 2, "g": 2}
+    assert all(p.grad is None for p in toy.parameters())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("n_critic", [1, 5])
 def test_budget_is_in_batches_whatever_the_alternation(

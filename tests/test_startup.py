@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_compare_run import TINY
 
 from gansuite.lazy import uncollected
 
@@ -121,15 +122,30 @@ import scipy.signal
 assert callable(scipy.signal.convolve)
 from lightning_utilities.core.imports import RequirementCache
 assert RequirementCache("matplotlib"), "it is left out beside those imports as well"
+
+from gansuite.cli import main
+main(["exp", "vanilla_coats", "budget.kimg=0.032", *sys.argv[1:]])
+late = sys.modules["torch._dynamo"]
+assert type(late).__name__ == "_Late" and "torch._inductor" not in sys.modules, "a run compiles"
+import torch._dynamo.utils as first
+import torch
+assert sys.modules["torch._dynamo"] is late is torch._dynamo and first is late.utils
+assert first.is_compile_supported("cpu") in (True, False) and hasattr(first, "counters")
+convolution = torch.nn.Conv2d(3, 4, 3)
+graphs = []
+compiled = torch.compile(convolution, backend=lambda graph, example: graphs.append(1) or graph)
+x = torch.randn(2, 3, 8, 8)
+assert torch.equal(compiled(x), convolution(x)) and graphs == [1]
+assert isinstance(compiled, torch._dynamo.OptimizedModule)
 """
 
 
 @pytest.mark.slow
-def test_a_command_does_not_import_what_other_metrics_need() -> None:
+def test_a_command_does_not_import_what_it_does_not_need(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     root = str(Path(__file__).resolve().parents[1])
     done = subprocess.run(
-        [sys.executable, "-c", _LEAN],
+        [sys.executable, "-c", _LEAN, *TINY, f"out={tmp_path}"],
         env={**os.environ, "PYTHONPATH": root},
         capture_output=True,
         text=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,9 @@ from gansuite.evaluation import (
     reference_rows,
 )
 from gansuite.evaluation.features import RandomVGG16
+from gansuite.evaluation.frechet import frechet_distance
 from gansuite.evaluation.learned import train_classifier
-from gansuite.evaluation.score import score
+from gansuite.evaluation.score import Statistics, score
 from gansuite.evaluation.style import STYLES, StyleStatistics, has_style
 from gansuite.evaluation.table import METRICS, headlines
 from gansuite.losses import perceptual
@@ -707,6 +709,33 @@ def test_the_style_reached_against_loops(
     look = StyleStatistics(extractor.random)
     assert look(painting.source).shape == (12, 2 * (64 + 128 + 256))
     assert torch.equal(look(painting.source, again=True), look(painting.source, again=True))
+
+
+def test_the_network_looks_once_for_all_metrics_of_style(
+    painting: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extractor = build_extractor()
+    network, maps, seen = extractor.random, extractor.random.maps, []
+
+    def look(images: Tensor) -> Iterator[Tensor]:
+        seen.append(images)
+        return maps(images)
+
+    monkeypatch.setattr(network, "maps", look)
+    metrics = ("content_distance", "style_reached", "reference_reached", "fd_random", "kd_random")
+    protocol = Protocol.of(extractor, size=32, style=True, metrics=metrics)
+    real = Statistics(painting.real, protocol, extractor)
+    first = score(painting, protocol, extractor, real=real)
+    assert first["fd_random"] == pytest.approx(
+        frechet_distance(network(painting.real), network(painting.fake)), rel=1e-12
+    )
+    seen.clear()
+    other = replace(painting, fake=painting.fake.flip(3))
+    assert score(other, protocol, extractor, real=real) != first
+    assert len(seen) == 2  # what was made and, for the distance, its contents
+    seen.clear()
+    assert score(painting, protocol, extractor, real=real) == first
+    assert len(seen) == 2
 
 
 def test_a_style_that_is_there_already_is_no_score(

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from gansuite.core.flops import OperationCounter
 from gansuite.losses.penalties import r1
-from gansuite.losses.twice import TwiceDifferentiable
 from gansuite.networks.blur import BlurDown, BlurUp, Fir
 from gansuite.networks.dualgan import DualGANCritic
 from gansuite.networks.layers import PointwiseConv2d
 from gansuite.networks.r3gan import R3GANDiscriminator
 from gansuite.networks.stargan import StarGANDiscriminator
 from gansuite.networks.stylegan2 import StyleDiscriminator
+from gansuite.ops.twice import TwiceDifferentiable
 
 
 def randn(*shape: int) -> Tensor:

@@ -59,10 +59,12 @@ class Comparisons:
         method = self.session.method
         return self._each(pictures, lambda j, part: method.translate(to_model(part, method), to))
 
-    def generated(self) -> list[Comparison]:
+    def generated(self, made: bool = True) -> list[Comparison]:
         """``gen``: as many samples as there are test pictures."""
         session, method = self.session, self.session.method
         real = session.data.pictures("test", None, self.limit)
+        if not made:
+            return [Comparison("gen", real=real, fake=real)]
 
         def make(j: int, part: Tensor) -> Tensor:
             return method.sample(len(part), torch_generator(0, "evaluate", j))
@@ -84,18 +86,18 @@ class Comparisons:
             return [(f"to_{t}", [f"not {t}"], t) for t in method.targets]
         return [way for way in directions(method.spec.domains) if way[2] in method.targets]
 
-    def translated(self) -> list[Comparison]:
+    def translated(self, made: bool = True) -> list[Comparison]:
         """One for each direction; several sources share the number of pictures evenly."""
-        return [self._translated(*way) for way in self.directions()]
+        return [self._translated(*way, made) for way in self.directions()]
 
-    def _translated(self, name: str, sources: list[str], target: str) -> Comparison:
+    def _translated(self, name: str, sources: list[str], target: str, made: bool) -> Comparison:
         data = self.session.data
         real = data.pictures("test", target, self.limit)
         limit = max(1, self.limit // len(sources))
         inputs = [data.pictures("test", source, limit) for source in sources]
-        fakes = [self._translate(x, target) for x in inputs]
         method = self.session.method
-        returns = set(sources) <= set(method.targets)
+        fakes = [self._translate(x, target) for x in inputs] if made else inputs
+        returns = made and set(sources) <= set(method.targets)
         back = [self._translate(x, s) for x, s in zip(fakes, sources, strict=True) if returns]
         known = set(sources) <= set(method.spec.domains)
         return Comparison(
@@ -106,7 +108,7 @@ class Comparisons:
             truth=_joined([data.truth(s, target, limit) for s in sources if known]),
             mask=_joined([data.masks(s, limit) for s in sources if known]),
             rec=torch.cat(back) if back else None,
-            idt=self._translate(real, target),
+            idt=self._translate(real, target) if made else None,
             reference=_joined([self._references(x) for x in inputs]),
             target=target,
         )
@@ -118,12 +120,15 @@ class Comparisons:
             return None
         return self._each(pictures, lambda j, part: method.reference_of(to_model(part, method)))
 
-    def __call__(self) -> list[Comparison]:
-        if self.session.method.world > 1:
+    def __call__(self, made: bool = True) -> list[Comparison]:
+        """All of them; with ``made`` false the real pictures stand where made ones would."""
+        if made and self.session.method.world > 1:
             # each process has batch statistics of its own; the model is that of rank 0
             for buffer in self.session.method.buffers():
                 torch.distributed.broadcast(buffer, 0)
-        return self.generated() if self.session.method.task == "generate" else self.translated()
+        if self.session.method.task == "generate":
+            return self.generated(made)
+        return self.translated(made)
 
 
 def _joined(parts: list[Tensor | None]) -> Tensor | None:
@@ -180,11 +185,15 @@ class Scorer:
             return
         session = self.session
         with session.evaluating(), session.method.evaluating("raw"):
-            found = self.compare()
+            found = self.compare(made=False)  # what the method makes is of no account
             rows = self.evaluator.references(found) if session.main else {}
-            known = self._rankable(found, rows["real_vs_real"]) if session.main else []
-            known = broadcast(known)
             by = session.experiment.evaluate.best_by
+            # what needs no truth and no source
+            known = self._rankable(rows["real_vs_real"]) if session.main else []
+            if by not in broadcast(known):
+                found = self.compare()
+                known = self._rankable(self.evaluator.scores(found)) if session.main else []
+            known = broadcast(known)
             if by not in known:
                 raise UserError(
                     f"'evaluate.best_by' is '{by}', which no comparison of this run has"
@@ -194,11 +203,9 @@ class Scorer:
             session.notes["final"] = {}
             session.notes["best"] = {}
 
-    def _rankable(self, found: list[Comparison], floor: dict[str, dict[str, float]]) -> list[str]:
-        """The metrics that these comparisons have and that can rank."""
-        names = {m for row in floor.values() for m in row}  # what needs no truth and no source
-        if self.session.experiment.evaluate.best_by not in names:
-            names |= {m for row in self.evaluator.scores(found).values() for m in row}
+    def _rankable(self, scores: dict[str, dict[str, float]]) -> list[str]:
+        """The metrics among these that can rank."""
+        names = {m for row in scores.values() for m in row}
         metrics = self.evaluator.protocol.metrics
         return [m for m in metrics if m in names and HIGHER_IS_BETTER[m] is not None]
 

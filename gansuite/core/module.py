@@ -241,7 +241,6 @@ class AlternatingModule(TrainingState):
         for name in self.players:
             self.let_train(name, name == player)
         optimizer = optimizers[player]
-        optimizer.zero_grad()
         updated = False
         for chunk, step in zip(steps[0].batch.split(len(steps)), steps, strict=True):
             found: dict[str, Tensor] = losses(chunk, step)
@@ -261,6 +260,7 @@ class AlternatingModule(TrainingState):
         optimizer.step()
         self.update_counts[player] += 1
         self.after_update(update, steps[-1])
+        optimizer.zero_grad()  # now: nobody's gradients lie beside another player's update
         return True
 
     @property

@@ -89,6 +89,7 @@ class DataModule(LightningDataModule):
         self.start_batch = 0
         self._view: TrainView | None = None
         self._arrays: dict[tuple[str, str, int, str], np.ndarray] = {}
+        self._masks: dict[str, np.ndarray | None] = {}
 
     @classmethod
     def of(
@@ -309,7 +310,9 @@ class DataModule(LightningDataModule):
     def masks(self, domain: str, limit: int | None = None) -> Tensor | None:
         """bool [N,1,size,size] of the test pictures: where a translation should act, if known."""
         self._check_domain(domain)
-        masks = self.source.masks(domain, self.size)
+        if domain not in self._masks:  # some are drawn, and every evaluation asks for them
+            self._masks[domain] = self.source.masks(domain, self.size)
+        masks = self._masks[domain]
         return None if masks is None else torch.from_numpy(masks[:limit].copy())
 
     def truth(self, source: str, target: str, limit: int | None = None) -> Tensor | None:

@@ -38,7 +38,10 @@ class Evaluator:
         self, protocol: Protocol, extractor: Extractor, data: DataModule | None = None
     ) -> None:
         self.protocol, self.extractor, self.data = protocol, extractor, data
+        self._cache = data.cache if data else None
         self._real: dict[str, Statistics] = {}
+        if protocol.style:
+            extractor.style.folder = self._cache
 
     @classmethod
     def of(
@@ -80,7 +83,7 @@ class Evaluator:
         rows: Rows = {"do_nothing": {}, "real_vs_real": {}}
         for c in comparisons:
             found = kept_reference_rows(
-                self.data.cache if self.data else None,
+                self._cache,
                 c,
                 self.protocol,
                 self.extractor,
@@ -98,7 +101,7 @@ class Evaluator:
 
     def _statistics(self, c: Comparison) -> Statistics:
         if c.name not in self._real:
-            self._real[c.name] = Statistics(c.real, self.protocol, self.extractor)
+            self._real[c.name] = Statistics(c.real, self.protocol, self.extractor, self._cache)
         return self._real[c.name]
 
     def _training(self, c: Comparison) -> Tensor | None:

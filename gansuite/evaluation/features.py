@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +123,7 @@ class RandomVGG16(Frozen):
             )
         if min(images.shape[-2:]) < 8:
             raise ValueError(f"features need pictures of 8x8 or more, not {tuple(images.shape)}")
-        parts = [self._features(chunk) for chunk in images.split(CHUNK)]
+        parts = [self.pooled(self.maps(chunk)) for chunk in images.split(CHUNK)]
         return torch.cat(parts)
 
     def maps(self, images: Tensor) -> Iterator[Tensor]:
@@ -139,9 +139,10 @@ class RandomVGG16(Frozen):
                 x = stage(F.max_pool2d(x, 2) if number else x)
             yield x
 
-    def _features(self, images: Tensor) -> Tensor:
+    def pooled(self, maps: Iterable[Tensor]) -> Tensor:
+        """The features [N, dim] of pictures of which the stages make ``maps``."""
         pooled = []
-        for x in self.maps(images):
+        for x in maps:
             pooled.append(x.mean((2, 3)))
         pooled.append(F.adaptive_avg_pool2d(x, 2).flatten(1))
         # on the CPU: some devices (MPS) have no float64

@@ -4,12 +4,10 @@ same data would compute them again."""
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-from functools import cache
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from gansuite.errors import UserError
@@ -17,6 +15,7 @@ from gansuite.evaluation.comparison import Comparison
 from gansuite.evaluation.extractor import Extractor
 from gansuite.evaluation.protocol import Protocol
 from gansuite.evaluation.score import Statistics, reference_rows
+from gansuite.evaluation.seen import digest
 from gansuite.runs import write_json
 
 Rows = dict[str, dict[str, float]]
@@ -49,29 +48,10 @@ def kept_reference_rows(
 
 def _key(c: Comparison, protocol: Protocol, extractor: Extractor, train: Tensor | None) -> str:
     """All that the rows depend on. Not on what was generated, but for how many there are."""
-    device = extractor.random.device()
-    machine = [
-        torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        torch.backends.cpu.get_cpu_capability(),
-        torch.get_num_threads(),
-        torch.__version__,
-    ]
-    pictures = (c.real, c.source, c.truth, c.mask, train)
-    shapes = [None if x is None else [str(x.dtype), *x.shape] for x in pictures]
-    facts = [_code(), machine, protocol.to_dict(), extractor.ids(), c.name, len(c.fake), shapes]
+    facts: list[Any] = [protocol.to_dict(), extractor.ids(), c.name, len(c.fake)]
     facts.append(c.reference is not None)  # in the rows it is a picture of ``train``
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for x in pictures:
-        if x is not None:
-            key.update(x.cpu().numpy().tobytes())
-    return key.hexdigest()[:20]
-
-
-@cache
-def _code() -> str:
-    """The digest of this package's source: whoever changes a metric changes the numbers."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    pictures = (c.real, c.source, c.truth, c.mask, train)
+    return digest(extractor.random.device(), facts, *pictures)
 
 
 def _read(path: Path) -> Rows | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,8 +13,10 @@ from torchmetrics import Metric, MetricCollection
 from gansuite import rng
 from gansuite.evaluation.comparison import Comparison
 from gansuite.evaluation.extractor import Extractor
+from gansuite.evaluation.features import Frozen
 from gansuite.evaluation.learned import blurred
 from gansuite.evaluation.protocol import Protocol
+from gansuite.evaluation.seen import kept_vectors
 from gansuite.evaluation.table import METRICS, Make
 
 
@@ -54,10 +57,16 @@ class SetScores:
     def _seen(self, network: str, images: Tensor) -> Tensor:
         if network == "images":
             return images
-        look = getattr(self._extractor, network)
-        if look is None:
-            raise ValueError(f"no network '{network}' was built")
+        look = self._network(network)
+        if network == "random" and self.protocol.style:
+            return self._extractor.style.features(images)
         return look(images)
+
+    def _network(self, name: str) -> Frozen:
+        found: Frozen | None = getattr(self._extractor, name)
+        if found is None:
+            raise ValueError(f"no network '{name}' was built")
+        return found
 
     def update(self, images: Tensor, real: bool) -> None:
         """Add uint8 pictures [N, C, H, W] to one side."""
@@ -79,18 +88,37 @@ class SetScores:
 
 
 class Statistics(SetScores):
-    """`SetScores` with the real side filled in, once for all scorings."""
+    """`SetScores` with the real side filled in, once for all scorings; ``folder``: where what the
+    networks see of it is kept (`kept_vectors`)."""
 
-    def __init__(self, images: Tensor, protocol: Protocol, extractor: Extractor) -> None:
+    def __init__(
+        self,
+        images: Tensor,
+        protocol: Protocol,
+        extractor: Extractor,
+        folder: Path | None = None,
+    ) -> None:
         super().__init__(protocol, extractor)
-        self.images = images[: protocol.samples]
+        self.images, self.folder = images[: protocol.samples], folder
         self._filled = False
+
+    def _fill(self) -> None:
+        for name, metrics in self.groups.items():
+
+            def look(images: Tensor, name: str = name) -> Tensor:
+                return self._seen(name, images)
+
+            seen = self.images
+            if name != "images":
+                network = self._network(name)
+                seen = kept_vectors(self.folder, network.id, network.device(), seen, look)
+            metrics.update(seen, real=True)
+        self._filled = True
 
     def compare(self, fakes: Tensor) -> tuple[dict[str, float], dict[str, str]]:
         """`compute` for these made pictures."""
         if not self._filled:
-            self.update(self.images, real=True)
-            self._filled = True
+            self._fill()
         self.reset()
         self.update(fakes, real=False)
         return self.compute()
@@ -132,6 +160,8 @@ def score(
         real = Statistics(c.real, protocol, extractor)
     elif real.protocol != protocol or not torch.equal(real.images, c.real):
         raise ValueError(f"{c.name}: the statistics given are of other pictures or settings")
+    if protocol.style and c.source is not None:
+        extractor.style.content(c.fake, c.source)  # at once with all else that it is asked for
     found, why = real.compare(c.fake)
     for name in protocol.metrics:
         inputs = METRICS[name].inputs

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 from gansuite.evaluation.comparison import check_images
 from gansuite.evaluation.features import CHUNK, STAGES, RandomVGG16
+from gansuite.evaluation.seen import kept_vectors
 
 STYLES = frozenset(("painted", "cartoon", "style", "monet", "cezanne", "ukiyoe", "vangogh"))
 """Domains that are a style by their name, for ``evaluate.style=auto``."""
@@ -32,30 +34,76 @@ def has_style(domains: Iterable[str]) -> bool:
 
 class StyleStatistics:
     """uint8 pictures -> float64 [N, 2 * channels of all stages] on the CPU: of every stage of
-    ``network`` the mean of each channel, then its deviation. Contents and styles come again at
-    every evaluation, so theirs are remembered (``again``)."""
+    ``network`` the mean of each channel, then its deviation.
 
-    def __init__(self, network: RandomVGG16) -> None:
-        self.network = network
+    Contents and styles come again at every evaluation, so theirs are remembered (``again``), in
+    ``folder`` also for other runs. Several metrics ask for what was made, so the last set is
+    remembered too, with the features of the network and the distance to its contents: the network
+    sees it once for all.
+    """
+
+    def __init__(self, network: RandomVGG16, folder: Path | None = None) -> None:
+        self.network, self.folder = network, folder
         self._known: dict[str, Tensor] = {}
+        self._last = self._content = ("", torch.empty(0))
+
+    def __call__(self, images: Tensor, *, again: bool = False) -> Tensor:
+        return self._both(images, again)[:, self.network.dim :]
+
+    def features(self, images: Tensor) -> Tensor:
+        """What ``network`` itself makes of the pictures, [N, dim]."""
+        return self._both(images)[:, : self.network.dim]
 
     @torch.no_grad()
-    def __call__(self, images: Tensor, *, again: bool = False) -> Tensor:
+    def content(self, images: Tensor, source: Tensor) -> Tensor:
+        """[N]: the `ContentDistance` of each of ``images`` to its ``source``."""
         check_images(images)
-        key = hashlib.sha256(images.numpy().tobytes()).hexdigest() if again else ""
-        if key in self._known:
-            return self._known[key]
-        rows = []
-        for chunk in images.split(CHUNK):
-            parts: list[Tensor] = []
-            for x in self.network.maps(chunk):
-                variance, mean = torch.var_mean(x, (2, 3), correction=0)
-                parts += [mean, variance.sqrt()]
-            rows.append(torch.cat(parts, 1).cpu().double())
-        found = torch.cat(rows)
+        name = _name(images)
+        key = f"{name} {_name(source)}"
+        if key != self._content[0]:
+            rows, apart = [], []
+            for one, other in zip(images.split(CHUNK), source.split(CHUNK), strict=True):
+                maps = list(self.network.maps(one))
+                pairs = zip(maps, self.network.maps(other), strict=True)
+                apart.append(torch.stack([_apart(a, b) for a, b in pairs]).mean(0).cpu())
+                rows.append(self._of(maps))
+            self._last, self._content = (name, torch.cat(rows)), (key, torch.cat(apart))
+        return self._content[1]
+
+    def _both(self, images: Tensor, again: bool = False) -> Tensor:
+        check_images(images)
+        name = _name(images)
+        if name == self._last[0]:
+            return self._last[1]
+        if name in self._known:
+            return self._known[name]
+        network = self.network
+        folder = self.folder if again else None
+        found = kept_vectors(folder, f"{network.id}-style", network.device(), images, self._look)
         if again:
-            self._known[key] = found
+            self._known[name] = found
+        self._last = (name, found)
         return found
+
+    @torch.no_grad()
+    def _look(self, images: Tensor) -> Tensor:
+        chunks = images.split(CHUNK)
+        return torch.cat([self._of(list(self.network.maps(chunk))) for chunk in chunks])
+
+    def _of(self, maps: list[Tensor]) -> Tensor:
+        """Features and statistics of the pictures of which the stages make ``maps``."""
+        parts: list[Tensor] = []
+        for x in maps:
+            variance, mean = torch.var_mean(x, (2, 3), correction=0)
+            parts += [mean, variance.sqrt()]
+        return torch.cat([self.network.pooled(maps), torch.cat(parts, 1).cpu().double()], 1)
+
+
+def _name(images: Tensor) -> str:
+    """Of a set of pictures on the CPU: equal for equal ones alone."""
+    key = hashlib.sha256(f"{tuple(images.shape)}".encode())
+    key.update(images.contiguous().numpy().data)
+    return key.hexdigest()
 
 
 class StyleReached(Metric):
@@ -133,28 +181,26 @@ class ContentDistance(Metric):
     found: list[Tensor]
     why = ""
 
-    def __init__(self, network: RandomVGG16, **kwargs: Any) -> None:
+    def __init__(self, network: StyleStatistics, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._look = network.maps  # not a part of the metric's own state
+        self._look = network
         self.add_state("found", default=[], dist_reduce_fx="cat")
 
-    @torch.no_grad()
     def update(self, preds: Tensor, source: Tensor) -> None:
         """Add stylised pictures and the contents they were made of, as many in the same order."""
-        for one, other in zip(preds.split(CHUNK), source.split(CHUNK), strict=True):
-            stages = [
-                (_normalised(a) - _normalised(b)).square().mean((1, 2, 3)) / 2
-                for a, b in zip(self._look(one), self._look(other), strict=True)
-            ]
-            self.found.append(torch.stack(stages).mean(0).cpu())
+        self.found.append(self._look.content(preds, source))
 
     def compute(self) -> Tensor:
         return dim_zero_cat(self.found).mean()
 
 
-def _normalised(x: Tensor) -> Tensor:
-    variance, mean = torch.var_mean(x.double(), (2, 3), correction=0, keepdim=True)
-    return (x - mean) / (variance + 1e-6).sqrt()
+def _apart(a: Tensor, b: Tensor) -> Tensor:
+    """[N]: half the mean squared difference of two maps [N, C, H, W] that are normalised, by their
+    moments."""
+    a, b = (x - x.mean((2, 3), keepdim=True) for x in (a.double(), b.double()))
+    aa, bb, ab = ((x * y).mean((2, 3)) for x, y in ((a, a), (b, b), (a, b)))
+    sa, sb = aa + 1e-6, bb + 1e-6
+    return ((aa / sa + bb / sb) / 2 - ab / (sa * sb).sqrt()).mean(1)
 
 
 def distance(statistics: Tensor, wanted: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -47,20 +46,21 @@ def descriptors(level: Tensor, patches: int, seed: int, index: int) -> Tensor:
     spot = torch.from_numpy(draw.random((n, patches, 2))).to(level.device)
     room = torch.tensor([h - PATCH + 1, w - PATCH + 1], device=level.device)
     top, left = (spot * room).long().unbind(-1)
+    picture = torch.arange(n, device=level.device)[:, None] * (c * h * w)
+    corner = (picture + top * w + left).view(-1, 1, 1)
     step = torch.arange(PATCH, device=level.device)
-    rows = (top[..., None] + step)[..., :, None]
-    columns = (left[..., None] + step)[..., None, :]
-    picture = torch.arange(n, device=level.device)[:, None, None, None]
-    cut = level.permute(0, 2, 3, 1)[picture, rows, columns]  # [n, patches, 7, 7, c]
-    cut = cut.permute(0, 1, 4, 2, 3).reshape(n * patches, c, PATCH**2)
+    channel = torch.arange(c, device=level.device)[:, None] * (h * w)
+    cut = level.take(corner + (channel + (step[:, None] * w + step).flatten()))
     std, mean = torch.std_mean(cut, (0, 2), keepdim=True, correction=0)
     return ((cut - mean) / std.clamp_min(1e-8)).flatten(1)
 
 
 def _sorted(x: Tensor) -> Tensor:
-    """Rows in ascending order; on a CPU NumPy needs a third of PyTorch's time for the same."""
+    """``x`` with its rows in ascending order; on a CPU in place, by NumPy in a third of PyTorch's
+    time."""
     if x.device.type == "cpu":
-        return torch.from_numpy(np.sort(x.numpy(), axis=1))
+        x.numpy().sort(axis=1)
+        return x
     return x.sort(dim=1).values
 
 
@@ -92,7 +92,12 @@ def projections(
 
 def between(a: list[Tensor], b: list[Tensor]) -> float:
     """Mean absolute difference of sorted projections, x 1e3, averaged over levels."""
-    levels = [float((x - y).abs().mean(dtype=torch.float64)) for x, y in zip(a, b, strict=True)]
+    levels = []
+    for level in zip(a, b, strict=True):
+        # a few rows at a time stay in the processor's cache
+        rows = zip(*(x.split(16) for x in level), strict=True)
+        sums = [(x - y).abs_().sum(dtype=torch.float64) for x, y in rows]
+        levels.append(float(torch.stack(sums).sum()) / level[0].numel())
     return 1e3 * sum(levels) / len(levels)
 
 

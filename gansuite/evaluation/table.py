@@ -249,7 +249,7 @@ METRICS: dict[str, Info] = {
         "How far features are from those of the picture that was translated, whatever their style: "
         "0 is won by doing nothing, 1 is nothing in its place. To be read with the style reached.",
         ("fake", "source"),
-        _of("style.ContentDistance", network="random"),
+        _of("style.ContentDistance", network="style"),
         "style",
         pair="style_reached",
     ),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gansuite.draws import Draws
 from gansuite.losses.precision import full, full_float32, no_autocast
-from gansuite.losses.twice import TwiceDifferentiable
+from gansuite.ops.twice import TwiceDifferentiable
 
 
 def _input_gradient(critic: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from gansuite.errors import UserError
 from gansuite.losses.precision import full
+from gansuite.ops.winograd import Conv3x3
 from gansuite.rng import numpy_generator
 
 Network = Literal["random_vgg", "classifier", "vgg19"]
@@ -72,7 +73,7 @@ class VGG(nn.Module):
         inputs = 3
         for name in convolutions(last):
             outputs = width << int(name[4]) - 1
-            self.convs[name] = nn.Conv2d(inputs, outputs, 3)
+            self.convs[name] = Conv3x3(inputs, outputs)
             inputs = outputs
         self.channels = inputs  # of the last features
 

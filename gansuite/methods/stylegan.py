@@ -14,10 +14,10 @@ from gansuite.losses.adversarial import NonSaturating
 from gansuite.losses.path_length import path_length_penalty
 from gansuite.losses.penalties import r1
 from gansuite.losses.precision import no_autocast
-from gansuite.losses.twice import TwiceDifferentiable
 from gansuite.methods._unconditional import Augment, Unconditional
 from gansuite.methods.base import Inference, Step, terms
 from gansuite.networks.stylegan2 import PRESETS, StyleDiscriminator, StyleGenerator, mixing_cutoff
+from gansuite.ops.twice import TwiceDifferentiable
 
 
 class StyleGAN(Unconditional):

@@ -21,6 +21,7 @@ from gansuite.networks.layers import (
     ThinConv2d,
 )
 from gansuite.networks.recompute import Chain
+from gansuite.ops.winograd import Conv3x3
 
 
 class VGGDecoder(Chain):
@@ -35,7 +36,7 @@ class VGGDecoder(Chain):
         layers: list[nn.Module] = []
 
         def conv(inputs: int, outputs: int) -> None:
-            layers.extend([ReflectionPad2d(1), nn.Conv2d(inputs, outputs, 3), nn.ReLU()])
+            layers.extend([ReflectionPad2d(1), Conv3x3(inputs, outputs), nn.ReLU()])
 
         for level in range(levels, 1, -1):
             wide, narrow = width << level - 1, width << level - 2
@@ -74,7 +75,7 @@ class AdaptiveBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.convs = nn.ModuleList(
-            nn.Sequential(ReflectionPad2d(1), nn.Conv2d(channels, channels, 3)) for _ in range(2)
+            nn.Sequential(ReflectionPad2d(1), Conv3x3(channels, channels)) for _ in range(2)
         )
         self.norm = InstanceNorm2d(channels)
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from gansuite.networks.layers import Norm, Upsample, init_normal_, norm_layer
 from gansuite.networks.recompute import Chain
 from gansuite.networks.resnet import ResnetGenerator
+from gansuite.ops.winograd import Conv3x3
 
 
 class CartoonGenerator(ResnetGenerator):
@@ -43,11 +44,11 @@ class CartoonDiscriminator(nn.Module):
             layers += [
                 nn.Conv2d(a, b, 3, 2, 1),
                 nn.LeakyReLU(0.2, True),
-                nn.Conv2d(b, 2 * b, 3, 1, 1),
+                Conv3x3(b, 2 * b, 1),
             ]
             layers += [norm_layer(norm, 2 * b), nn.LeakyReLU(0.2, True)]
         layers += [
-            nn.Conv2d(8 * w, 8 * w, 3, 1, 1),
+            Conv3x3(8 * w, 8 * w, 1),
             norm_layer(norm, 8 * w),
             nn.LeakyReLU(0.2, True),
         ]

@@ -17,6 +17,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 from gansuite.errors import UserError, nearest
 from gansuite.networks.recompute import Block
+from gansuite.ops.winograd import Conv3x3
 
 Norm = Literal["batch", "instance", "instance_affine", "group", "none"]
 Upsample = Literal["deconv", "resize_conv"]
@@ -371,7 +372,7 @@ class ResidualBlock(Block):
         def half() -> list[nn.Module]:
             return [
                 *([ReflectionPad2d(1)] if reflect else []),
-                nn.Conv2d(channels, channels, 3, padding=0 if reflect else 1, bias=bias),
+                Conv3x3(channels, channels, 0 if reflect else 1, bias),
                 norm_layer(norm, channels),
             ]
 

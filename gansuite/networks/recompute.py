@@ -18,7 +18,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
-from gansuite.losses.twice import TwiceDifferentiable
+from gansuite.ops.twice import TwiceDifferentiable
 
 _ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.Tanh)
 

@@ -19,6 +19,7 @@ from gansuite.networks.layers import (
     spectral_norm_,
 )
 from gansuite.networks.recompute import Block, Chain
+from gansuite.ops.winograd import Conv3x3
 
 
 class SNGANGenerator(nn.Module):
@@ -60,10 +61,10 @@ class SNGANDiscriminator(nn.Module):
         layers: list[nn.Module] = []
         a = channels
         for b in (w, 2 * w, 4 * w):
-            layers += [nn.Conv2d(a, b, 3, 1, 1), nn.LeakyReLU(0.1, True)]
+            layers += [Conv3x3(a, b, 1), nn.LeakyReLU(0.1, True)]
             layers += [nn.Conv2d(b, b, 4, 2, 1), nn.LeakyReLU(0.1, True)]
             a = b
-        layers += [nn.Conv2d(4 * w, 8 * w, 3, 1, 1), nn.LeakyReLU(0.1, True), nn.Flatten()]
+        layers += [Conv3x3(4 * w, 8 * w, 1), nn.LeakyReLU(0.1, True), nn.Flatten()]
         self.body = Chain(*layers, nn.Linear(8 * w * side * side, 1))
         init_normal_(self)
         if spectral:
@@ -91,10 +92,10 @@ class UpBlock(Block):
             nn.BatchNorm2d(channels),
             nn.ReLU(),
             NearestUpsample(),
-            nn.Conv2d(channels, channels, 3, 1, 1),
+            Conv3x3(channels, channels, 1),
             nn.BatchNorm2d(channels),
             nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, 1, 1),
+            Conv3x3(channels, channels, 1),
         )
         # a 1x1 convolution and nearest enlargement commute: convolve the small map
         self.shortcut = nn.Sequential(nn.Conv2d(channels, channels, 1), NearestUpsample())
@@ -110,9 +111,9 @@ class DownBlock(Block):
         super().__init__()
         self.residual = nn.Sequential(
             nn.Identity() if first else nn.ReLU(),
-            nn.Conv2d(inputs, outputs, 3, 1, 1),
+            Conv3x3(inputs, outputs, 1),
             nn.ReLU(),
-            nn.Conv2d(outputs, outputs, 3, 1, 1),
+            Conv3x3(outputs, outputs, 1),
             nn.AvgPool2d(2) if halve else nn.Identity(),
         )
         # averaging and a 1x1 convolution commute: convolve the small map
