@@ -455,6 +455,27 @@ def test_larger_inner_maps_where_products_are_cheap(
             torch.testing.assert_close(y, reference(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_an_inner_map_in_16_bits(transposed: bool) -> None:
+    """Rounded no worse than torch's, against float64; the gradients as well."""
+    own = (layers.InnerConv2d, layers.InnerConvTranspose2d)[transposed](256, 3, 4, 2, 1)
+    kind = (nn.Conv2d, nn.ConvTranspose2d)[transposed]
+    found = []
+    for net, dtype in ((own, None), (kind(256, 3, 4, 2, 1), None), (copy.deepcopy(own), "f64")):
+        net.load_state_dict(own.state_dict())
+        x = torch.randn(2, 256, 4, 4, generator=torch_generator(0, "t"))
+        x = (x if dtype is None else x.double()).requires_grad_()
+        net = net if dtype is None else net.double()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype is None):
+            y = net(x)
+        assert y.dtype == (torch.bfloat16 if dtype is None else torch.float64)
+        y.double().square().sum().backward()
+        assert x.grad is not None
+        found.append((y.detach().double(), x.grad.double(), net.weight.grad.double()))
+    for ours, torchs, exact in zip(*found, strict=True):
+        assert float((ours - exact).norm()) <= 1.2 * float((torchs - exact).norm())
+
+
 def test_an_inner_convolution_differentiates_twice() -> None:
     conv = layers.InnerConv2d(1, 2, 4, 2, 1).double()
     x = torch.randn(2, 1, 4, 4, dtype=torch.float64, requires_grad=True)

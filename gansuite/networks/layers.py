@@ -269,8 +269,8 @@ def _inner(x: Tensor, pixels: int, channels: int) -> bool:
     of all pictures."""
     if x.device.type != "cpu" or pixels > 16:
         return False
-    few = len(x) * pixels <= 128 and channels >= 256
-    return pixels <= 4 or (few and products.plain(x) and products.exact())
+    few = channels >= 256 and products.cheap(x) and len(x) * pixels <= 128
+    return pixels <= 4 or few
 
 
 class InnerConv2d(nn.Conv2d):
@@ -287,11 +287,11 @@ class InnerConv2d(nn.Conv2d):
         h, w = ((side + 2 * pad - k) // step + 1 for side, k, step, pad in given)
         if not _inner(x, h * w, self.in_channels):
             return super().forward(x)
+        x = x.to(products.precision(x))
         patches = F.unfold(x, self.kernel_size, 1, padding, self.stride)
         n, inputs, pixels = patches.shape
         rows = patches.transpose(1, 2).reshape(n * pixels, inputs)
-        y = products.product(rows, self.weight.flatten(1).t())
-        y = y if self.bias is None else y + self.bias
+        y = products.linear(rows, self.weight.flatten(1), self.bias)
         return y.view(n, pixels, -1).transpose(1, 2).reshape(n, -1, h, w)
 
 
@@ -310,9 +310,12 @@ class InnerConvTranspose2d(nn.ConvTranspose2d):
         k, step, pad, more = across
         sides = down, (w - 1) * step - 2 * pad + k + more
         rows = x.flatten(2).transpose(1, 2).reshape(n * h * w, inputs)
-        patches = products.product(rows, self.weight.flatten(1)).view(n, h * w, -1).transpose(1, 2)
+        made = products.product(rows, self.weight.flatten(1))
+        patches = made.view(n, h * w, -1).transpose(1, 2)
+        patches = patches.float() if made.dtype == torch.bfloat16 else patches  # sums of them
         y = F.fold(patches, sides, self.kernel_size, 1, padding, self.stride)
-        return y if self.bias is None else y + self.bias[:, None, None]
+        y = y if self.bias is None else y + self.bias[:, None, None]
+        return y.to(made.dtype)
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

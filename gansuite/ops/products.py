@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -49,6 +50,20 @@ def plain(x: Tensor) -> bool:
     )
 
 
+def precision(x: Tensor) -> torch.dtype:
+    """In which ``x`` is multiplied: its own, or autocast's."""
+    where = x.device.type
+    cast_ = torch.amp.is_autocast_available(where) and torch.is_autocast_enabled(where)
+    return torch.get_autocast_dtype(where) if cast_ else x.dtype
+
+
+def cheap(x: Tensor) -> bool:
+    """Whether products with ``x`` are oneDNN's on a CPU: in 16 bits everywhere."""
+    if torch.compiler.is_compiling() or x.device.type != "cpu":
+        return False
+    return precision(x) == torch.bfloat16 or (plain(x) and exact())
+
+
 class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
@@ -67,3 +82,11 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     """``a @ b``, [n, k] and [k, m] -> [n, m], in whatever way is the fastest; the same function,
     with all its derivatives."""
     return cast(Tensor, _Product.apply(a, b)) if plain(a) and exact() else a @ b
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``F.linear(x, weight, bias)`` likewise."""
+    if not (plain(x) and exact()):
+        return F.linear(x, weight, bias)
+    y = product(x, weight.t())
+    return y if bias is None else y + bias
