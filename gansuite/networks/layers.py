@@ -287,8 +287,8 @@ class InnerConv2d(nn.Conv2d):
         h, w = ((side + 2 * pad - k) // step + 1 for side, k, step, pad in given)
         if not _inner(x, h * w, self.in_channels):
             return super().forward(x)
-        x = x.to(products.precision(x))
-        patches = F.unfold(x, self.kernel_size, 1, padding, self.stride)
+        wide = x.float() if x.dtype == torch.bfloat16 else x  # its gradient is a sum
+        patches = F.unfold(wide, self.kernel_size, 1, padding, self.stride)
         n, inputs, pixels = patches.shape
         rows = patches.transpose(1, 2).reshape(n * pixels, inputs)
         y = products.linear(rows, self.weight.flatten(1), self.bias)
