@@ -5,7 +5,9 @@
 One batch of `METHOD_coats` tells which convolutions are run, with which shapes and how often.
 Each is then timed alone, forward and backward (CPU time of one thread, alternated in rounds, the
 median), and printed with its GFLOP/s, its share of that of the best 3x3 convolution of stride 1,
-and its share of the time of all: what is worth rewriting stands first. With a KEY=VALUE as on the
+and its share of the time of all: what is worth rewriting stands first. Those filtered in Winograd's
+way count with the multiplications that they save; products of matrices are not in the list. With a
+KEY=VALUE as on the
 command line of `gansuite`; `data.size` is 64 unless given.
 """
 
@@ -28,6 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gansuite import catalogue, engine
 from gansuite.callbacks.session import Session
+from gansuite.ops import winograd
 from gansuite.runs import Run
 
 CEILING = ((4, 128, 32, 32), (128, 128, 3, 3))
@@ -44,12 +47,15 @@ class Convolution(NamedTuple):
     transposed: bool = False
     output_padding: tuple[int, ...] = (0, 0)
     groups: int = 1
+    filtered: bool = False  # Winograd's way
 
     def __call__(self, x: Tensor, weight: Tensor) -> Tensor:
-        return torch.ops.aten.convolution(x, weight, None, *self[2:])
+        if self.filtered and x.device.type == "cpu":
+            return winograd.conv3x3(x, weight)
+        return torch.ops.aten.convolution(x, weight, None, *self[2:8])
 
     def __str__(self) -> str:
-        kind = "transposed " if self.transposed else ""
+        kind = "transposed " if self.transposed else "filtered " if self.filtered else ""
         shape = "x".join(map(str, self.x))
         inner = "x".join(map(str, self.weight))
         return f"{shape} * {kind}{inner} /{self.stride[0]} +{','.join(map(str, self.padding))}"
@@ -69,12 +75,20 @@ class Seen(TorchDispatchMode):
         elif func is torch.ops.aten.convolution_backward.default:
             call = _call(args[1], args[2], args[4:10])
             self.backward[(call, *args[10][:2])] += 1
+        elif func is torch.ops.gansuite.conv3x3.default:
+            self.forward[_filtered(*args)] += 1
+        elif func is torch.ops.gansuite.conv3x3_backward.default:
+            self.backward[(_filtered(*args[1:3]), *args[3])] += 1
         return func(*args, **(kwargs or {}))
 
 
 def _call(x: Tensor, weight: Tensor, rest: Sequence[Any]) -> Convolution:
     plain = (tuple(arg) if isinstance(arg, (list, tuple)) else arg for arg in rest)
     return Convolution(tuple(x.shape), tuple(weight.shape), *plain)
+
+
+def _filtered(x: Tensor, weight: Tensor) -> Convolution:
+    return Convolution(tuple(x.shape), tuple(weight.shape), padding=(0, 0), filtered=True)
 
 
 class Watch(Callback):
