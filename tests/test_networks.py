@@ -42,6 +42,7 @@ from gansuite.networks.sngan import (
 )
 from gansuite.networks.stargan import StarGANDiscriminator, StarGANGenerator
 from gansuite.networks.unet import UNetGenerator
+from gansuite.ops import products
 from gansuite.rng import torch_generator
 
 Make = Callable[[], nn.Module]
@@ -411,6 +412,68 @@ def test_an_inner_convolution_is_torchs(side: int, kernel: int, padding: int, bi
         reference(x)
     assert counter.get_total_flops() == one.get_total_flops()
     same(ours, reference, x)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("kernel", "padding", "more", "bias"), [(4, 1, 0, True), (3, 1, 1, False), (3, 0, 0, True)]
+)
+def test_an_inner_transposed_convolution_is_torchs(
+    side: int, kernel: int, padding: int, more: int, bias: bool
+) -> None:
+    ours = layers.InnerConvTranspose2d(3, 5, kernel, 2, padding, more, bias=bias).double()
+    reference = nn.ConvTranspose2d(3, 5, kernel, 2, padding, more, bias=bias).double()
+    reference.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 3, side, side + 1, dtype=torch.float64)
+    with Operations() as seen, FlopCounterMode(display=False) as counter:
+        ours(x)
+    assert any("convolution" in name for name in seen.names) == (side > 1)  # 1x2 pixels
+    with FlopCounterMode(display=False) as one:
+        reference(x)
+    assert counter.get_total_flops() == one.get_total_flops()
+    same(ours, reference, x)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_larger_inner_maps_where_products_are_cheap(
+    transposed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds: dict[bool, Any] = {False: nn.Conv2d, True: nn.ConvTranspose2d}
+    own: dict[bool, Any] = {False: layers.InnerConv2d, True: layers.InnerConvTranspose2d}
+    ours, reference = (kind[transposed](256, 3, 4, 2, 1) for kind in (own, kinds))
+    reference.load_state_dict(ours.state_dict())
+    few, many = torch.randn(8, 256, 4, 4), torch.randn(9, 256, 4, 4)
+    if not transposed:
+        few, many = torch.randn(8, 256, 8, 8), torch.randn(9, 256, 8, 8)
+    for cheap in (False, True):
+        monkeypatch.setattr(products, "exact", lambda cheap=cheap: cheap)
+        for x in (few, many):
+            with Operations() as seen:
+                y = ours(x)
+            plain = any("convolution" in name for name in seen.names)
+            assert plain == (not cheap or x is many)
+            torch.testing.assert_close(y, reference(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_an_inner_map_in_16_bits(transposed: bool) -> None:
+    """Rounded no worse than torch's, against float64; the gradients as well."""
+    own = (layers.InnerConv2d, layers.InnerConvTranspose2d)[transposed](256, 3, 4, 2, 1)
+    kind = (nn.Conv2d, nn.ConvTranspose2d)[transposed]
+    found = []
+    for net, dtype in ((own, None), (kind(256, 3, 4, 2, 1), None), (copy.deepcopy(own), "f64")):
+        net.load_state_dict(own.state_dict())
+        x = torch.randn(2, 256, 4, 4, generator=torch_generator(0, "t"))
+        x = (x if dtype is None else x.double()).requires_grad_()
+        net = net if dtype is None else net.double()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype is None):
+            y = net(x)
+        assert y.dtype == (torch.bfloat16 if dtype is None else torch.float64)
+        y.double().square().sum().backward()
+        assert x.grad is not None
+        found.append((y.detach().double(), x.grad.double(), net.weight.grad.double()))
+    for ours, torchs, exact in zip(*found, strict=True):
+        assert float((ours - exact).norm()) <= 1.2 * float((torchs - exact).norm())
 
 
 def test_an_inner_convolution_differentiates_twice() -> None:

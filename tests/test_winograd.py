@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gansuite.core.flops import OperationCounter
-from gansuite.ops import winograd
+from gansuite.ops import products, winograd
 from gansuite.ops.twice import TwiceDifferentiable
 from gansuite.ops.winograd import Conv3x3, conv3x3
 
@@ -71,7 +71,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
             return own.forward(ctx, x, weight)
 
     monkeypatch.setattr(winograd, "_Filtered", Watched)
-    monkeypatch.setattr(winograd, "_exact", lambda: True)
+    monkeypatch.setattr(products, "exact", lambda: True)
     return found
 
 
@@ -82,7 +82,8 @@ def test_the_layer_where_it_pays(padding: int, bias: bool, calls: list[tuple[int
     x = torch.randn(2, 96, 18 - 2 * padding, 18 - 2 * padding)
     y = layer(x)
     assert calls == [(2, 96, 18, 18)]
-    torch.testing.assert_close(y, F.conv2d(x, layer.weight, layer.bias, 1, padding))
+    plain = F.conv2d(x, layer.weight, layer.bias, 1, padding)
+    torch.testing.assert_close(y, plain, rtol=1e-4, atol=1e-4)
 
 
 def test_where_it_does_not_pay(calls: list[tuple[int, ...]]) -> None:
@@ -110,11 +111,26 @@ def test_not_by_a_machine_that_would_round(monkeypatch: pytest.MonkeyPatch) -> N
             a, b = a.bfloat16().float(), b.bfloat16().float()
         return product(a, b)
 
-    winograd._exact.cache_clear()
+    products.exact.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr(torch, "bmm", rounded)
-        assert not winograd._exact()
-    winograd._exact.cache_clear()
+        assert not products.exact()
+    products.exact.cache_clear()
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_product_and_its_derivatives(exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "exact", lambda: exact)
+    monkeypatch.setattr(products, "plain", lambda x: True)  # in float64 as well
+    a, b = (torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((3, 4), (4, 2)))
+    assert torch.equal(products.product(a, b), a @ b)
+    assert torch.autograd.gradcheck(products.product, (a, b))
+    assert torch.autograd.gradgradcheck(products.product, (a, b))
+
+
+def test_a_product_under_autocast_is_of_16_bits() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        assert products.product(torch.ones(2, 3), torch.ones(3, 2)).dtype == torch.bfloat16
 
 
 def test_the_setting_of_others_is_kept() -> None:

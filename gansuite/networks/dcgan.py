@@ -6,7 +6,15 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from gansuite.networks.layers import Norm, halvings, init_normal_, norm_layer, spectral_norm_
+from gansuite.networks.layers import (
+    InnerConv2d,
+    InnerConvTranspose2d,
+    Norm,
+    halvings,
+    init_normal_,
+    norm_layer,
+    spectral_norm_,
+)
 from gansuite.networks.recompute import Chain
 
 
@@ -31,7 +39,7 @@ class DCGANGenerator(nn.Module):
             layers += [
                 norm_layer(norm, a),
                 nn.ReLU(True),
-                nn.ConvTranspose2d(a, b, 4, 2, 1, bias=bias),
+                InnerConvTranspose2d(a, b, 4, 2, 1, bias=bias),
             ]
         layers += [norm_layer(norm, width), nn.ReLU(True)]
         layers += [nn.ConvTranspose2d(width, channels, 4, 2, 1, bias=False), nn.Tanh()]
@@ -63,7 +71,7 @@ class DCGANDiscriminator(nn.Module):
         widths = [width << i for i in range(n)]
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1, bias=False)]
         for a, b in pairwise(widths):
-            layers += [nn.LeakyReLU(0.2, True), nn.Conv2d(a, b, 4, 2, 1, bias=norm == "none")]
+            layers += [nn.LeakyReLU(0.2, True), InnerConv2d(a, b, 4, 2, 1, bias=norm == "none")]
             layers += [norm_layer(norm, b)]
         layers += [nn.LeakyReLU(0.2, True), nn.Conv2d(widths[-1], outputs, 4, bias=False)]
         self.body = Chain(*layers)

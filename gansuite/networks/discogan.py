@@ -12,7 +12,12 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from gansuite.networks.layers import Upsample, check_multiple, upsampling
+from gansuite.networks.layers import (
+    InnerConv2d,
+    Upsample,
+    check_multiple,
+    upsampling,
+)
 from gansuite.networks.recompute import Chain
 
 
@@ -40,7 +45,7 @@ class DiscoGANGenerator(nn.Module):
         layers += [nn.LeakyReLU(0.2, True)]
         for a, b in pairwise(widths):
             layers += [
-                nn.Conv2d(a, b, 4, 2, 1, bias=False),
+                InnerConv2d(a, b, 4, 2, 1, bias=False),
                 nn.BatchNorm2d(b),
                 nn.LeakyReLU(0.2, True),
             ]
@@ -68,7 +73,7 @@ class DiscoGANDiscriminator(nn.Module):
         self.first = Chain(nn.Conv2d(channels, width, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, True))
         self.layers = nn.ModuleList(
             Chain(
-                nn.Conv2d(width << i, width << i + 1, 4, 2, 1, bias=False),
+                InnerConv2d(width << i, width << i + 1, 4, 2, 1, bias=False),
                 nn.BatchNorm2d(width << i + 1),
                 nn.LeakyReLU(0.2, True),
             )

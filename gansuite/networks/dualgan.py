@@ -8,7 +8,14 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gansuite.networks.layers import InnerConv2d, InstanceNorm2d, Upsample, halvings, upsampling
+from gansuite.networks.layers import (
+    InnerConv2d,
+    InnerConvTranspose2d,
+    InstanceNorm2d,
+    Upsample,
+    halvings,
+    upsampling,
+)
 from gansuite.networks.recompute import Chain
 from gansuite.networks.unet import UNet
 
@@ -34,7 +41,7 @@ class SameConvTranspose2d(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
         super().__init__()
-        self.conv = nn.ConvTranspose2d(inputs, outputs, kernel, 2, (kernel - 2) // 2)
+        self.conv = InnerConvTranspose2d(inputs, outputs, kernel, 2, (kernel - 2) // 2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x)[..., : 2 * x.shape[-2], : 2 * x.shape[-1]]

@@ -17,6 +17,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 from gansuite.errors import UserError, nearest
 from gansuite.networks.recompute import Block
+from gansuite.ops import products
 from gansuite.ops.winograd import Conv3x3
 
 Norm = Literal["batch", "instance", "instance_affine", "group", "none"]
@@ -262,25 +263,59 @@ class ThinConv2d(nn.Conv2d):
         return y if self.bias is None else y + self.bias[:, None, None]
 
 
+def _inner(x: Tensor, pixels: int, channels: int) -> bool:
+    """Whether a convolution of a map that small, with weights that large, is faster as a product
+    of matrices: on a CPU of at most four pixels, and where such a product is cheap of 16, up to 128
+    of all pictures."""
+    if x.device.type != "cpu" or pixels > 16:
+        return False
+    few = channels >= 256 and products.cheap(x) and len(x) * pixels <= 128
+    return pixels <= 4 or few
+
+
 class InnerConv2d(nn.Conv2d):
     """``nn.Conv2d``, for the innermost maps of a network; the same function.
 
-    There the weight is large and the map is not. On a CPU an output of at most four pixels is a
-    product of matrices: up to two and a half times as fast, as many multiplications. Elsewhere,
-    and of larger maps, it is one convolution.
+    There the weight is large and the map is not. On a CPU it is a product of matrices: up to two
+    and a half times as fast, as many multiplications. Elsewhere, and of larger maps, it is one
+    convolution.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         padding = cast(tuple[int, int], self.padding)
         given = zip(x.shape[-2:], self.kernel_size, self.stride, padding, strict=True)
         h, w = ((side + 2 * pad - k) // step + 1 for side, k, step, pad in given)
-        if x.device.type != "cpu" or h * w > 4:
+        if not _inner(x, h * w, self.in_channels):
             return super().forward(x)
-        patches = F.unfold(x, self.kernel_size, 1, padding, self.stride)
+        wide = x.float() if x.dtype == torch.bfloat16 else x  # its gradient is a sum
+        patches = F.unfold(wide, self.kernel_size, 1, padding, self.stride)
         n, inputs, pixels = patches.shape
         rows = patches.transpose(1, 2).reshape(n * pixels, inputs)
-        y = F.linear(rows, self.weight.flatten(1), self.bias).view(n, pixels, -1)
-        return y.transpose(1, 2).reshape(n, -1, h, w)
+        y = products.linear(rows, self.weight.flatten(1), self.bias)
+        return y.view(n, pixels, -1).transpose(1, 2).reshape(n, -1, h, w)
+
+
+class InnerConvTranspose2d(nn.ConvTranspose2d):
+    """``nn.ConvTranspose2d`` of stride 2 or more, for the innermost maps of a network; the same
+    function, as a product of matrices where `InnerConv2d` is one."""
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        n, inputs, h, w = x.shape
+        if output_size is not None or not _inner(x, h * w, self.in_channels):
+            return super().forward(x, output_size)
+        padding = cast(tuple[int, int], self.padding)
+        given = zip(self.kernel_size, self.stride, padding, self.output_padding, strict=True)
+        (k, step, pad, more), across = given
+        down = (h - 1) * step - 2 * pad + k + more
+        k, step, pad, more = across
+        sides = down, (w - 1) * step - 2 * pad + k + more
+        rows = x.flatten(2).transpose(1, 2).reshape(n * h * w, inputs)
+        made = products.product(rows, self.weight.flatten(1))
+        patches = made.view(n, h * w, -1).transpose(1, 2)
+        patches = patches.float() if made.dtype == torch.bfloat16 else patches  # sums of them
+        y = F.fold(patches, sides, self.kernel_size, 1, padding, self.stride)
+        y = y if self.bias is None else y + self.bias[:, None, None]
+        return y.to(made.dtype)
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -349,7 +384,7 @@ def upsampling(
     nearest neighbour and convolves with the next odd kernel, which cannot paint a checkerboard.
     """
     if mode == "deconv":
-        return nn.ConvTranspose2d(
+        return InnerConvTranspose2d(
             inputs, outputs, kernel, 2, 1, output_padding=4 - kernel, bias=bias
         )
     if mode == "resize_conv":

@@ -10,9 +10,7 @@ ones: in float32 about seven times that of the sum (1.6e-6 of the norm, 128 chan
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any, cast
 
@@ -21,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
+from gansuite.ops import products
 from gansuite.ops.twice import TwiceDifferentiable
 
 TAPS, OUTPUTS = 3, 4
@@ -56,43 +55,14 @@ class Conv3x3(nn.Conv2d):
 def _pays(x: Tensor, weight: Tensor, padding: int) -> bool:
     n, (h, w) = x.shape[0], (side + 2 * padding for side in x.shape[2:])
     return (
-        not torch.compiler.is_compiling()  # a program for any machine
+        products.plain(x)
+        and weight.dtype == x.dtype
         and not TwiceDifferentiable.active
-        and x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
         and min(weight.shape[:2]) >= CHANNELS
         and (h - 2) % OUTPUTS == (w - 2) % OUTPUTS == 0
         and n * (h - 2) * (w - 2) >= TILES * OUTPUTS**2
-        and _exact()
+        and products.exact()
     )
-
-
-@functools.cache
-def _exact() -> bool:
-    """Whether this machine multiplies matrices by oneDNN in full precision (`_by_onednn`); one
-    with hardware for 16 bits would take that, and has fast convolutions instead."""
-    generator = torch.Generator().manual_seed(0)
-    a, b = torch.randn(2, TILE**2, CHANNELS, CHANNELS, generator=generator).unbind()
-    try:
-        with _by_onednn():
-            found = torch.bmm(a, b)
-    except (AttributeError, RuntimeError):  # this PyTorch cannot
-        return False
-    return bool((found - torch.bmm(a.double(), b.double())).abs().max() < 1e-4)
-
-
-@contextlib.contextmanager
-def _by_onednn() -> Iterator[None]:
-    """Inside, products of float32 matrices are oneDNN's: on some machines more than twice as fast
-    as those of MKL. The setting is meant to allow 16 bits; see `_exact`."""
-    settings: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = settings.fp32_precision
-    settings.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        settings.fp32_precision = before
 
 
 @functools.cache
@@ -182,9 +152,9 @@ def _filters(g: Tensor, weight: Tensor) -> Tensor:
 def _forward(x: Tensor, weight: Tensor) -> Tensor:
     n, _, h, w = x.shape
     a, g, b = _matrices(x.dtype)
-    with _by_onednn():
-        products = torch.bmm(_times(b, _tiles(x)), _filters(g, weight).mT)
-        return _laid_out(_from_outputs(_times(a, products), n, h - 2, w - 2), x)
+    with products.by_onednn():
+        multiplied = torch.bmm(_times(b, _tiles(x)), _filters(g, weight).mT)
+        return _laid_out(_from_outputs(_times(a, multiplied), n, h - 2, w - 2), x)
 
 
 def _backward(gradient: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) -> list[Tensor]:
@@ -192,13 +162,13 @@ def _backward(gradient: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) -
     n, _, h, w = x.shape
     a, g, b = _matrices(x.dtype)
     found = []
-    with _by_onednn():
-        products = _times(a.T, _outputs(gradient))
+    with products.by_onednn():
+        multiplied = _times(a.T, _outputs(gradient))
         if wanted[0]:
-            dx = torch.bmm(products, _filters(g, weight))
+            dx = torch.bmm(multiplied, _filters(g, weight))
             found.append(_laid_out(_from_tiles(_times(b.T, dx), n, h, w), x))
         if wanted[1]:
-            dweight = torch.bmm(products.mT, _times(b, _tiles(x)))
+            dweight = torch.bmm(multiplied.mT, _times(b, _tiles(x)))
             found.append((dweight.flatten(1).T @ g).view_as(weight))
     return found
 
