@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -216,7 +217,16 @@ def test_several_processes_on_each_of_two_nodes(
     assert it.boards("cut") == it.boards("whole")
 
 
-def test_what_the_cluster_refuses(tmp_path: Path, cluster: Cluster) -> None:
+def test_who_is_believed_and_what_the_cluster_refuses(tmp_path: Path, cluster: Cluster) -> None:
+    code = "from gansuite import processes as p; me = p.launched(); print(me and (me.by, me.rank))"
+    say = (sys.executable, "-c", code)
+    assert cluster.said("salloc", "-Q", "-n", "2", *say) == "None\n"
+    told = cluster.said("srun", "-n", "2", *say)
+    assert sorted(told.splitlines()) == ["('srun', 0)", "('srun', 1)"]
+    log = tmp_path / "batch.txt"
+    cluster.said("sbatch", "--wait", "-n", "2", "-o", str(log), f"--wrap={shlex.join(say)}")
+    assert log.read_text() == "None\n"
+
     it: Any = Comparison(tmp_path, "vanilla_coats", "seeds=0", "budget.kimg=0.06")
     assert it.on(cluster, "slurm.partition=nope").wait() == 2
     last = it.said("cut").splitlines()[-1]
