@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
 import itertools
 import multiprocessing
 import os
+import pickle
 import random
 import sys
 import time
@@ -17,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from gansuite.data import (
@@ -34,7 +37,9 @@ from gansuite.data.sources import mnist
 from gansuite.data.sources.celeba import CelebA
 from gansuite.data.sources.pictures import FilePicture
 from gansuite.data.tables import Table
+from gansuite.data.views import Pictures, Stream
 from gansuite.errors import UserError
+from gansuite.methods.cyclegan import CycleGAN
 
 Tree = dict[str, int]  # path -> grey value
 
@@ -488,6 +493,78 @@ def test_an_unwritable_cache_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file' cannot be written .*GANSUITE_CACHE"):
         cached_array(tmp_path / "file", "x", (1, 1), lambda out: None)
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(UserError, match=r"\(No space left on device\); it needs 1 MB") as told:
+        cached_array(tmp_path / "c", "x", (1000, 1000), lambda out: out.fill(1))
+    assert "\n" not in str(told.value)
+    assert not list((tmp_path / "c").iterdir())
+
+
+def _mapping(array: np.ndarray) -> dict[str, str]:
+    """What the system says of the memory that ``array`` lies in; ``file``: what stands behind."""
+    found: dict[str, str] = {}
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        words = line.split()
+        if "-" in words[0]:
+            start, end = (int(x, 16) for x in words[0].split("-"))
+            here = start <= array.ctypes.data < end
+            if here:
+                found["file"] = words[-1]
+        elif here:
+            found[words[0]] = words[1]
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux")
+def test_pictures_at_rest_are_the_systems_memory_and_not_the_processs(tmp_path: Path) -> None:
+    """All pictures are drawn, and none is in memory of the process's own; they are the same through
+    a loader's worker, when the file is replaced, and when it is gone."""
+    shape, folder = (400, 3, 64, 64), tmp_path / "cache"
+
+    def fill(out: np.ndarray) -> None:
+        out.reshape(400, -1)[:] = np.arange(400).astype(np.uint8)[:, None]
+
+    cached_array(folder, "x", shape, fill)
+    folder.chmod(0o555)  # it is only read from now on
+    pictures = pickle.loads(pickle.dumps(Pictures(cached_array(folder, "x", shape, fill))))
+    stream = Stream([pictures], size=64, flip=True, seed=0, stream=0)
+
+    def drawn(i: int) -> int:
+        return int(stream.gather(range(i, i + 50)).sum(dtype=torch.int64))
+
+    sums = [drawn(i) for i in range(0, 400, 50)]
+    assert sum(sums) == 3 * 64 * 64 * sum(i % 256 for i in range(400))
+    there = _mapping(pictures.array)
+    assert there["file"] == str(folder / "x.npy")
+    assert there["Anonymous:"] == "0"
+    assert int(there["Rss:"]) * 1024 >= pictures.array.nbytes
+    folder.chmod(0o755)
+    file = folder / "x.npy"
+    (tmp_path / "other.npy").write_bytes(file.read_bytes())
+    os.replace(tmp_path / "other.npy", file)
+    assert drawn(0) == sums[0]
+    file.unlink()
+    assert drawn(0) == sums[0]
+    stream = pickle.loads(pickle.dumps(stream))
+    assert drawn(0) == sums[0]
+
+
+def test_a_data_module_holds_no_pictures(tmp_path: Path) -> None:
+    found = DataModule.of(
+        "coats", size=32, batch=4, cache=tmp_path, train=8, test=4, method=CycleGAN
+    )
+    found.setup()
+    assert len(found._arrays) == 4
+    files = {Path(getattr(x, "filename", "")) for x in found._arrays.values()}
+    assert files == set(tmp_path.glob("*.npy"))
+    assert all(isinstance(x, np.memmap) and x.mode == "r" for x in found._arrays.values())
+    assert found._train_view().domains[0].array is found._arrays["train", "horse", 32, "bicubic"]
 
 
 def _build(folder: str, log: str) -> None:

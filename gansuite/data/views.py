@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ _BLOCK = 1024  # draws per generator: one generator per picture would cost more 
 
 
 class Pictures:
-    """uint8 [N,C,S,S] in memory or in a memory map, which is reopened (not copied) by pickle."""
+    """uint8 [N,C,S,S] in memory or in a memory map, which is reopened (not copied) by pickle unless
+    its file is gone."""
 
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
@@ -28,7 +30,9 @@ class Pictures:
 
     def __getstate__(self) -> dict[str, object]:
         name = getattr(self.array, "filename", None)
-        return {"file": str(name)} if name is not None else {"array": np.asarray(self.array)}
+        if name is not None and Path(name).exists():  # a name is of these pictures and no others
+            return {"file": str(name)}
+        return {"array": np.asarray(self.array)}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         file = state.get("file")
