@@ -1,6 +1,6 @@
 """Two ranks of one thread against one rank of two threads: the same global batch, pictures/s.
 
-    python benchmarks/ddp.py [EXPERIMENT ...] [--rounds 5] [--kimg 0.4] [--size 64] [--set KEY=VALUE]
+    python benchmarks/ddp.py [EXPERIMENT ...] [--rounds 5] [--kimg 0.4] [--size 64] [--set K=V]
 
 Each arm is the whole command, ``gansuite exp``, and its speed the median over the log intervals of
 the training alone (``cost.images_per_second``). The arms take turns; the median of the ratios is

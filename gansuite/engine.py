@@ -225,7 +225,6 @@ def quiet() -> None:
     for name in ("lightning", "lightning.pytorch", "lightning.fabric", "lightning_utilities"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
-    warnings.filterwarnings("ignore", category=UserWarning, module="torch.nn.parallel")
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
 
 

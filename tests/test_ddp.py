@@ -10,9 +10,11 @@ import pytest
 import torch
 from helpers import difference, experiment, train
 from ranks import together
+from torch import distributed
 
 from gansuite import engine
 from gansuite.errors import UserError
+from gansuite.processes.together import Together
 from gansuite.runs import read_checkpoint, read_json, read_lines
 
 # Training turns rounding into more: Adam divides by the root of a mean of squares, so where a
@@ -135,6 +137,40 @@ def test_logged_means_outlive_a_stop_inside_an_interval(tmp_path: Path) -> None:
     assert lines[0] == lines[1]
     a, b = (read_checkpoint(run)["method"] for run in (whole, resumed))
     assert difference(a, b) == ""
+
+
+def test_gradients_are_averaged_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a parameter that one rank has no gradient of, of one that none has, and of one in
+    another memory format."""
+    sizes, world = [(2, 3, 4, 4), (5,), (3,), (2,)], 2
+    given = [[torch.randn(size) for size in sizes] for _ in range(world)]
+    monkeypatch.setattr(Together, "world_size", world)
+    flats: list[torch.Tensor] = []
+
+    def averaged(rank: int) -> list[torch.nn.Parameter]:
+        parameters = [torch.nn.Parameter(torch.zeros(size)) for size in sizes]
+        parameters[0].data = parameters[0].data.contiguous(memory_format=torch.channels_last)
+        for i, (p, g) in enumerate(zip(parameters, given[rank], strict=True)):
+            if i != 3 and (rank, i) != (1, 2):
+                p.grad = g.to(memory_format=torch.channels_last) if i == 0 else g.clone()
+        Together().average(parameters)
+        return parameters
+
+    monkeypatch.setattr(distributed, "all_reduce", lambda flat: flats.append(flat.clone()))
+    for rank in range(world):
+        averaged(rank)
+    assert len(flats) == world  # one call of each
+
+    monkeypatch.setattr(distributed, "all_reduce", lambda flat: flat.copy_(flats[0] + flats[1]))
+    for rank in range(world):
+        first, second, third, fourth = averaged(rank)
+        for p, i in ((first, 0), (second, 1)):
+            assert p.grad is not None
+            torch.testing.assert_close(p.grad, (given[0][i] + given[1][i]) / 2)
+        assert first.grad.is_contiguous(memory_format=torch.channels_last)
+        assert third.grad is not None
+        torch.testing.assert_close(third.grad, given[0][2] / 2)
+        assert fourth.grad is None
 
 
 def test_a_batch_that_cannot_be_shared(tmp_path: Path) -> None:

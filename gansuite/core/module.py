@@ -250,6 +250,9 @@ class AlternatingModule(TrainingState):
                 updated = True
         if not updated:
             return False
+        # `processes.together`; another strategy has averaged in the backward passes
+        if average := getattr(self.trainer.strategy, "average", None):
+            average(self.trained(player))
         if update != player:
             for p in self.trained(player):
                 p.grad = torch.zeros_like(p) if p.grad is None else p.grad

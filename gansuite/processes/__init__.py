@@ -34,11 +34,11 @@ from lightning.fabric.plugins.environments import (
     SLURMEnvironment,
     TorchElasticEnvironment,
 )
-from lightning.pytorch.strategies import DDPStrategy
 from torch import distributed
 
 from gansuite.errors import RESUMES, SCHEDULER, STOPPED
 from gansuite.processes import heartbeat
+from gansuite.processes.together import Together
 
 _OURS = "GANSUITE_RANK"  # <pid of the parent>:<rank>:<world>:<folder for reasons>
 _POLL = 0.1  # seconds between two looks at the children
@@ -115,10 +115,10 @@ def cluster() -> ClusterEnvironment:
     return LightningEnvironment()
 
 
-def strategy() -> DDPStrategy:
-    """How several processes train together: players that alternate leave parameters unused in
-    every backward, and a rank may wait for another as long as `heartbeat.longest`."""
-    return DDPStrategy(find_unused_parameters=True, timeout=heartbeat.longest())
+def strategy() -> Together:
+    """How several processes train together; a rank may wait for another as long as
+    `heartbeat.longest`."""
+    return Together(timeout=heartbeat.longest())
 
 
 # -- a rank and its parent -------------------------------------------------------------------
