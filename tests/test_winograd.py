@@ -79,25 +79,25 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 @pytest.mark.parametrize("bias", [False, True])
 def test_the_layer_where_it_pays(padding: int, bias: bool, calls: list[tuple[int, ...]]) -> None:
     layer = Conv3x3(96, 96, padding, bias)
-    x = torch.randn(2, 96, 18 - 2 * padding, 18 - 2 * padding)
+    x = torch.randn(6, 96, 18 - 2 * padding, 18 - 2 * padding)
     y = layer(x)
-    assert calls == [(2, 96, 18, 18)]
+    assert calls == [(6, 96, 18, 18)]
     plain = F.conv2d(x, layer.weight, layer.bias, 1, padding)
     torch.testing.assert_close(y, plain, rtol=1e-4, atol=1e-4)
 
 
 def test_where_it_does_not_pay(calls: list[tuple[int, ...]]) -> None:
     weight = torch.randn(96, 96, 3, 3)
-    conv3x3(torch.randn(1, 96, 18, 18), weight)  # 16 tiles
-    conv3x3(torch.randn(2, 96, 17, 18), weight)  # not whole ones
-    conv3x3(torch.randn(2, 96, 18, 18), weight[:95])
-    many = torch.randn(2, 96, 18, 18)
+    conv3x3(torch.randn(5, 96, 18, 18), weight)  # 80 tiles
+    conv3x3(torch.randn(6, 96, 17, 18), weight)  # not whole ones
+    conv3x3(torch.randn(6, 96, 18, 18), weight[:95])
+    many = torch.randn(6, 96, 18, 18)
     conv3x3(many.double(), weight.double())
     with torch.autocast("cpu", torch.bfloat16):
         assert conv3x3(many, weight).dtype == torch.bfloat16
     with TwiceDifferentiable():
         conv3x3(many, weight)
-    assert conv3x3(many.to("meta"), weight.to("meta")).shape == (2, 96, 16, 16)
+    assert conv3x3(many.to("meta"), weight.to("meta")).shape == (6, 96, 16, 16)
     assert calls == []
     conv3x3(many, weight)
     assert len(calls) == 1

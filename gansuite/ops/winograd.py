@@ -25,7 +25,7 @@ from gansuite.ops.twice import TwiceDifferentiable
 TAPS, OUTPUTS = 3, 4
 TILE = OUTPUTS + TAPS - 1
 POINTS = (Fraction(0), Fraction(1), Fraction(-1), Fraction(1, 2), Fraction(-2))
-CHANNELS, TILES = 96, 32
+CHANNELS, TILES = 96, 96
 """Inputs, outputs and tiles from which on it is faster."""
 
 
