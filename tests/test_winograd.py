@@ -134,7 +134,9 @@ def test_a_product_under_autocast_is_of_16_bits() -> None:
 
 
 def test_the_setting_of_others_is_kept() -> None:
-    matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    matmul = products._settings()
+    if matmul is None:
+        pytest.skip("this PyTorch has no such setting")
     before = matmul.fp32_precision
     x, weight = _pair(1, 2, 2, 4, 4, dtype=torch.float32)
     _filtered(x, weight).sum().backward()
