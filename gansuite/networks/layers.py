@@ -267,8 +267,8 @@ def _inner(x: Tensor, pixels: int, channels: int) -> bool:
     """Whether a convolution of a map that small, with weights that large, is faster as a product
     of matrices: on a CPU of at most four pixels, and where such a product is cheap of 16, up to 128
     of all pictures."""
-    if x.device.type != "cpu" or pixels > 16:
-        return False
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or pixels > 16:
+        return False  # a program is for maps of any size
     few = channels >= 256 and products.cheap(x) and len(x) * pixels <= 128
     return pixels <= 4 or few
 
