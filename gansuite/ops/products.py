@@ -14,8 +14,9 @@ from torch import Tensor
 
 
 def _settings() -> Any:
-    """Those of such products; None where PyTorch is older than they are (2.9)."""
-    return getattr(torch.backends.mkldnn, "matmul", None)
+    """Those of such products; None where PyTorch is older than they are."""
+    found = getattr(torch.backends.mkldnn, "matmul", None)
+    return found if hasattr(found, "fp32_precision") else None
 
 
 @contextlib.contextmanager
