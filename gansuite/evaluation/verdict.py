@@ -52,7 +52,8 @@ def verdict(
     what else a reader must know.
 
     ``events``: those of the run (`results.json`, ``health``). ``better``: comparison -> whether it
-    still improved in the last third of the run (`health.trend`).
+    still improved in the last third of the run (`health.trend`). As near as other real pictures
+    is near enough: of that nothing falls back.
     """
     better = better or {}
     idle = {e["name"] for e in events if e["event"] == "identity" and e["action"] == "end"}
@@ -79,7 +80,7 @@ def verdict(
         elif second <= 0:
             text = f"doubtful: {name} closed {share:.0%} of the gap, but to a random network it is"
             sentences.append((4, f"{text} no closer to real than {nothing_done(name)}"))
-        elif lowest is not None and reached > WORSE * lowest:
+        elif lowest is not None and reached > WORSE * lowest and share < 1:
             kimg = best[name]["images_seen"] / 1000
             sentences.append((5, f"fell back: {name} was better at {kimg:g} kimg"))
         else:
