@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, library, nn
 from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
 from gansuite.ops import products
@@ -174,13 +174,13 @@ def _backward(gradient: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) -
 
 
 # operators of their own, so that who counts FLOPs counts the convolution that they are
-_library = torch.library.Library("gansuite", "DEF")
-_library.define("conv3x3(Tensor x, Tensor weight) -> Tensor")
-_library.define(
+_operators = library.Library("gansuite", "DEF")
+_operators.define("conv3x3(Tensor x, Tensor weight) -> Tensor")
+_operators.define(
     "conv3x3_backward(Tensor gradient, Tensor x, Tensor weight, bool[] wanted) -> Tensor[]"
 )
-_library.impl("conv3x3", _forward, "CPU")
-_library.impl("conv3x3_backward", _backward, "CPU")
+_operators.impl("conv3x3", _forward, "CPU")
+_operators.impl("conv3x3_backward", _backward, "CPU")
 
 
 @register_flop_formula(torch.ops.gansuite.conv3x3)
