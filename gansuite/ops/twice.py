@@ -19,6 +19,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from typing_extensions import Self
 
+from gansuite.ops.products import precision
+
 
 def _pair(value: int | Sequence[int]) -> list[int]:
     return [value, value] if isinstance(value, int) else list(value)
@@ -133,10 +135,8 @@ def _conv_transpose2d(
 
 
 def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, how: tuple[Any, ...]) -> Tensor:
-    where = x.device.type
-    if torch.amp.is_autocast_available(where) and torch.is_autocast_enabled(where):
-        dtype = torch.get_autocast_dtype(where)  # a Function's derivatives do not see it
-        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    dtype = precision(x)  # of autocast, which a Function's derivatives do not see
+    x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     return cast(Tensor, _Convolution.apply(x, weight, bias, how))
 
 
