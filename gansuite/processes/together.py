@@ -42,9 +42,8 @@ class Together(DDPStrategy):
             if not all(there):  # only here the device is waited for
                 there = (had > 0).tolist()
             for p, mean, known in zip(group, means, there, strict=True):
-                if (
-                    p.grad is not None and not p.grad.is_contiguous()
-                ):  # the optimiser likes both alike
+                # the optimiser likes parameter and gradient laid out alike
+                if p.grad is not None and not p.grad.is_contiguous():
                     p.grad.copy_(mean.view_as(p))
                 elif known:
                     p.grad = mean.view_as(p)
