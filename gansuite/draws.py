@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -58,6 +59,12 @@ class Draws:
     def common(self, k: int) -> list[float]:
         """``k`` uniform numbers for the host, the same for all samples of the batch."""
         return _on_host(derive(self.seed, "step", *self._next()), k)
+
+    def decided(self, make: Callable[[Draws], Tensor]) -> Tensor:
+        """``make(self)``, a tensor that the host makes of numbers of its own (`chances`, `common`),
+        on ``device``: what a batch is to do with it is the same for all its values, so that it can
+        be recorded (`gansuite.core.graphs`). ``make`` knows nothing else of the batch."""
+        return make(self).to(self.device, non_blocking=True)
 
     def permutation(self, n: int) -> Tensor:
         """A random order of 0 .. n-1, the same in all parts of the batch."""

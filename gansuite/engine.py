@@ -26,6 +26,7 @@ from gansuite.callbacks.initial import read_initial
 from gansuite.callbacks.session import Session
 from gansuite.callbacks.training import TrainingRun
 from gansuite.config import Experiment
+from gansuite.core.compiled import check_compiler
 from gansuite.core.settings import Settings
 from gansuite.data import DataModule, Source, build_source, check
 from gansuite.data.check import Report
@@ -177,6 +178,8 @@ def make_settings(experiment: Experiment, data: DataModule) -> Settings:
         ema=experiment.ema,
         accumulate=experiment.trainer.accumulate,
         fused=experiment.trainer.precision != "16-mixed",
+        graphs=experiment.trainer.graphs,
+        compile=experiment.trainer.compile,
         freeze=experiment.freeze,
     )
 
@@ -188,6 +191,17 @@ def make_trainer(experiment: Experiment, callbacks: list[Any]) -> Trainer:
     if t.precision == "16-mixed" and not cuda:  # Lightning would take bf16-mixed without a word
         raise UserError(
             "'trainer.precision' is 16-mixed, which needs a CUDA device; use bf16-mixed or 32-true."
+        )
+    if t.graphs and not cuda:
+        raise UserError("'trainer.graphs' is true, which needs a CUDA device; set it to false.")
+    if t.graphs and t.precision == "16-mixed":  # its loss scale is read on the host
+        raise UserError(
+            "'trainer.graphs' is true, which 16-mixed has no place in; use bf16-mixed or 32-true."
+        )
+    if t.compile and t.recompute:
+        raise UserError(
+            "'trainer.compile' and 'trainer.recompute' are both true; a compiled network decides "
+            "by itself what it computes again: set one of them to false."
         )
     devices, world = processes_of(experiment)
     before = torch.are_deterministic_algorithms_enabled()
@@ -250,6 +264,8 @@ def train(experiment: Experiment) -> Session:
     if experiment.init_from and is_main() and not run.resumable:
         session.initial = read_initial(experiment, session.method)
     trainer = make_trainer(experiment, [TrainingRun(session)])
+    if experiment.trainer.compile:
+        check_compiler(trainer.strategy.root_device)
     try:
         data.setup()  # every picture is read before anything is written
         if is_main():

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from gansuite.core.graphs import OnHost, StepGraphs
+from gansuite.core.step import MakeStep
 from gansuite.data.spec import Batch, DataSpec
 from gansuite.errors import UserError
 from gansuite.methods.base import Method, Step
@@ -29,6 +32,8 @@ def rehearse(method: Method, pictures: int, build: Callable[[DataSpec], Method])
     """
     reason = _refusal(method, pictures)
     if not reason:
+        if method.settings.graphs:
+            _may_be_recorded(method, pictures)
         return
     size, title = method.spec.size, method.title
     problem = f"{title} cannot be trained at 'data.size' {size} on {pictures} picture(s) at a time"
@@ -58,6 +63,19 @@ def _refusal(method: Method, pictures: int) -> str:
     return reason
 
 
+def _may_be_recorded(method: Method, pictures: int) -> None:
+    """Raise `UserError` if the losses decide on the host what a CUDA graph would repeat."""
+    method = copy.deepcopy(method).to("meta")
+    recorded = StepGraphs(method)
+    if method.on_host:
+        raise recorded.refused(method.on_host)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            _losses(method, pictures, recorded.step)
+    except OnHost as error:
+        raise recorded.refused(str(error)) from None
+
+
 @contextlib.contextmanager
 def _nothing_is_empty() -> Iterator[None]:
     """A layer of which nothing comes out is refused: PyTorch 2.6 computes convolutions whose kernel
@@ -74,7 +92,7 @@ def _nothing_is_empty() -> Iterator[None]:
         hook.remove()
 
 
-def _losses(method: Method, pictures: int) -> None:
+def _losses(method: Method, pictures: int, make_step: MakeStep | None = None) -> None:
     spec, view = method.spec, method.needs.view
     device, dtype = method.device, next(method.parameters()).dtype
     many = len(spec.domains) if view in ("unpaired", "paired") else 1
@@ -88,6 +106,6 @@ def _losses(method: Method, pictures: int) -> None:
     k = method.settings.accumulate
     whole = Batch(images, None if labels is None else labels.repeat(k, 1))
     for turn in dict.fromkeys(tuple(method.updates_in(i)) for i in range(len(method.alternation))):
-        step = Step(method, turn, whole, 0)
+        step = (make_step or functools.partial(Step, method))(turn, whole, 0)
         for step.position, phase in enumerate(turn):
             getattr(method, phase.replace(".", "_") + "_losses")(chunk, step)

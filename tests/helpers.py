@@ -128,6 +128,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     optim: Mapping[str, Any] | None = None,
     given: Sequence[Batch] = (),
+    accelerator: str = "cpu",
     **settings: Any,
 ) -> Method:
     """Train ``method`` for ``batches`` (of pictures of 4 pixels, or those ``given``) with nothing
@@ -136,7 +137,7 @@ def fit(
     settings.setdefault("budget", Budget(kimg=batches * batch / 1000))
     method.configure(Settings(seed=3, images_per_batch=batch, optim=chosen, **settings))
     trainer = Trainer(
-        accelerator="cpu",
+        accelerator=accelerator,
         max_epochs=1,
         precision=precision,
         logger=False,

@@ -188,6 +188,11 @@ class Trainer(Section):
     """The memory layout that GPUs in mixed precision are faster with."""
     recompute: bool = False
     """Whether maps within the networks are computed again in the backward pass, to save memory."""
+    graphs: bool = False
+    """Whether whole batches are recorded as CUDA graphs, which small networks are faster with."""
+    compile: bool = False
+    """Whether the networks are compiled (torch.compile), where no loss differentiates them twice;
+    needs a C++ compiler."""
 
 
 class DataOptions(Section):
@@ -242,6 +247,9 @@ class Compare(Section):
     """The metric whose final value ranks."""
 
 
+_SWITCHES = ("recompute", "graphs", "compile")
+
+
 class Experiment(Section):
     """What runs. ``method`` and ``data`` are validated dicts (their classes know them)."""
 
@@ -280,13 +288,12 @@ class Experiment(Section):
 
     def plain(self) -> dict[str, Any]:
         """Dicts, lists and scalars only, in a fixed order: what is saved and compared. Of a run
-        from scratch there is no word of what it might begin with, and of ``trainer.recompute``
-        only where it is on, so that older runs can be resumed."""
+        from scratch there is no word of what it might begin with, and of the Trainer's newer
+        switches only where they are on, so that older runs can be resumed."""
         unused: dict[str, Any] = {}
         if not self.init_from:
             unused |= dict.fromkeys(("init_from", "init_weights", "freeze"), True)
-        if not self.trainer.recompute:
-            unused["trainer"] = {"recompute"}
+        unused["trainer"] = {k for k in _SWITCHES if not getattr(self.trainer, k)}
         return self.model_dump(mode="python", exclude=unused)
 
     def yaml(self) -> str:

@@ -16,19 +16,19 @@ class LossLedger:
     """
 
     def __init__(self) -> None:
-        self._batch: list[tuple[str, Tensor]] = []  # the values of this batch
+        self.batch: list[tuple[str, Tensor]] = []  # the values of this batch
         self._rows: dict[str, dict[str, Any]] = {}  # and of all since the last `means`
 
     def record(self, key: str, value: Tensor) -> None:
         """Add a scalar of the batch in hand."""
-        self._batch.append((key, value.detach().float()))
+        self.batch.append((key, value.detach().float()))
 
     def close_batch(self, batch: int) -> None:
         """Add the values of batch number ``batch`` to the sums."""
-        if not self._batch:
+        if not self.batch:
             return
-        keys, found = zip(*self._batch, strict=True)
-        self._batch = []
+        keys, found = zip(*self.batch, strict=True)
+        self.batch = []
         values = torch.stack(found)
         # the batch in which a value ceased to be finite: every value follows soon after
         bad = torch.where(values - values == 0, torch.inf, float(batch))
@@ -70,7 +70,7 @@ class LossLedger:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._batch = []
+        self.batch = []
         self._rows = {key: dict(row) for key, row in state.items()}
 
     @staticmethod

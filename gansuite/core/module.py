@@ -7,6 +7,7 @@ logging and the exact training state. It knows no callbacks, metrics or data loa
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
@@ -17,11 +18,13 @@ from torch import Tensor, nn
 
 from gansuite.config import Optim
 from gansuite.core.averages import WeightAverages
+from gansuite.core.compiled import Compiled
+from gansuite.core.graphs import StepGraphs
 from gansuite.core.optimizers import build_optimizer
 from gansuite.core.schedule import corrected_for_lazy, player_of
 from gansuite.core.settings import Settings
 from gansuite.core.state import TrainingState
-from gansuite.core.step import Step
+from gansuite.core.step import MakeStep, Step
 from gansuite.data.spec import Batch, Needs
 from gansuite.errors import NotFinite, UserError, nearest
 from gansuite.rng import derive, seed_device
@@ -46,6 +49,7 @@ class AlternatingModule(TrainingState):
     needs: ClassVar[Needs]
     loss_terms: ClassVar[Mapping[str, Sequence[str]]]
     weights: dict[str, float]
+    on_host: str
     if TYPE_CHECKING:  # stated by `Method`
 
         def updates_in(self, batch: int) -> Sequence[str]: ...
@@ -60,6 +64,8 @@ class AlternatingModule(TrainingState):
         self.settings = Settings()
         self.logs_itself = True  # through `log_dict`; False where somebody else reads the ledger
         self.images_per_batch = 0  # real pictures of one global batch, all domains together
+        self.graphs: StepGraphs | None = None
+        self.compiled: Compiled | None = None
         self._configured = False
         self._clip: float | None = None
 
@@ -83,6 +89,7 @@ class AlternatingModule(TrainingState):
                     f"(its players: {', '.join(self.players)})."
                 )
         self.settings = settings
+        self.graphs = StepGraphs(self) if settings.graphs else None
         self.images_per_batch = settings.images_per_batch or 0
         self.update_counts = dict.fromkeys(self.players, 0)
         self.player_batches = dict.fromkeys(self.players, 0)
@@ -148,13 +155,23 @@ class AlternatingModule(TrainingState):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One optimiser per player, in the order of ``players``."""
+        fused = self.settings.fused
+        recorded = self.settings.graphs and self.device.type == "cuda"
         return [
-            build_optimizer(self.trained(n), self.optim_of(n), self.settings.fused)
+            build_optimizer(self.trained(n), self.optim_of(n), fused, recorded)
             for n in self.players
         ]
 
     def on_fit_start(self) -> None:
         self.averages.to(self.device, cast(torch.dtype, self.dtype))
+        if self.graphs:
+            self.graphs.check()
+        if self.settings.compile:
+            self.compiled = Compiled(*map(self.player, self.players))
+
+    def _from_elsewhere(self) -> None:
+        if self.graphs:
+            self.graphs.forget()
 
     def prepared(self, batch: Any) -> Batch:
         """A batch of any loader (`Batch.of`), pictures in [-1, 1] in the parameters' type."""
@@ -170,26 +187,20 @@ class AlternatingModule(TrainingState):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One batch: its updates, in order."""
-        real = self.prepared(batch)
+        given = Batch.of(batch, self.spec.domains)
         updates = self.updates_in(self.batches)
         images = self.settings.images_per_batch
-        own = sum(map(len, real.images[: len(self.spec.domains)]))  # without derived ones
+        own = sum(map(len, given.images[: len(self.spec.domains)]))  # without derived ones
         self.images_per_batch = images or self.world * own
         # layers that draw by themselves (dropout) are also a function of the position only
         seed_device(derive(self.noise_seed, "layers", self.batches, self.rank), self.device)
         optimizers = self._optimizers
         self._count_one_step(optimizers, player_of(updates[0]))
-        drawn = real.split(self.needs.batches)
-        steps = [Step(self, updates, real, i) for i in range(self.settings.accumulate)]
-        updated = set()
-        for position, update in enumerate(updates):
-            for step in steps:
-                step.position, step.batch = position, drawn[position % len(drawn)]
-            if self._update(update, optimizers, steps):
-                updated.add(player_of(update))
-        for name in set(map(player_of, updates)):
-            self.player_batches[name] += 1
-        self.after_batch()
+        if self.compiled:  # in the first cycle FLOPs are counted, which a program would hide
+            self.compiled.on = self.batches >= self.period
+        updated = (self.graphs or self.compute)(given, updates, optimizers)
+        if self.compiled:
+            self.compiled.on = False
         self.ledger.close_batch(self.batches)
         self.batches += 1
         self.images_seen += self.images_per_batch
@@ -203,9 +214,28 @@ class AlternatingModule(TrainingState):
         ):
             self.log_dict(self.loss_means())
 
-    @property
-    def _log_every(self) -> int:
-        return max(int(cast(Any, self.trainer).log_every_n_steps), 1)
+    def compute(
+        self,
+        given: Batch,
+        updates: Sequence[str],
+        optimizers: Mapping[str, Any],
+        make_step: MakeStep | None = None,
+    ) -> set[str]:
+        """What a batch asks of the device; the players that were updated."""
+        real = self.prepared(given)
+        drawn = real.split(self.needs.batches)
+        make_step = make_step or functools.partial(Step, self)
+        steps = [make_step(updates, real, i) for i in range(self.settings.accumulate)]
+        updated = set()
+        for position, update in enumerate(updates):
+            for step in steps:
+                step.position, step.batch = position, drawn[position % len(drawn)]
+            if self._update(update, optimizers, steps):
+                updated.add(player_of(update))
+        for name in set(map(player_of, updates)):
+            self.player_batches[name] += 1
+        self.after_batch()
+        return updated
 
     def _advance(self) -> None:
         """The share of the budget that is used: of its pictures, or of the Trainer's steps. A
@@ -259,6 +289,8 @@ class AlternatingModule(TrainingState):
         now = self.optim_now(player)
         for group in optimizer.optimizer.param_groups:
             group.update({k: v for k, v in now if k in group})
+            if self.graphs and now.kind == "adam":
+                group["lr"] = self.graphs.lr(player)
         self._clip = now.clip
         optimizer.step()
         self.update_counts[player] += 1
@@ -281,7 +313,9 @@ class AlternatingModule(TrainingState):
                     f"has no weight (weights: {', '.join(self.weights)})."
                 )
             self.record(f"loss/{player}/{key}", loss)
-            part = loss * self.weight_of(term, step)
+            graphs = self.graphs
+            weight = graphs.weight(term, step, loss) if graphs else self.weight_of(term, step)
+            part = loss * weight
             total = part if total is None else total + part
         assert total is not None
         self.record(f"loss/{player}/total", total)

@@ -12,9 +12,10 @@ from gansuite.config import Optim
 
 
 def build_optimizer(
-    parameters: Iterable[nn.Parameter], o: Optim, fused: bool = True
+    parameters: Iterable[nn.Parameter], o: Optim, fused: bool = True, recorded: bool = False
 ) -> torch.optim.Optimizer:
-    """``fused`` asks for the fused kernel of Adam."""
+    """``fused`` asks for the fused kernel of Adam; ``recorded``: its steps are to be part of a CUDA
+    graph."""
     parameters = list(parameters)
     if o.kind == "adam":
         return torch.optim.Adam(
@@ -24,6 +25,7 @@ def build_optimizer(
             eps=o.eps,
             weight_decay=o.weight_decay,
             fused=fused,
+            capturable=recorded,
         )
     if o.kind in ("rmsprop", "rmsprop_tf"):
         return (TFRMSprop if o.kind == "rmsprop_tf" else torch.optim.RMSprop)(
@@ -33,6 +35,7 @@ def build_optimizer(
             eps=o.eps,
             momentum=o.momentum,
             weight_decay=o.weight_decay,
+            **({"capturable": recorded} if o.kind == "rmsprop" else {}),
         )
     return torch.optim.SGD(parameters, lr=o.lr, momentum=o.momentum, weight_decay=o.weight_decay)
 

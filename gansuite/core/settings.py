@@ -17,7 +17,9 @@ class Settings:
     betas 0.5 and 0.999); ``budget`` is what the learning rate's schedule refers to (None: the
     Trainer's ``max_steps`` or ``max_epochs``, at a constant learning rate); ``accumulate`` is the
     number of chunks a batch is computed in; ``fused`` asks for the fused kernels of Adam;
-    ``freeze`` names layers of players that are not trained (see `Experiment`).
+    ``graphs``: whether batches are recorded as CUDA graphs (`gansuite.core.graphs`);
+    ``compile``: whether the networks are compiled (`gansuite.core.compiled`); ``freeze`` names
+    layers of players that are not trained (see `Experiment`).
     """
 
     seed: int = 0
@@ -27,4 +29,6 @@ class Settings:
     ema: Ema = field(default_factory=Ema)
     accumulate: int = 1
     fused: bool = True
+    graphs: bool = False
+    compile: bool = False
     freeze: Mapping[str, Sequence[str]] = field(default_factory=dict)

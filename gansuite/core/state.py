@@ -248,11 +248,15 @@ class TrainingState(LightningModule):
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Continue exactly where `training_state` was taken."""
+        self._from_elsewhere()
         self.load_weights(state)
         for name, optimizer in zip(self.players, self._raw_optimizers(), strict=True):
             load_optimizer(optimizer, state["optimizers"][name])
         self._load_counters(state)
         self._load_own(state["rank_state"])
+
+    def _from_elsewhere(self) -> None:
+        """Before another state is taken over."""
 
     def _load_counters(self, state: Mapping[str, Any]) -> None:
         counters = state["counters"]
@@ -278,6 +282,7 @@ class TrainingState(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["gansuite"]
+        self._from_elsewhere()
         self._load_averages(state["averages"])
         self._load_counters(state)
         self._load_own(self.own_part(state["rank_state"]))

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from gansuite.core.module import AlternatingModule
 
 
+MakeStep = Callable[[Sequence[str], Batch, int], "Step"]
+"""A step of the updates of a batch, the batch, and the number of the chunk."""
+
+
 class Step:
     """One batch (or one chunk of it) as the losses see it; lives for that batch.
 
@@ -33,11 +37,12 @@ class Step:
         self.player_batches = method.player_batches
         self.position = 0  # of the update within the batch
         self._method = method
-        self._updates = updates
+        self.updates = updates  # of this batch, in order
         self.batch = batch  # of the update, all its chunks
         self._kept: dict[str, Tensor] = {}
         self._used: dict[str, int] = {}  # where the maker took a picture with its graph
         self._shards = method.world * method.settings.accumulate
+        self.chunk = chunk
         self._shard = method.rank * method.settings.accumulate + chunk
         self.draws = Draws(
             method.noise_seed,
@@ -50,7 +55,7 @@ class Step:
     @property
     def update(self) -> str:
         """The present update: a player, or ``player.something``."""
-        return self._updates[self.position]
+        return self.updates[self.position]
 
     @property
     def player(self) -> str:
@@ -61,6 +66,11 @@ class Step:
         """Whether a lazy term is due: in batches 0, every, 2 * every, ... of
         this player."""
         return self.player_batches[self.player] % every == 0
+
+    def number(self, name: str, make: Callable[[], float]) -> float | Tensor:
+        """``make()``, which may follow the progress of training; a tensor where batches are
+        recorded (`gansuite.core.graphs`). ``name`` is its own in the method."""
+        return make()
 
     def randn(self, n: int, *shape: int) -> Tensor:
         """Standard normal [n, *shape]: for this part of the global batch."""
@@ -99,7 +109,7 @@ class Step:
             self._used[name] = self.position
             del self._kept[name]
         if name not in self._kept:
-            later = self._updates[self.position + 1 :]
+            later = self.updates[self.position + 1 :]
             if mine or maker in map(player_of, later):
                 with self._method.trainable(maker):
                     self._kept[name] = make()

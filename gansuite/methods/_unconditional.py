@@ -109,6 +109,7 @@ class Unconditional(Method):
         self.signs, self.ada_kimg = Signs(), ada_kimg
         if isinstance(self.augment, ADA):
             self.rank_state["signs"] = self.signs
+            self.on_host = "follows D's signs from time to time (method.augment=ada)"
 
     def z(self, n: int, step: Step) -> Tensor:
         """Latents of this shard, [n, z_dim]."""

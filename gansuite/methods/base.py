@@ -70,6 +70,9 @@ class Method(AlternatingModule):
     networks: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """The attributes of a player that has several networks, all trained by its optimiser, each
     counted and averaged by its own name."""
+    on_host: str = ""
+    """What a batch does that cannot be part of a CUDA graph (`gansuite.core.graphs`), as
+    it goes on after "because it"."""
     by_reference: ClassVar[bool] = False
     """Whether it can `stylize`."""
 

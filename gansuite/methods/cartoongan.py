@@ -125,6 +125,6 @@ class CartoonGAN(OneWay):
             with torch.no_grad():
                 (wanted,) = self.phi(photo, [self.layer])
             losses[self.content] = l1(self.phi(fake, [self.layer])[0], wanted)
-        if step.batches >= self.init:
+        if "d" in step.updates:
             losses["gan"] = self.adversarial.g(self.d(fake))
         return losses

@@ -94,17 +94,17 @@ class CUT(OneWay):
     def weight_of(self, term: str, step: Step) -> float:
         return self.weights[term] * self.published[term]
 
-    def mirrored(self, step: Step) -> bool:
-        """Whether G sees this batch in a mirror."""
-        chance = step.shared("mirror", lambda: torch.tensor(step.draws.common(1)))
-        return self.mirrors and float(chance) < 0.5
+    def seen(self, x: Tensor, step: Step) -> Tensor:
+        """``x``, in every second batch in a mirror, if it ``mirrors``."""
+        draws = step.draws
+        chance = step.shared("mirror", lambda: draws.decided(lambda d: torch.tensor(d.common(1))))
+        return torch.where(chance < 0.5, x.flip(3), x) if self.mirrors else x
 
     def fakes(self, batch: Batch, step: Step) -> tuple[Tensor, ...]:
         """G(x) and, where it is compared, G(y): made in one batch."""
         x, y = self.pair(batch)
         real = torch.cat([x, y]) if self.weights["idt"] else x
-        real = real.flip(3) if self.mirrored(step) else real
-        return step.fake("fakes", lambda: self.g(real)).split(len(x))
+        return step.fake("fakes", lambda: self.g(self.seen(real, step))).split(len(x))
 
     def d_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         _, y = self.pair(batch)
@@ -123,8 +123,7 @@ class CUT(OneWay):
         encoder sees the terms as one batch."""
         reals, fakes = (torch.cat(pictures) for pictures in zip(*compared.values(), strict=True))
         made = self.g.features(fakes, self.maps)
-        if self.mirrored(step):
-            made = {name: x.flip(3) for name, x in made.items()}
+        made = {name: self.seen(x, step) for name, x in made.items()}
         with torch.no_grad():
             given = self.g.features(reals, self.maps)
 

@@ -113,7 +113,8 @@ class R3GAN(Unconditional):
     def judged(self, x: Tensor, step: Step) -> Tensor:
         """D of what it gets to see of ``x``."""
         if isinstance(self.augment, ADA):
-            self.augment.p.fill_(self.burnt(0, self.augment_p))
+            p = step.number("augment_p", lambda: self.burnt(0, self.augment_p))
+            self.augment.p.fill_(cast(float, p))  # or a tensor of it
         return cast(Tensor, self.d(self.seen(x, step)))
 
     def d_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:

@@ -85,7 +85,8 @@ class StyleGAN(Unconditional):
 
     def ws(self, n: int, step: Step) -> Tensor:
         """Styles [n, num_ws, w_dim] of new latents, mixed from two in most batches."""
-        cutoff = mixing_cutoff(self.g.num_ws, step.draws, self.mixing)
+        layers, share = self.g.num_ws, self.mixing
+        cutoff = step.draws.decided(lambda d: torch.tensor(mixing_cutoff(layers, d, share)))
         z, other = self.z(n, step), self.z(n, step)
         ws = self.g.styles(z, z_mix=other, cutoff=cutoff)
         first = ws[:, 0].detach().to(self.g.mapping.w_avg).mean(0)  # never of the other

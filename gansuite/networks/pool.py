@@ -17,30 +17,40 @@ class ImagePool:
 
     def __init__(self, size: int = 50) -> None:
         self.size = size
-        self.images: list[Tensor] = []
+        self.images = torch.empty(0)  # [size, C, H, W] from the first query on
+        self.stored = torch.zeros((), dtype=torch.long)  # of which so many are pictures
 
     def query(self, images: Tensor, draws: Draws) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W], detached copies. The stored pictures follow the device
         and type of ``images``: those of a checkpoint come on the CPU."""
-        if self.size == 0:
-            return images.detach()
-        self.images = [image.to(images) for image in self.images]
+        n, size, images = len(images), self.size, images.detach()
+        if size == 0:
+            return images
+        if not len(self.images):
+            self.images = images.new_zeros(size, *images.shape[1:])
+        self.images, self.stored = self.images.to(images), self.stored.to(images.device)
+        drawn = draws.decided(
+            lambda d: torch.tensor([[c > 0.5, int(p * size)] for c, p in d.chances(n, 2)])
+        )
         out = []
-        for new, (chance, place) in zip(
-            images.detach(), draws.chances(len(images), 2), strict=True
-        ):
-            if len(self.images) < self.size:
-                self.images.append(new.clone())
-            elif chance > 0.5:
-                i = int(place * self.size)
-                self.images[i], new = new.clone(), self.images[i]
-            out.append(new)
-        return torch.stack(out)
+        for new, (chosen, place) in zip(images.split(1), drawn, strict=True):
+            fills = self.stored < size
+            at = torch.where(fills, self.stored, place).view(1)
+            old = self.images.index_select(0, at)
+            kept = fills | chosen.bool()
+            out.append(torch.where(kept & ~fills, old, new))
+            self.images.index_copy_(0, at, torch.where(kept, new, old))
+            self.stored += fills
+        return torch.cat(out)
 
     def state_dict(self) -> dict[str, Tensor]:
         """{"images": [k, C, H, W]}, or an empty tensor while nothing is stored."""
-        return {"images": torch.stack(self.images) if self.images else torch.empty(0)}
+        return {"images": self.images[: int(self.stored)].clone()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take over what ``state_dict`` returned, at most ``size`` pictures of it."""
-        self.images = [image.clone() for image in state["images"][: self.size]]
+        found = state["images"][: self.size]
+        self.images, self.stored = torch.empty(0), torch.tensor(len(found))
+        if len(found):
+            self.images = found.new_zeros(self.size, *found.shape[1:])
+            self.images[: len(found)] = found

@@ -208,15 +208,15 @@ class StyleGenerator(nn.Module):
         z: Tensor,
         *,
         z_mix: Tensor | None = None,
-        cutoff: int | None = None,
+        cutoff: int | Tensor | None = None,
         truncation_psi: float | Tensor = 1.0,
     ) -> Tensor:
         """ws [N, num_ws, w_dim]. Layers from ``cutoff`` on take their style from ``z_mix``
         (StyleGAN §3.1); ``w <- w_avg + psi (w - w_avg)`` (StyleGAN app. B)."""
         ws = self.mapping(z)[:, None].expand(-1, self.num_ws, -1)
-        if z_mix is not None and cutoff is not None and cutoff < self.num_ws:
-            late = self.mapping(z_mix)[:, None].expand(-1, self.num_ws - cutoff, -1)
-            ws = torch.cat([ws[:, :cutoff], late], 1)
+        if z_mix is not None and cutoff is not None:
+            early = torch.arange(self.num_ws, device=ws.device) < cutoff
+            ws = torch.where(early[:, None], ws, self.mapping(z_mix)[:, None])
         if isinstance(truncation_psi, Tensor) or truncation_psi != 1:
             ws = torch.lerp(self.mapping.w_avg.to(ws.dtype).expand_as(ws), ws, truncation_psi)
         return ws
@@ -229,7 +229,7 @@ class StyleGenerator(nn.Module):
         noise: Noise | None = None,
         truncation_psi: float | Tensor = 1.0,
         z_mix: Tensor | None = None,
-        cutoff: int | None = None,
+        cutoff: int | Tensor | None = None,
     ) -> Tensor:
         """See :meth:`styles` and :meth:`SynthesisNetwork.forward`."""
         ws = self.styles(z, z_mix=z_mix, cutoff=cutoff, truncation_psi=truncation_psi)
