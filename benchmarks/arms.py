@@ -1,7 +1,7 @@
 """One side of `official.py`, in a process of its own: it trains when it is told to, for as many
 iterations as it is told, and says what they cost.
 
-    python benchmarks/arms.py CASE (published | ours-PRECISION | ceiling-DTYPE) DEVICE
+    python benchmarks/arms.py CASE (published | ours-PRECISION[+KEY=VALUE ...] | ceiling-DTYPE) DEVICE
 
 Commands come as lines of JSON on the standard input, answers go to the standard output.
 """
@@ -158,7 +158,8 @@ def published(case: Case, device: str, answers: TextIO) -> None:
         turns.iterated()
 
 
-def ours(case: Case, device: str, precision: str, answers: TextIO) -> None:
+def ours(case: Case, device: str, kind: str, answers: TextIO) -> None:
+    precision, *more = kind.split("+")
     with uncollected():  # as the command does
         from step import Log
 
@@ -174,7 +175,7 @@ def ours(case: Case, device: str, precision: str, answers: TextIO) -> None:
         f"trainer.precision={precision}",
     )
     experiment = catalogue.load_experiment(
-        f"{case.method}_coats", [*OURS, *options, *trainer, *case.ours]
+        f"{case.method}_coats", [*OURS, *options, *trainer, *case.ours, *more]
     )
     data = engine.build_data(experiment)
     method = engine.ready_method(experiment, data)

@@ -8,6 +8,7 @@
 #   tests.txt      the tests marked gpu
 #   waits.txt,     images per second, peak memory and waits for the device (CUDA sync debug mode) of
 #   memory.md      every method at 64 and 256 pixels
+#   graphs/        the same with trainer.graphs=true, and compiled/ with trainer.compile=true, at 64
 #   official.md    our step against the published loops: fp32, bf16-mixed, peak memory
 #   summary.txt    what passed, and how long it took
 #
@@ -39,7 +40,9 @@ part() { # name, seconds, command ...
     echo "$name: exit $code after $((SECONDS - begin)) s (at most $seconds)" | tee -a "$out/summary.txt"
 }
 
-part tests 100 "$python" -m pytest -m gpu -n 0 -q
-part waits 220 "$python" benchmarks/memory.py --device cuda --size 64 256 --out "$out"
-part official 240 "$python" benchmarks/official.py --device cuda --size 64 256 --rounds 2 --seconds 0.5 --out "$out"
+part tests 90 "$python" -m pytest -m gpu -n 0 -q
+part waits 150 "$python" benchmarks/memory.py --device cuda --size 64 256 --out "$out"
+part graphs 70 "$python" benchmarks/memory.py --device cuda --size 64 --set trainer.graphs=true --out "$out/graphs"
+part compiled 80 "$python" benchmarks/memory.py --device cuda --size 64 --set trainer.compile=true --out "$out/compiled"
+part official 200 "$python" benchmarks/official.py --device cuda --size 64 256 --rounds 2 --seconds 0.5 --bf16 trainer.penalties=mixed --out "$out"
 exit $failed

@@ -1,13 +1,14 @@
 """Does a faster step learn the same? Fréchet distances after equal kimg, before and now.
 
     python benchmarks/learning.py [METHOD ...] [--before CHECKOUT] [--kimg 8] [--seeds 0 1 2]
+                                  [--set KEY=VALUE ...] [--bf16 trainer.penalties=mixed]
                                   [--out build/learning]
 
 Trains `METHOD_coats` with each seed, one thread each, one run at a time: with the code of another
 checkout of this repository in fp32 (``--before``), with this one in fp32, and with this one in
 bf16-mixed. Told are the mean and the standard deviation of `fd_random` over the seeds (over the
 directions as well, where a method has several), and for each pair of arms the p of Welch's t-test.
-Finished runs are not repeated; ``--set`` hands options to all arms.
+Finished runs are not repeated; ``--set`` hands options to all arms, ``--bf16`` to the last.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ def main() -> None:
     parser.add_argument("--kimg", type=float, default=8)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--bf16", nargs="*", default=[], metavar="KEY=VALUE")
     parser.add_argument("--out", type=Path, default=Path("build/learning"))
     args = parser.parse_args()
     arms = {"fp32": (ROOT, "32-true"), "bf16": (ROOT, "bf16-mixed")}
@@ -77,6 +79,8 @@ def main() -> None:
                 *("evaluate.learned=false", "evaluate.best_by=fd_random"),
                 *("log.wandb=disabled", f"trainer.precision={precision}", *args.set),
             ]
+            if arm == "bf16":
+                options += args.bf16
             folder = args.out.resolve() / f"{arm}-{args.kimg:g}"
             found[arm].append(distance(method, seed, checkout, folder, options))
         cells = [f"{statistics.mean(v):.3f} ± {statistics.stdev(v):.3f}" for v in found.values()]

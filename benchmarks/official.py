@@ -2,6 +2,9 @@
 
     python benchmarks/official.py [--methods cyclegan ...] [--size 64 ...] [--rounds 2]
                                   [--seconds 1.5] [--no-wall] [--device cpu] [--out build/bench]
+                                  [--set trainer.compile=true ...] [--bf16 trainer.penalties=mixed]
+
+``--set`` is told to both sides of ours, ``--bf16`` to the one in bf16-mixed.
 
 The published loops (`published/`) are plain PyTorch in float32 on a batch that lies ready; ours is
 the whole path of a run: data module, Trainer, callbacks, logging. Each side has a process of its
@@ -86,12 +89,19 @@ class Side:
         return json.loads(line)
 
 
-def measure(case: Case, device: str, rounds: int, seconds: float, wall: bool) -> dict[str, Any]:
+def measure(
+    case: Case,
+    device: str,
+    rounds: int,
+    seconds: float,
+    wall: bool,
+    more: dict[str, Sequence[str]],
+) -> dict[str, Any]:
     """All times of a case: {"facts", "peak_mb", "times": {setting: [round: {side: ...}]}}."""
     sides: dict[str, Side] = {}
     try:
         for name, arm in ARMS.items():
-            sides[name] = Side(case, arm, device)
+            sides[name] = Side(case, "+".join((arm, *more.get(name, ()))), device)
         for side in sides.values():
             side.ready()
         period = math.lcm(*(sides[k].facts["period"] for k in CEILING))
@@ -272,6 +282,8 @@ def main() -> None:
         default=True,
         help="the wall time of all threads as well, which says nothing on a busy machine",
     )
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--bf16", nargs="+", default=[], metavar="KEY=VALUE")
     parser.add_argument("--out", type=Path, default=Path("build/bench"))
     args = parser.parse_args()
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -289,9 +301,10 @@ def main() -> None:
     }
     args.out.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {}
+    more = {"fp32": args.set, "bf16": [*args.set, *args.bf16]}
     for case in chosen:
         print(f"{case.name} ...", file=sys.stderr, flush=True)
-        results[case.name] = measure(case, device, args.rounds, args.seconds, args.wall)
+        results[case.name] = measure(case, device, args.rounds, args.seconds, args.wall, more)
         # after each case: what is there survives an interruption
         content = {"machine": machine, "cases": results}
         (args.out / "official.json").write_text(json.dumps(content, indent=1))

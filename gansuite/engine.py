@@ -180,6 +180,7 @@ def make_settings(experiment: Experiment, data: DataModule) -> Settings:
         fused=experiment.trainer.precision != "16-mixed",
         graphs=experiment.trainer.graphs,
         compile=experiment.trainer.compile,
+        mixed_penalties=experiment.trainer.penalties == "mixed",
         freeze=experiment.freeze,
     )
 
@@ -197,6 +198,11 @@ def make_trainer(experiment: Experiment, callbacks: list[Any]) -> Trainer:
     if t.graphs and t.precision == "16-mixed":  # its loss scale is read on the host
         raise UserError(
             "'trainer.graphs' is true, which 16-mixed has no place in; use bf16-mixed or 32-true."
+        )
+    if t.penalties == "mixed" and t.precision != "bf16-mixed":
+        raise UserError(
+            f"'trainer.penalties' is mixed, which is for bf16-mixed, and 'trainer.precision' is "
+            f"{t.precision}; set one of them as the other asks."
         )
     if t.compile and t.recompute:
         raise UserError(

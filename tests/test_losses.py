@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ from gansuite.errors import UserError
 from gansuite.losses.adversarial import ADVERSARIAL, adversarial
 from gansuite.losses.mmd import mmd2
 from gansuite.losses.penalties import clip_weights_, gradient_penalty, r1
+from gansuite.losses.precision import mixed_penalties
 from gansuite.losses.reconstruction import classification, feature_matching, l1, mse
+from gansuite.networks.patchgan import PatchDiscriminator
 
 LN2 = math.log(2)
 ON_LOGITS = [name for name in ADVERSARIAL if name != "mmd"]  # mmd compares sets of codes
@@ -230,6 +233,32 @@ def test_penalties_run_in_full_precision_inside_autocast() -> None:
         assert torch.isfinite(gradient_penalty(critic, x, y.bfloat16(), draws()))
         assert torch.isfinite(r1(critic, x.bfloat16()))
     assert actual == expected
+
+
+@pytest.mark.parametrize("penalty", [r1, lambda d, x: gradient_penalty(d, x, x.flip(0), draws())])
+def test_mixed_penalties_run_in_16_bits_and_are_nearly_the_same(penalty: Any) -> None:
+    """Against float64: the value and its gradient with respect to the critic's weights."""
+    torch.manual_seed(0)
+    critic = PatchDiscriminator(3, 16, 3, norm="none").double()
+    x = torch.rand(4, 3, 32, 32, dtype=torch.float64) * 2 - 1
+
+    def found(x: Tensor) -> tuple[Tensor, Tensor]:
+        value = penalty(critic, x)
+        parts = torch.autograd.grad(value, list(critic.parameters()), allow_unused=True)
+        return value.detach(), torch.cat([g.double().flatten() for g in parts if g is not None])
+
+    value, gradient = found(x)
+    critic.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        full, _ = found(x.float())
+        with mixed_penalties():
+            near, slope = found(x.float())
+        assert torch.equal(found(x.float())[0], full)
+    assert near.dtype == torch.float32
+    assert near != full
+    assert float(near) == pytest.approx(float(value), rel=0.02)
+    assert torch.cosine_similarity(slope, gradient, 0) > 0.999
+    assert float(slope.norm() / gradient.norm()) == pytest.approx(1, rel=0.02)
 
 
 def test_clip_weights_reaches_every_parameter() -> None:

@@ -727,6 +727,21 @@ def test_half_precision_needs_a_gpu(tmp_path: Path) -> None:
         engine.make_trainer(e, [])
 
 
+def test_mixed_penalties_are_for_bf16(tmp_path: Path) -> None:
+    e = experiment("stargan_coats", tmp_path, 1, "trainer.penalties=mixed")
+    with pytest.raises(
+        UserError, match=r"is mixed, which is for bf16-mixed, and .* is 32-true; set"
+    ):
+        engine.make_trainer(e, [])
+    asked = experiment(
+        *("stargan_coats", tmp_path, 1),
+        *("trainer.penalties=mixed", "trainer.precision=bf16-mixed"),
+    )
+    engine.make_trainer(asked, [])
+    method = engine.ready_method(asked, engine.build_data(asked))
+    assert method.settings.mixed_penalties
+
+
 # -- guards --------------------------------------------------------------------------------------
 
 

@@ -178,6 +178,9 @@ class Trainer(Section):
     """[machines] Started by torchrun or SLURM."""
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"
     """As Lightning names it; ``bf16-mixed`` takes less memory."""
+    penalties: Literal["full", "mixed"] = "full"
+    """Under bf16-mixed: whether critics run in float32 (``full``) or in 16 bits (``mixed``) where
+    their gradient is penalised."""
     accumulate: int = Field(default=1, ge=1, le=65_536)
     """[chunks] That a batch is computed in, one after the other, to save memory."""
     deterministic: bool = False
@@ -247,7 +250,7 @@ class Compare(Section):
     """The metric whose final value ranks."""
 
 
-_SWITCHES = ("recompute", "graphs", "compile")
+_NEWER = ("recompute", "graphs", "compile", "penalties")
 
 
 class Experiment(Section):
@@ -289,11 +292,12 @@ class Experiment(Section):
     def plain(self) -> dict[str, Any]:
         """Dicts, lists and scalars only, in a fixed order: what is saved and compared. Of a run
         from scratch there is no word of what it might begin with, and of the Trainer's newer
-        switches only where they are on, so that older runs can be resumed."""
+        options only where they are used, so that older runs can be resumed."""
         unused: dict[str, Any] = {}
         if not self.init_from:
             unused |= dict.fromkeys(("init_from", "init_weights", "freeze"), True)
-        unused["trainer"] = {k for k in _SWITCHES if not getattr(self.trainer, k)}
+        plain = Trainer()
+        unused["trainer"] = {k for k in _NEWER if getattr(self.trainer, k) == getattr(plain, k)}
         return self.model_dump(mode="python", exclude=unused)
 
     def yaml(self) -> str:

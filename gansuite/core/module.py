@@ -27,6 +27,7 @@ from gansuite.core.state import TrainingState
 from gansuite.core.step import MakeStep, Step
 from gansuite.data.spec import Batch, Needs
 from gansuite.errors import NotFinite, UserError, nearest
+from gansuite.losses.precision import mixed_penalties
 from gansuite.rng import derive, seed_device
 
 _ENDS = ("", ".*")  # a parameter, or all of a layer
@@ -230,8 +231,9 @@ class AlternatingModule(TrainingState):
         for position, update in enumerate(updates):
             for step in steps:
                 step.position, step.batch = position, drawn[position % len(drawn)]
-            if self._update(update, optimizers, steps):
-                updated.add(player_of(update))
+            with mixed_penalties(self.settings.mixed_penalties):
+                if self._update(update, optimizers, steps):
+                    updated.add(player_of(update))
         for name in set(map(player_of, updates)):
             self.player_batches[name] += 1
         self.after_batch()

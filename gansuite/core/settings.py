@@ -18,8 +18,9 @@ class Settings:
     Trainer's ``max_steps`` or ``max_epochs``, at a constant learning rate); ``accumulate`` is the
     number of chunks a batch is computed in; ``fused`` asks for the fused kernels of Adam;
     ``graphs``: whether batches are recorded as CUDA graphs (`gansuite.core.graphs`);
-    ``compile``: whether the networks are compiled (`gansuite.core.compiled`); ``freeze`` names
-    layers of players that are not trained (see `Experiment`).
+    ``compile``: whether the networks are compiled (`gansuite.core.compiled`);
+    ``mixed_penalties``: whether gradient penalties run in 16 bits as well; ``freeze`` names layers
+    of players that are not trained (see `Experiment`).
     """
 
     seed: int = 0
@@ -31,4 +32,5 @@ class Settings:
     fused: bool = True
     graphs: bool = False
     compile: bool = False
+    mixed_penalties: bool = False
     freeze: Mapping[str, Sequence[str]] = field(default_factory=dict)

@@ -1,6 +1,7 @@
 """Regularizers of critics. Weights (lambda, gamma/2) are the caller's.
 
 All are computed in full precision, also inside autocast: squared gradients do not survive 16 bits.
+With `mixed_penalties` the critic itself runs in autocast's precision, as in R3GAN's code.
 TF32 is off for the penalty's value; the backward pass of its graph runs as all of training does.
 """
 
@@ -12,16 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from gansuite.draws import Draws
-from gansuite.losses.precision import full, full_float32, no_autocast
+from gansuite.losses.precision import full, full_float32, penalty_precision
 from gansuite.ops.twice import TwiceDifferentiable
 
 
 def _input_gradient(critic: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     """The outputs and d(their sum)/dx as [N, C*H*W]: each sample's patch outputs are summed."""
     x = full(x.detach()).requires_grad_(True)
-    with no_autocast(x.device), full_float32():
+    with penalty_precision(x.device), full_float32():
         with TwiceDifferentiable():
-            outputs = critic(x)
+            outputs = full(critic(x))
         (gradient,) = torch.autograd.grad(outputs.sum(), x, create_graph=True)
     return outputs, gradient.flatten(1)
 

@@ -50,7 +50,8 @@ class R3GAN(Unconditional):
     Follows the authors' code: fakes leave [-1, 1] in training and are clipped when sampled;
     zeros outside the map in resampling; D before G. Known deviations: no classes; kimg, the
     half-life of averages and the burn-in count both batches (the code: one); D's update is in
-    float32 throughout (the code: bf16 above 4x4 pixels); ADA interpolates bilinearly.
+    float32 throughout (the code: bf16 above 4x4 pixels) unless ``trainer.penalties=mixed``; ADA
+    interpolates bilinearly.
     """
 
     loss_terms = {"g": ("gan",), "d": ("gan", "r1", "r2")}
