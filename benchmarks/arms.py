@@ -1,7 +1,8 @@
 """One side of `official.py`, in a process of its own: it trains when it is told to, for as many
 iterations as it is told, and says what they cost.
 
-    python benchmarks/arms.py CASE (published | ours-PRECISION[+KEY=VALUE ...] | ceiling-DTYPE) DEVICE
+    python benchmarks/arms.py CASE (published | ours-PRECISION[+KEY=VALUE ...] | ceiling-DTYPE)
+                              DEVICE
 
 Commands come as lines of JSON on the standard input, answers go to the standard output.
 """

@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from gansuite import processes
 from gansuite.config import Experiment
 from gansuite.errors import UserError
+
+AMPERE = (8, 0)
+"""The compute capability from which on GPUs compute in bf16."""
+
+
+def settled(experiment: Experiment, begun: Mapping[str, Any] | None = None) -> Experiment:
+    """``experiment`` with what ``auto`` in its ``trainer`` section stands for on this machine, but
+    for the number of devices; in a run that has begun, what it was ``begun`` with."""
+    t, begun = experiment.trainer, begun or {}
+    gpu = bool(_gpus(experiment))
+    precision: Any = t.precision
+    if precision == "auto":
+        ampere = gpu and torch.cuda.get_device_capability() >= AMPERE
+        precision = begun.get("precision", "bf16-mixed" if ampere else "32-true")
+    layout = t.channels_last
+    if layout == "auto":
+        layout = begun.get("channels_last", gpu and precision in ("bf16-mixed", "16-mixed"))
+    found = t.model_copy(update={"precision": precision, "channels_last": layout})
+    return experiment.model_copy(update={"trainer": found})
 
 
 def processes_of(experiment: Experiment) -> tuple[int, int]:

@@ -12,7 +12,7 @@ import platform
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import Trainer
@@ -31,7 +31,7 @@ from gansuite.core.settings import Settings
 from gansuite.data import DataModule, Source, build_source, check
 from gansuite.data.check import Report
 from gansuite.data.spec import DataSpec
-from gansuite.devices import idle_devices, processes_of
+from gansuite.devices import idle_devices, processes_of, settled
 from gansuite.errors import UserError
 from gansuite.evaluation.evaluator import Evaluator
 from gansuite.files import cache_folder
@@ -177,7 +177,7 @@ def make_settings(experiment: Experiment, data: DataModule) -> Settings:
         budget=experiment.budget,
         ema=experiment.ema,
         accumulate=experiment.trainer.accumulate,
-        fused=experiment.trainer.precision != "16-mixed",
+        fused=settled(experiment).trainer.precision != "16-mixed",
         graphs=experiment.trainer.graphs,
         compile=experiment.trainer.compile,
         mixed_penalties=experiment.trainer.penalties == "mixed",
@@ -187,7 +187,7 @@ def make_settings(experiment: Experiment, data: DataModule) -> Settings:
 
 def make_trainer(experiment: Experiment, callbacks: list[Any]) -> Trainer:
     """A Trainer that only computes: what is logged and saved, and when, is `TrainingRun`'s."""
-    t = experiment.trainer
+    t = settled(experiment).trainer
     cuda = t.accelerator not in {"cpu", "mps"} and torch.cuda.is_available()
     if t.precision == "16-mixed" and not cuda:  # Lightning would take bf16-mixed without a word
         raise UserError(
@@ -220,7 +220,7 @@ def make_trainer(experiment: Experiment, callbacks: list[Any]) -> Trainer:
             plugins=[processes.cluster()],
             # where Lightning looks for checkpoints of its own, which no run has
             default_root_dir=experiment.run_dir,
-            precision=t.precision,
+            precision=cast(Any, t.precision),
             # told only where that changes something: it imports PyTorch's compiler
             deterministic=t.deterministic or (False if before else None),
             sync_batchnorm=t.sync_batchnorm,
@@ -263,6 +263,8 @@ def train(experiment: Experiment) -> Session:
     run = Run(experiment.run_dir)
     if is_main():
         run.refuse_changes(experiment)
+    experiment = settled(experiment, run.begun)
+    if is_main():
         named_loggers(experiment)  # what is missing is told before anything is read
     processes_of(experiment)  # before anything is downloaded or launched
     data = build_data(experiment)
@@ -342,7 +344,7 @@ def rehearsed_method(experiment: Experiment, data: DataModule) -> Method:
 
 def _ready(experiment: Experiment, data: DataModule, spec: DataSpec) -> Method:
     method = build_method(experiment.method, spec, experiment.seed)
-    if experiment.trainer.channels_last and prefers_channels_last(method):
+    if settled(experiment).trainer.channels_last and prefers_channels_last(method):
         method = method.to(memory_format=torch.channels_last)
     if experiment.trainer.recompute:
         recompute_(method)

@@ -176,8 +176,9 @@ class Trainer(Section):
     many GPUs as can share the batch, else 1."""
     num_nodes: int = Field(default=1, ge=1, le=1024)
     """[machines] Started by torchrun or SLURM."""
-    precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"
-    """As Lightning names it; ``bf16-mixed`` takes less memory."""
+    precision: Literal["auto", "32-true", "64-true", "bf16-mixed", "16-mixed"] = "auto"
+    """As Lightning names it; ``bf16-mixed`` takes less memory. ``auto``: as the run was begun; of a
+    new one ``bf16-mixed`` on GPUs from Ampere on, else ``32-true``."""
     penalties: Literal["full", "mixed"] = "full"
     """Under bf16-mixed: whether critics run in float32 (``full``) or in 16 bits (``mixed``) where
     their gradient is penalised."""
@@ -187,8 +188,9 @@ class Trainer(Section):
     """Whether GPUs compute the same bits again, more slowly."""
     sync_batchnorm: bool = False
     """Whether batch norm sees the pictures of all processes."""
-    channels_last: bool = False
-    """The memory layout that GPUs in mixed precision are faster with."""
+    channels_last: bool | Literal["auto"] = "auto"
+    """Whether networks with batch norm, and no norm beside it, have the memory layout that GPUs are
+    faster with in mixed precision. ``auto``: as the run was begun; of a new one there alone."""
     recompute: bool = False
     """Whether maps within the networks are computed again in the backward pass, to save memory."""
     graphs: bool = False

@@ -59,10 +59,6 @@ class OnHost(Exception):
     """A batch does what would be the same in every batch of a graph."""
 
 
-def _tensors(batch: Batch) -> list[Tensor]:
-    return [*batch.images, *([] if batch.labels is None else [batch.labels])]
-
-
 class _Draws(Draws):
     """Draws that ``give`` makes, or has made before."""
 
@@ -208,7 +204,7 @@ class StepGraphs:
             (player, every, method.player_batches[player] % every == 0)
             for player, every in self.asked.get(tuple(updates), ())
         }
-        shapes = [(x.shape, x.dtype) for x in _tensors(batch)]
+        shapes = [(x.shape, x.dtype) for x in batch.tensors]
         key = (tuple(updates), frozenset(due), tuple(settings), tuple(shapes))
         kind = self._kinds.setdefault(key, _Kind())
         self._kinds.move_to_end(key)
@@ -307,7 +303,7 @@ class StepGraphs:
         ]
 
     def _fill(self, kind: _Kind, batch: Batch, updates: Sequence[str]) -> None:
-        for x, new in zip(_tensors(kind.batch), _tensors(batch), strict=True):
+        for x, new in zip(kind.batch.tensors, batch.tensors, strict=True):
             x.copy_(new, non_blocking=True)
         for kept, drawn in zip(kind.drawn, self._drawn(kind, batch, updates), strict=True):
             for x, new in zip(kept, drawn, strict=True):

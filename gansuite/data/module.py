@@ -6,6 +6,7 @@ import ctypes
 import functools
 import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from gansuite.data.ahead import Ahead
 from gansuite.data.cache import cached_array
 from gansuite.data.catalogue import SOURCES, build_source
 from gansuite.data.edges import EdgeSmoothing, changed
@@ -232,11 +234,12 @@ class DataModule(LightningDataModule):
         """
         return self._train_view()(index, rank, world)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """An endless loader of this rank's batches from ``start_batch`` on."""
+    def train_dataloader(self) -> Iterable[Batch]:
+        """An endless loader of this rank's batches from ``start_batch`` on; under a Trainer on a
+        GPU they are copied there ahead (`Ahead`)."""
         rank = self.trainer.global_rank if self.trainer else 0
         world = self.trainer.world_size if self.trainer else 1
-        return DataLoader(
+        loader = DataLoader(
             TrainBatches(self._train_view(), rank, world),
             batch_size=None,
             sampler=Endless(self.start_batch),
@@ -245,6 +248,8 @@ class DataModule(LightningDataModule):
             worker_init_fn=_serve_the_run,
             pin_memory=torch.cuda.is_available(),
         )
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        return Ahead(loader, device) if device.type == "cuda" else loader
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The test pictures in file order, not augmented, ``batch`` of each domain at a time; of

@@ -193,6 +193,11 @@ class Batch:
             labels = F.one_hot(labels.long(), len(domains))
         return cls(tuple(images), None if labels is None else labels.float())
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Pictures, then labels."""
+        return [*self.images, *([] if self.labels is None else [self.labels])]
+
     def split(self, k: int) -> list[Batch]:
         """``k`` equal parts, in order."""
         if k == 1:

@@ -233,17 +233,30 @@ class Run:
         """Whether it has results, which are written last of all."""
         return self.results.is_file()
 
+    @property
+    def _config(self) -> dict[str, Any]:
+        """The content of ``config.yaml``; {} where it cannot be read."""
+        try:
+            found = yaml.safe_load((self.path / "config.yaml").read_text())
+        except (OSError, ValueError, yaml.YAMLError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def begun(self) -> dict[str, Any]:
+        """The ``trainer`` section it was begun with; {} of a run that was not."""
+        found = self._config.get("trainer") if self.recorded else None
+        return found if isinstance(found, dict) else {}
+
     def refuse_changes(self, experiment: Experiment) -> None:
         """Raise `UserError` with a diff when the run exists with another configuration."""
         if not self.recorded:
             return
-        file = self.path / "config.yaml"
-        try:
-            old = yaml.safe_load(file.read_text())
-        except (OSError, ValueError, yaml.YAMLError):
-            old = None
-        if not isinstance(old, dict):
-            raise UserError(f"{file} cannot be read; move {self.path} away to start again.")
+        old = self._config
+        if not old:
+            raise UserError(
+                f"{self.path / 'config.yaml'} cannot be read; move {self.path} away to start again."
+            )
         if changed := _changed(old, experiment):
             raise UserError(
                 f"{self.path} was begun with another configuration: {'; '.join(changed)}. "
@@ -472,7 +485,11 @@ def _length(lengths: Mapping[str, Any], file: Path) -> tuple[int, str]:
 
 
 def _changed(old: Mapping[str, Any], experiment: Experiment) -> list[str]:
-    return [d for d in difference(old, experiment.plain()) if not d.startswith(_FREE)]
+    given, begun = experiment.plain(), old.get("trainer")
+    if isinstance(begun, dict):  # "auto" goes on as the run was begun
+        asked = given["trainer"]
+        given["trainer"] = asked | {k: begun[k] for k in begun if asked.get(k) == "auto"}
+    return [d for d in difference(old, given) if not d.startswith(_FREE)]
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:
