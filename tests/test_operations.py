@@ -172,8 +172,8 @@ EXPECTED = {
 }
 
 
-# MB of all tensors made in a period, without views; versions of PyTorch differ by up to 3 %. What is
-# not done in place, or is made twice, shows here.
+# MB of all tensors made in a period, without views; versions of PyTorch differ by up to 3 %. What
+# is not done in place, or is made twice, shows here.
 MADE = {
     "adain": 5.15,
     "cartoongan": 8.02,
