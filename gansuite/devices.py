@@ -26,7 +26,9 @@ def settled(experiment: Experiment, begun: Mapping[str, Any] | None = None) -> E
         precision = begun.get("precision", "bf16-mixed" if ampere else "32-true")
     layout = t.channels_last
     if layout == "auto":
-        layout = begun.get("channels_last", gpu and precision in ("bf16-mixed", "16-mixed"))
+        apple = t.accelerator in ("auto", "mps") and torch.backends.mps.is_available()
+        faster = not apple and (not gpu or precision in ("bf16-mixed", "16-mixed"))
+        layout = begun.get("channels_last", faster)
     found = t.model_copy(update={"precision": precision, "channels_last": layout})
     return experiment.model_copy(update={"trainer": found})
 

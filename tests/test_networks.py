@@ -629,6 +629,19 @@ def test_batch_norm_nets_prefer_channels_last_and_compute_the_same() -> None:
     torch.testing.assert_close(y, expected, atol=1e-5, rtol=1e-4)
 
 
+def test_weights_of_the_innermost_maps_lie_as_products_read_them() -> None:
+    net = nn.Sequential(
+        layers.InnerConv2d(3, 4, 4, 2, 1),  # 8 pixels a side to 4: a convolution
+        layers.InnerConv2d(4, 5, 4, 2, 1),  # to 2: a product
+        layers.InnerConvTranspose2d(5, 4, 4, 2, 1),
+    ).to(memory_format=torch.channels_last)
+    x = torch.randn(2, 3, 8, 8)
+    expected = copy.deepcopy(net).double()(x.double()).float()
+    torch.testing.assert_close(net(x), expected)
+    assert [m.weight.is_contiguous() for m in net] == [False, True, True]
+    torch.testing.assert_close(net(x), expected)
+
+
 # Spectral norm
 
 

@@ -273,6 +273,14 @@ def _inner(x: Tensor, pixels: int, channels: int) -> bool:
     return pixels <= 4 or few
 
 
+def _row_wise(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    """From now on a weight lies as products of matrices read it, whatever layout its network has:
+    once for those that are innermost in this training."""
+    weight = layer._parameters.get("weight")
+    if weight is not None and not weight.is_contiguous():
+        weight.data = weight.data.contiguous()
+
+
 class InnerConv2d(nn.Conv2d):
     """``nn.Conv2d``, for the innermost maps of a network; the same function.
 
@@ -287,6 +295,7 @@ class InnerConv2d(nn.Conv2d):
         h, w = ((side + 2 * pad - k) // step + 1 for side, k, step, pad in given)
         if not _inner(x, h * w, self.in_channels):
             return super().forward(x)
+        _row_wise(self)
         wide = x.float() if x.dtype == torch.bfloat16 else x  # its gradient is a sum
         patches = F.unfold(wide, self.kernel_size, 1, padding, self.stride)
         n, inputs, pixels = patches.shape
@@ -303,6 +312,7 @@ class InnerConvTranspose2d(nn.ConvTranspose2d):
         n, inputs, h, w = x.shape
         if output_size is not None or not _inner(x, h * w, self.in_channels):
             return super().forward(x, output_size)
+        _row_wise(self)
         padding = cast(tuple[int, int], self.padding)
         given = zip(self.kernel_size, self.stride, padding, self.output_padding, strict=True)
         (k, step, pad, more), across = given
