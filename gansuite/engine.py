@@ -147,6 +147,8 @@ def load_method(path: str | Path, weights: str = "auto") -> Method:
         )
     with fitting(path):
         method = build_method(options, spec, seed=0)
+        if content["experiment"].get("trainer", {}).get("channels_last") is True:
+            method = _laid_out(method)  # as in training: rounded in the same way
         method.load_weights(content["method"])
     if weights == "ema" and not method.averages:
         raise UserError(f"{path} holds no averaged weights; use --weights raw.")
@@ -344,12 +346,17 @@ def rehearsed_method(experiment: Experiment, data: DataModule) -> Method:
 
 def _ready(experiment: Experiment, data: DataModule, spec: DataSpec) -> Method:
     method = build_method(experiment.method, spec, experiment.seed)
-    if settled(experiment).trainer.channels_last and prefers_channels_last(method):
-        method = method.to(memory_format=torch.channels_last)
+    if settled(experiment).trainer.channels_last:
+        method = _laid_out(method)
     if experiment.trainer.recompute:
         recompute_(method)
     method.configure(make_settings(experiment, data))
     return method
+
+
+def _laid_out(method: Method) -> Method:
+    """Channels last, where that pays."""
+    return method.to(memory_format=torch.channels_last) if prefers_channels_last(method) else method
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -31,6 +31,7 @@ from gansuite.networks.mlp import Maxout, MLPDiscriminator, MLPGenerator
 from gansuite.networks.pairs import pair
 from gansuite.networks.patchgan import PatchDiscriminator
 from gansuite.networks.pool import ImagePool
+from gansuite.networks.r3gan import R3GANDiscriminator
 from gansuite.networks.resnet import ResnetGenerator
 from gansuite.networks.sngan import (
     DownBlock,
@@ -613,12 +614,13 @@ def test_maxout_takes_the_largest_piece() -> None:
     torch.testing.assert_close(m(x), torch.tensor(expected))
 
 
-def test_batch_norm_nets_prefer_channels_last_and_compute_the_same() -> None:
+def test_what_has_no_instance_norm_prefers_channels_last_and_computes_the_same() -> None:
     d = DCGANDiscriminator(32, width=8)
-    assert layers.prefers_channels_last(d)
     assert not layers.prefers_channels_last(ResnetGenerator(width=2, blocks=1))
-    for norm in ("group", "instance", "none"):
-        assert not layers.prefers_channels_last(DCGANDiscriminator(32, width=8, norm=norm))
+    for norm in ("batch", "none", "group", "instance"):
+        prefers = layers.prefers_channels_last(DCGANDiscriminator(32, width=8, norm=norm))
+        assert prefers == (norm in ("batch", "none"))
+    assert not layers.prefers_channels_last(R3GANDiscriminator(3, [8, 4], group=4))
     # pictures pass from one network to the other in the format that they were made in
     mixed = nn.ModuleList([d, DCGANDiscriminator(32, width=8, norm="instance")])
     assert not layers.prefers_channels_last(mixed)

@@ -189,8 +189,8 @@ class Trainer(Section):
     sync_batchnorm: bool = False
     """Whether batch norm sees the pictures of all processes."""
     channels_last: bool | Literal["auto"] = "auto"
-    """Whether networks with batch norm, and no norm beside it, have the memory layout that CPUs
-    are faster with, and GPUs in 16 bits. ``auto``: as the run was begun; of a new one there."""
+    """Whether networks without instance and group norm have the memory layout that CPUs are faster
+    with, and GPUs in 16 bits. ``auto``: as the run was begun; of a new one there."""
     recompute: bool = False
     """Whether maps within the networks are computed again in the backward pass, to save memory."""
     graphs: bool = False

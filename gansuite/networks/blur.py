@@ -101,6 +101,7 @@ class Fir(nn.Module):
     """
 
     kernel: Tensor
+    own_layout = True  # the networks that resample so are channels last where that pays
     _PADDING = {"down": 1, "after_up": 1, "before_down": 2}
 
     def __init__(self, mode: Literal["down", "up", "after_up", "before_down"]) -> None:

@@ -464,10 +464,7 @@ def spectral_norm_(module: nn.Module) -> None:
 
 
 def prefers_channels_last(module: nn.Module) -> bool:
-    """Whether ``memory_format=torch.channels_last`` pays: with batch norm, unless a layer beside it
-    is the slower for it (group and instance norm, reflection)."""
+    """Whether ``memory_format=torch.channels_last`` pays: not where a layer is the slower for it
+    (group and instance norm, reflection), nor where a network lays out its maps itself."""
     slow = (InstanceNorm2d, nn.GroupNorm, ReflectionPad2d)
-    found = list(module.modules())
-    return any(isinstance(m, _BatchNorm) for m in found) and not any(
-        isinstance(m, slow) for m in found
-    )
+    return not any(isinstance(m, slow) or getattr(m, "own_layout", False) for m in module.modules())
