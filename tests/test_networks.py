@@ -330,6 +330,15 @@ def test_reflection_pad_never_needs_what_determinism_refuses() -> None:
     assert not any("reflection_pad2d_backward" in name for name in seen.names)
 
 
+def test_reflection_pad_leaves_16_bits_as_they_are() -> None:
+    """A CPU's autocast would pad in float32."""
+    x = torch.randn(1, 2, 5, 5).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        padded = layers.ReflectionPad2d(2)(x)
+    assert padded.dtype == torch.bfloat16
+    assert torch.equal(padded, F.pad(x, (2, 2, 2, 2), mode="reflect"))
+
+
 class Operations(TorchDispatchMode):
     """The names of what is computed."""
 

@@ -128,6 +128,18 @@ def test_a_product_and_its_derivatives(exact: bool, monkeypatch: pytest.MonkeyPa
     assert torch.autograd.gradgradcheck(products.product, (a, b))
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_linear_layer_and_its_derivatives(exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "exact", lambda: exact)
+    monkeypatch.setattr(products, "plain", lambda x: True)
+    x, w, b = (torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((3, 4), (2, 4), 2))
+    torch.testing.assert_close(products.linear(x, w, b), F.linear(x, w, b))
+    assert torch.autograd.gradcheck(products.linear, (x, w, b))
+    assert torch.autograd.gradgradcheck(products.linear, (x, w, b))
+    (slope,) = torch.autograd.grad(products.linear(x, w, b).sum(), w)
+    assert slope.is_contiguous()  # else it is laid out anew before it is added up
+
+
 def test_a_product_under_autocast_is_of_16_bits() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert products.product(torch.ones(2, 3), torch.ones(3, 2)).dtype == torch.bfloat16

@@ -16,6 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils import parametrizations, parametrize
 
 from gansuite.errors import UserError, nearest
+from gansuite.losses.precision import no_autocast
 from gansuite.networks.recompute import Block
 from gansuite.ops import products
 from gansuite.ops.winograd import Conv3x3
@@ -175,7 +176,8 @@ class _Reflected(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, across: int, down: int) -> Tensor:
         ctx.sides = across, down
-        return F.pad(x, (across, across, down, down), mode="reflect")
+        with no_autocast(x.device):  # which pads in float32 on a CPU, and doubles what is kept
+            return F.pad(x, (across, across, down, down), mode="reflect")
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:

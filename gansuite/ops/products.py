@@ -87,6 +87,22 @@ class _Product(torch.autograd.Function):
         return product(g, b.mT) if of_a else None, product(a.mT, g) if of_b else None
 
 
+class _Linear(torch.autograd.Function):
+    """``x @ weight.t()``, whose weight's gradient lies as the weight does."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        with by_onednn():
+            return x @ weight.t()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight = ctx.needs_input_grad
+        return product(g, weight) if of_x else None, product(g.mT, x) if of_weight else None
+
+
 def product(a: Tensor, b: Tensor) -> Tensor:
     """``a @ b``, [n, k] and [k, m] -> [n, m], in whatever way is the fastest; the same function,
     with all its derivatives."""
@@ -97,5 +113,5 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """``F.linear(x, weight, bias)`` likewise."""
     if not (plain(x) and exact()):
         return F.linear(x, weight, bias)
-    y = product(x, weight.t())
+    y = cast(Tensor, _Linear.apply(x, weight))
     return y if bias is None else y + bias
