@@ -144,7 +144,7 @@ def test_a_state_from_elsewhere_has_graphs_of_its_own(counts: Counts) -> None:
     [
         ((), "needs a CUDA device"),
         (("method.augment=ada",), "follows D's signs"),
-        (("method.simultaneous=true", "method.fresh_fakes=0"), "dropout once more"),
+        (("method.simultaneous=true", "method.fresh_fakes=0"), "reads 'step.batches'"),
     ],
 )
 def test_a_run_that_cannot_is_refused_at_once(

@@ -30,6 +30,7 @@ from test_runs import Fail
 from gansuite import runs
 from gansuite.cli import main
 from gansuite.config import Experiment
+from gansuite.devices import settled
 from gansuite.errors import UserError
 from gansuite.loggers import account
 from gansuite.loggers.account import wandb_mode
@@ -138,7 +139,7 @@ def test_a_run_is_recorded_once_and_whole_also_after_an_interruption(
     assert opened.display_name == "cyclegan-coats-0"
     assert set(opened.tags) == {"cyclegan", "coats", "mine"}
     config = {u.key: json.loads(u.value_json) for u in opened.config.update}
-    assert {k: v for k, v in config.items() if not k.startswith("_")} == e.plain()
+    assert {k: v for k, v in config.items() if not k.startswith("_")} == settled(e).plain()
     metrics = [r.metric for r in records(run) if r.WhichOneof("record_type") == "metric"]
     assert any(m.name == "images_seen" for m in metrics)
     assert any(m.glob_name == "*" and m.step_metric == "images_seen" for m in metrics)

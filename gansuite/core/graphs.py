@@ -42,7 +42,9 @@ Recorder = Callable[[Callable[[], None]], Callable[[], None]]
 
 
 def cuda_recorder() -> Recorder:
-    """CUDA graphs that share their memory."""
+    """CUDA graphs that share their memory. Raises `UserError` without a CUDA device."""
+    if not torch.cuda.is_available():
+        raise UserError("'trainer.graphs' is true, which needs a CUDA device; set it to false.")
     pool = torch.cuda.graph_pool_handle()
 
     def record(compute: Callable[[], None]) -> Callable[[], None]:
@@ -174,6 +176,7 @@ class StepGraphs:
         except OnHost as error:
             raise self.refused(str(error)) from None
         finally:
+            self._steps = []  # and with them the pictures of this batch
             for player in dict.fromkeys(map(player_of, updates)):  # no tensors in checkpoints
                 for group in optimizers[player].optimizer.param_groups:
                     group["lr"] = method.optim_now(player).lr

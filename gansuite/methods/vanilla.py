@@ -103,8 +103,6 @@ class VanillaGAN(Unconditional):
         self.clip, self.r1_every = clip, r1_every
         self.fresh_fakes, self.dequantise = fresh_fakes, dequantise
         self.simultaneous, self.warm_up = simultaneous, warm_up  # G first: fakes and D stay
-        if simultaneous:
-            self.on_host = "draws the masks of dropout once more (method.simultaneous)"
         self.alternation = (("g", "d"),) if simultaneous else critic_alternation(n_critic)
 
     @property
