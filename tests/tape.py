@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_flatten, tree_map_only
 
 READS = ("_local_scalar_dense", "nonzero", "equal", "lift_fresh", "is_nonzero")
 """What waits for a device, or takes its content from the host: neither can be part of a graph."""
@@ -27,7 +27,9 @@ class _Tape(TorchDispatchMode):
         given = {x.untyped_storage().data_ptr() for x in _tensors((args, kwargs))}
         made = func(*args, **(kwargs or {}))
         fresh = [x for x in _tensors(made) if x.untyped_storage().data_ptr() not in given]
-        self.done.append((func, args, kwargs or {}, fresh))
+        # aliases: shapes may be changed in place later on
+        kept = tree_map_only(Tensor, Tensor.detach, (args, kwargs or {}, fresh))
+        self.done.append((func, *kept))
         return made
 
 

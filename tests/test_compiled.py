@@ -16,11 +16,19 @@ from torch import nn
 
 from gansuite import engine
 from gansuite.catalogue import load_experiment
+from gansuite.core import compiled
 from gansuite.core.compiled import Compiled, check_compiler, networks
 from gansuite.errors import UserError
 from gansuite.methods import method_names
 from gansuite.ops.twice import TwiceDifferentiable
 from gansuite.runs import read_lines
+
+
+@pytest.fixture
+def right() -> None:
+    """Not with a compiler that is refused."""
+    if compiled._stays_frozen():
+        pytest.skip("this PyTorch's compiler is refused")
 
 
 @pytest.fixture
@@ -31,7 +39,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     def tracing(function: Any, **options: Any) -> Any:
         found.append(function)
-        return compile_(function, backend="aot_eager", **options)
+        return compile_(function, **{**options, "backend": "aot_eager"})
 
     monkeypatch.setattr(torch, "compile", tracing)
     return found
@@ -48,6 +56,7 @@ def trained(name: str, **settings: Any) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("right")
 @pytest.mark.parametrize("name", method_names())
 def test_training_is_the_same(name: str, traced: list[Any]) -> None:
     """In double precision, penalties among it, whose second derivatives no program has."""
@@ -97,7 +106,11 @@ def test_what_cannot_be_compiled_is_told(monkeypatch: pytest.MonkeyPatch, tmp_pa
         return call
 
     monkeypatch.setattr(torch, "compile", none)
+    monkeypatch.setattr(compiled, "_stays_frozen", lambda: False)
     with pytest.raises(UserError, match=r"nothing can be compiled here \(InvalidCxx.* g\+\+"):
+        check_compiler(torch.device("cpu"))
+    monkeypatch.setattr(compiled, "_stays_frozen", lambda: True)
+    with pytest.raises(UserError, match=r"PyTorch .* would not train a network that was frozen"):
         check_compiler(torch.device("cpu"))
     e = load_experiment("vanilla_coats", ["trainer.compile=true", "trainer.recompute=true"])
     with pytest.raises(UserError, match=r"compile' and 'trainer\.recompute' are both"):
@@ -105,6 +118,7 @@ def test_what_cannot_be_compiled_is_told(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("right")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 def test_a_run_resumes_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With all of the compiler, killed after three batches by programs and one of the counted."""

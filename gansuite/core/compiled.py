@@ -55,12 +55,43 @@ class Compiled:
         network._compiled_call_impl = call
 
 
+class _Halves(nn.Module):
+    """Compiled in two parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(1, 1), nn.Linear(1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.a(x)
+        torch._dynamo.graph_break()
+        made: torch.Tensor = self.b(x)
+        return made
+
+
+def _stays_frozen() -> bool:
+    """Whether a network that was compiled while it was frozen is never trained: so in PyTorch 2.6
+    and 2.9, whose compiler takes what follows a break for the same program."""
+    halves = _Halves()
+    program = torch.compile(halves, backend="aot_eager")
+    for train in (False, True):
+        halves.requires_grad_(train)
+        program(torch.ones(1, 1, requires_grad=not train)).sum().backward()
+    return halves.b.weight.grad is None
+
+
 def check_compiler(device: torch.device) -> None:
     """Compile next to nothing.
 
     Raises:
-        UserError: nothing can be compiled for ``device`` here.
+        UserError: nothing can be compiled for ``device`` here, or not rightly.
     """
+    if _stays_frozen():
+        raise UserError(
+            f"'trainer.compile' is true, but the compiler of PyTorch {torch.__version__} would not "
+            f"train a network that was frozen before; take a newer one (2.14 does), or set it to "
+            f"false."
+        )
     try:
         torch.compile(lambda x: x + 1)(torch.zeros(1, device=device))
     except Exception as error:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from gansuite.config import Optim
 from gansuite.core.averages import WeightAverages
-from gansuite.core.compiled import Compiled
+from gansuite.core.compiled import Compiled, check_compiler
 from gansuite.core.graphs import StepGraphs
 from gansuite.core.optimizers import build_optimizer
 from gansuite.core.schedule import corrected_for_lazy, player_of
@@ -168,6 +168,7 @@ class AlternatingModule(TrainingState):
         if self.graphs:
             self.graphs.check()
         if self.settings.compile:
+            check_compiler(self.device)
             self.compiled = Compiled(*map(self.player, self.players))
 
     def _from_elsewhere(self) -> None:
