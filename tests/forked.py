@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 HANG = float(os.environ.get("GANSUITE_HANG", "60"))  # seconds
 _GRACE = 15.0  # seconds; a loader's worker looks every 5 whether its parent is still there
 _MEMORY = 6 << 30  # bytes of addresses beyond those that a command begins with
@@ -30,11 +32,13 @@ _MODULES = (
 )
 STARTING, TRAINING, ENDED = range(3)
 
+# The first backward pass of a process decides whether there are threads for devices. After the
+# compiler has been imported (test_compiled.py) there are, and with them no fork can go backward.
+torch.zeros(1, requires_grad=True).sum().backward()
+
 
 def load() -> None:
     """Import what commands use; torch must not have started a thread yet, nor may it afterwards."""
-    import torch
-
     torch.set_num_threads(1)
     for name in _MODULES:
         importlib.import_module(name)
