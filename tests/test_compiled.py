@@ -106,6 +106,7 @@ def test_what_cannot_be_compiled_is_told(monkeypatch: pytest.MonkeyPatch, tmp_pa
         return call
 
     monkeypatch.setattr(torch, "compile", none)
+    compiled.check_compiler.cache_clear()
     monkeypatch.setattr(compiled, "_stays_frozen", lambda: False)
     with pytest.raises(UserError, match=r"nothing can be compiled here \(InvalidCxx.* g\+\+"):
         check_compiler(torch.device("cpu"))

@@ -653,6 +653,18 @@ def test_weights_of_the_innermost_maps_lie_as_products_read_them() -> None:
     torch.testing.assert_close(net(x), expected)
 
 
+def test_no_layout_depends_on_how_many_pictures_came_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A few are a product where many are a convolution; a resumed run has not seen the few."""
+    monkeypatch.setattr(layers.products, "exact", lambda: True)
+    conv = layers.InnerConv2d(256, 2, 4, 2, 1).to(memory_format=torch.channels_last)
+    assert layers._inner(torch.zeros(8, 1), 16, 256)
+    assert not layers._inner(torch.zeros(9, 1), 16, 256)
+    conv(torch.randn(1, 256, 8, 8))
+    assert not conv.weight.is_contiguous()
+
+
 # Spectral norm
 
 

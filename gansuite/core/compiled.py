@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -72,7 +73,8 @@ class _Halves(nn.Module):
 def _stays_frozen() -> bool:
     """Whether a network that was compiled while it was frozen is never trained: so in PyTorch 2.6
     and 2.9, whose compiler takes what follows a break for the same program."""
-    halves = _Halves()
+    with torch.random.fork_rng(devices=[]):
+        halves = _Halves()
     program = torch.compile(halves, backend="aot_eager")
     for train in (False, True):
         halves.requires_grad_(train)
@@ -80,6 +82,7 @@ def _stays_frozen() -> bool:
     return halves.b.weight.grad is None
 
 
+@functools.cache
 def check_compiler(device: torch.device) -> None:
     """Compile next to nothing.
 

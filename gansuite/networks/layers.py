@@ -265,6 +265,10 @@ class ThinConv2d(nn.Conv2d):
         return y if self.bias is None else y + self.bias[:, None, None]
 
 
+ALWAYS = 4
+"""Pixels up to which a convolution on a CPU is a product of matrices, however many pictures."""
+
+
 def _inner(x: Tensor, pixels: int, channels: int) -> bool:
     """Whether a convolution of a map that small, with weights that large, is faster as a product
     of matrices: on a CPU of at most four pixels, and where such a product is cheap of 16, up to 128
@@ -272,14 +276,14 @@ def _inner(x: Tensor, pixels: int, channels: int) -> bool:
     if torch.compiler.is_compiling() or x.device.type != "cpu" or pixels > 16:
         return False  # a program is for maps of any size
     few = channels >= 256 and products.cheap(x) and len(x) * pixels <= 128
-    return pixels <= 4 or few
+    return pixels <= ALWAYS or few
 
 
-def _row_wise(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
-    """From now on a weight lies as products of matrices read it, whatever layout its network has:
-    once for those that are innermost in this training."""
+def _row_wise(layer: nn.Conv2d | nn.ConvTranspose2d, pixels: int) -> None:
+    """From now on a weight lies as products of matrices read it, whatever layout its network has;
+    only where it is always one, so that no layout depends on how many pictures came before."""
     weight = layer._parameters.get("weight")
-    if weight is not None and not weight.is_contiguous():
+    if pixels <= ALWAYS and weight is not None and not weight.is_contiguous():
         weight.data = weight.data.contiguous()
 
 
@@ -297,7 +301,7 @@ class InnerConv2d(nn.Conv2d):
         h, w = ((side + 2 * pad - k) // step + 1 for side, k, step, pad in given)
         if not _inner(x, h * w, self.in_channels):
             return super().forward(x)
-        _row_wise(self)
+        _row_wise(self, h * w)
         wide = x.float() if x.dtype == torch.bfloat16 else x  # its gradient is a sum
         patches = F.unfold(wide, self.kernel_size, 1, padding, self.stride)
         n, inputs, pixels = patches.shape
@@ -314,7 +318,7 @@ class InnerConvTranspose2d(nn.ConvTranspose2d):
         n, inputs, h, w = x.shape
         if output_size is not None or not _inner(x, h * w, self.in_channels):
             return super().forward(x, output_size)
-        _row_wise(self)
+        _row_wise(self, h * w)
         padding = cast(tuple[int, int], self.padding)
         given = zip(self.kernel_size, self.stride, padding, self.output_padding, strict=True)
         (k, step, pad, more), across = given

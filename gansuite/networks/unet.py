@@ -52,6 +52,8 @@ class UNetGenerator(UNet):
     four (pix2pix: 3 of 8, 2 of 7). Weights ~ N(0, .02).
     """
 
+    own_layout = True  # in rows: products of matrices read most of its weights so
+
     def __init__(
         self,
         channels: int = 3,
